@@ -1,0 +1,180 @@
+"""Checks of what users pass in, each with a message that names the argument, what came and what is allowed."""
+
+import math
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pseudomotion.transforms import TRANSFORMS, Transform
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+DTYPES = (torch.uint8, *FLOATS)
+CHANNELS = (1, 3, 4)
+LARGEST_SIDE = 2**15
+
+Transforms = Sequence[str | Transform] | Mapping[str | Transform, float]
+
+
+def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
+    """``value``, if it is among the options."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+    return str(value)
+
+
+def positive_int(name: str, value: Any, largest: int) -> int:
+    """``value``, if it is an integer from 1 to ``largest``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if not 1 <= value <= largest:
+        raise ValueError(f"{name} must be from 1 to {largest}, got {value}")
+    return value
+
+
+def frame_size(size: Any) -> tuple[int, int] | None:
+    """``(h, w)`` of an int or a pair, or None."""
+    if size is None:
+        return None
+    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    if len(sides) != 2:
+        raise ValueError(f"size must be an int, a pair (h, w) or None, got {size!r}")
+    h, w = (positive_int("size", side, LARGEST_SIDE) for side in sides)
+    return h, w
+
+
+def crop(value: Any) -> tuple[float, float] | None:
+    """A pair of area shares, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"crop must be a pair (min_scale, max_scale) or None, got {value!r}")
+    low, high = value
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"crop must satisfy 0 < min_scale <= max_scale <= 1, got {value!r}")
+    return float(low), float(high)
+
+
+def seed(value: Any) -> int:
+    """A 64-bit seed; 0 for None."""
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"seed must be an int or None, got {value!r}")
+    if not -(2**63) <= value < 2**64:
+        raise ValueError(f"seed must fit in 64 bits, got {value}")
+    return value
+
+
+def normalisation(mean: Any, std: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and standard deviation per channel, or neither."""
+    if (mean is None) != (std is None):
+        raise ValueError(f"mean and std must be given together, got mean={mean!r}, std={std!r}")
+    if mean is None:
+        return None, None
+    mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    if len(mean) not in CHANNELS or len(std) != len(mean):
+        raise ValueError(f"mean and std must have one value per channel (1, 3 or 4), got {len(mean)} and {len(std)}")
+    if not all(map(math.isfinite, mean)) or not all(math.isfinite(s) and s > 0 for s in std):
+        raise ValueError(f"mean must be finite and std positive, got mean={mean}, std={std}")
+    return mean, std
+
+
+def output_dtype(dtype: Any, *, normalised: bool) -> torch.dtype | None:
+    """A dtype that clips can have, or None."""
+    if dtype is None:
+        return None
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))} or None, got {dtype!r}")
+    if normalised and dtype == torch.uint8:
+        raise ValueError("dtype must be a float type where mean and std are given: uint8 holds no normalised values")
+    return dtype  # type: ignore[no-any-return]
+
+
+def transforms_and_weights(transforms: Any) -> tuple[tuple[Transform, ...], tuple[float, ...]]:
+    """Transform objects and their weights, which sum to 1."""
+    if isinstance(transforms, (str, Transform)):
+        raise TypeError(f"transforms must be a sequence or a mapping to weights, got {transforms!r}; write ({transforms!r},)")
+    if not isinstance(transforms, (Sequence, Mapping)):
+        raise TypeError(f"transforms must be a sequence or a mapping to weights, got {type(transforms).__name__}")
+    if not transforms:
+        raise ValueError("transforms must have at least one entry")
+    weights = [float(w) for w in transforms.values()] if isinstance(transforms, Mapping) else [1.0] * len(transforms)
+    if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
+        raise ValueError(f"transforms must have weights of at least 0, not all 0, got {weights}")
+    return tuple(_transform(entry) for entry in transforms), tuple(w / sum(weights) for w in weights)
+
+
+def _transform(entry: Any) -> Transform:
+    if isinstance(entry, Transform):
+        return entry
+    if not isinstance(entry, str):
+        raise TypeError(f"transforms must hold names or Transform objects, got {entry!r}")
+    if entry not in TRANSFORMS:
+        raise ValueError(f"unknown transform {entry!r}; known are {', '.join(TRANSFORMS)}")
+    return TRANSFORMS[entry]()
+
+
+def shape(value: Any) -> tuple[int, int, int, int]:
+    """The shape of a batch of images."""
+    sides = tuple(value)
+    if len(sides) != 4:
+        raise ValueError(f"images must have shape (B, C, H, W), got {len(sides)} dimensions: {sides}")
+    b, c, h, w = sides
+    if c not in CHANNELS:
+        raise ValueError(f"images must have 1, 3 or 4 channels in (B, C, H, W), got {c} in {sides}")
+    if not (1 <= h <= LARGEST_SIDE and 1 <= w <= LARGEST_SIDE):
+        raise ValueError(f"images must have sides from 1 to {LARGEST_SIDE} pixels, got {h} x {w} in {sides}")
+    return b, c, h, w
+
+
+def images(value: Any) -> None:
+    """A tensor that holds images."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"images must be a torch.Tensor of shape (B, C, H, W), got {type(value).__name__}")
+    if value.dtype not in DTYPES:
+        raise TypeError(f"images must be uint8 or float, got {value.dtype}")
+    shape(value.shape)
+    if not torch.compiler.is_compiling():
+        not_forked(value.device)
+
+
+def not_forked(device: torch.device) -> None:
+    """CUDA does not work in a forked process: say so before a kernel fails with a message nobody can read."""
+    forked = getattr(multiprocessing.context, "ForkProcess", ())
+    if device.type == "cuda" and isinstance(multiprocessing.current_process(), forked):
+        raise RuntimeError(
+            "images are on a CUDA device in a forked worker process, where CUDA does not work. Make clips in the main process, "
+            "after the DataLoader; or on the CPU in the worker; or start workers with multiprocessing_context='spawn'."
+        )
+
+
+def values(value: Tensor) -> None:
+    """Float images within [0, 1]. Reads the values back from their device."""
+    if not value.numel():
+        return
+    low, high = (float(v) for v in value.detach().aminmax())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"float images must lie in [0, 1], got values from {low:g} to {high:g}; divide by 255, or pass uint8, or normalise with mean and std"
+        )
+
+
+def ids(value: Any, batch: int) -> Tensor:
+    """The ids of a batch on the CPU, drawn from torch's default generator where there are none."""
+    if value is None:
+        return torch.randint(0, 2**63 - 1, (batch,), dtype=torch.int64, device="cpu")
+    if not isinstance(value, Tensor) or value.dtype != torch.int64:
+        raise TypeError(f"ids must be an int64 tensor, got {value.dtype if isinstance(value, Tensor) else type(value).__name__}")
+    if tuple(value.shape) != (batch,):
+        raise ValueError(f"ids must have shape ({batch},), one for each image, got {tuple(value.shape)}")
+    return value.to("cpu")
+
+
+def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
+    """A value for each channel, as many as the images have."""
+    if value is not None and len(value) != channels:
+        raise ValueError(f"{name} has {len(value)} values, but images have {channels} channels")
+    return value

@@ -1,0 +1,55 @@
+"""3x4 affine maps of RGB in float64: builders and their algebra.
+
+A color map is ``M[:, :3] @ (r, g, b) + M[:, 3]`` on values in [0, 1]. All maps are affine on purpose: they compose into one, and one
+costs 12 multiplications a pixel. For brightness and saturation that is the usual definition. Contrast turns about 0.5 (torchvision:
+about the image's mean grey), and hue is a rotation about the grey axis (torchvision: the H of HSV), so no image needs to be looked at.
+
+As in ``geometry``, only ``+ - * /`` are used.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pseudomotion.geometry import sincos, stack
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's and OpenCV's grey
+
+
+def identity(*shape: int) -> Float[Tensor, "*b 3 4"]:
+    """The map that changes nothing, ``(*shape, 3, 4)``."""
+    return torch.eye(3, 4, dtype=torch.float64, device="cpu").expand(*shape, 3, 4)
+
+
+def gain(factor: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 4"]:
+    """Every channel times ``factor``: brightness, and the fades."""
+    return stack([[factor, 0.0, 0.0, 0.0], [0.0, factor, 0.0, 0.0], [0.0, 0.0, factor, 0.0]])
+
+
+def contrast(factor: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 4"]:
+    """Distance from mid-grey 0.5, times ``factor``."""
+    offset = (1 - factor) / 2
+    return stack([[factor, 0.0, 0.0, offset], [0.0, factor, 0.0, offset], [0.0, 0.0, factor, offset]])
+
+
+def saturation(factor: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 4"]:
+    """Distance from the pixel's own grey (luma), times ``factor``."""
+    grey = [(1 - factor) * weight for weight in LUMA]
+    return stack([[grey[c] + factor if c == r else grey[c] for c in range(3)] + [0.0] for r in range(3)])
+
+
+def hue(turns: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 4"]:
+    """Rotation about the grey axis r = g = b by ``turns`` of a full circle, from red towards green."""
+    sine, cosine = sincos(turns * (2 * math.pi))
+    third, side = (1 - cosine) / 3, sine / math.sqrt(3)
+    same, before, after = cosine + third, third - side, third + side
+    zero = torch.zeros_like(same)
+    return stack([[same, before, after, zero], [after, same, before, zero], [before, after, same, zero]])
+
+
+def compose(after: Float[Tensor, "*b 3 4"], before: Float[Tensor, "*b 3 4"]) -> Float[Tensor, "*b 3 4"]:
+    """The map that does ``before`` first and ``after`` second, with no clamp between them."""
+    first, second, third = (after[..., :, k, None] * before[..., k, None, :] for k in range(3))
+    return first + second + third + torch.nn.functional.pad(after[..., 3:], (3, 0))

@@ -1,0 +1,289 @@
+"""``MotionPlan``: every decision about a batch of clips, made before the first pixel.
+
+Conventions, valid in the whole library
+---------------------------------------
+- Images are uint8 in [0, 255] or float in [0, 1], ``(B, C, H, W)``. Clips are ``(B, C, T, h, w)`` ("BCTHW") or ``(B, T, C, h, w)``
+  ("BTCHW"). Sizes are ``(height, width)``.
+- Points are ``(x, y)`` in pixels, x to the right, y down; **pixel centres lie at integers**, so an image of width W covers -0.5 to W - 0.5.
+- A homography acts on column vectors ``(x, y, 1)`` and maps **what a layer reads to the frame**, as kornia's
+  ``warp_perspective(..., align_corners=True)``.
+- A clip is a stack of layers, painted back to front. Layer 0, the back, is opaque and fills the frame; ``padding_mode`` says what shows
+  where its image ends. A layer before it shows its ``box`` only, with an edge one source pixel soft.
+- Order within a frame: sample, color, clamp to [0, 1], paint the layers; the next frame reads the result.
+- Flow is ``(u, v) = (dx, dy)`` in pixels, from frame t to frame t+1.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float32, Float64, Int64
+from torch import Tensor
+
+from pseudomotion import color as color_maps
+from pseudomotion import geometry
+from pseudomotion.transforms import TRANSFORMS
+
+
+class Pass(NamedTuple):
+    """Clips whose frames are painted alike on one layer, so that a renderer can paint them together.
+
+    Found on the host when a plan is made: what to do never depends on reading a value back from a device, nor does ``torch.compile``
+    meet a data-dependent branch.
+    """
+
+    clips: Int64[Tensor, " n"]
+    layer: int
+    everyone: bool  # all clips of the batch, in order
+    own_image: bool  # and each shows its own image
+    recursive: bool
+    steady: bool  # the homography from frame to frame is the same at every step
+    colored: bool  # some color map is not the identity
+    opaque: bool  # opacity is 1 throughout
+    levels: tuple[int, int]  # first and last level of the source's image pyramid that is read
+
+
+@dataclass(frozen=True, eq=False)
+class MotionPlan:
+    """What each of B clips shows: L layers, T frames. Pure data; the same plan and images give the same clips.
+
+    Made on the CPU by ``PMG.plan``; a renderer takes it from there. Fields (shapes as annotated):
+
+    Args:
+        source: index in the batch of the image that the layer shows.
+        homography: pixel of what the layer reads to pixel of frame t.
+        color: affine map of RGB in [0, 1], applied after sampling; the result is clamped to [0, 1].
+        box: the opaque part of the source image, ``(x0, y0, x1, y1)`` in source pixels (edges, so a whole image starts at -0.5).
+        opacity: 0 where the layer is absent, 1 where it is painted in full.
+        reads_previous: True: frame t >= 1 reads frame t-1, the paper's equation 1 on pixels. False: every frame reads the source image.
+        partner: index in the batch of the clip that is mixed in.
+        partner_weight: its weight, 0 for none.
+        partner_box: where it is mixed in, ``(x0, y0, x1, y1)`` in frame pixels (edges).
+        transform: position in ``TRANSFORMS`` of the transform that made the clip; -1 for one that is not in it.
+        source_size: ``(H, W)`` of the images that the plan is for.
+        frame_size: ``(h, w)`` of the frames.
+
+    Raises:
+        ValueError: where shapes or dtypes do not agree, or a clip that reads its previous frame has more than its back layer.
+
+    """
+
+    source: Int64[Tensor, "B L"]
+    homography: Float32[Tensor, "B L T 3 3"]
+    color: Float32[Tensor, "B L T 3 4"]
+    box: Float32[Tensor, "B L 4"]
+    opacity: Float32[Tensor, "B L T"]
+    reads_previous: Bool[Tensor, " B"]
+    partner: Int64[Tensor, " B"]
+    partner_weight: Float32[Tensor, " B"]
+    partner_box: Float32[Tensor, "B 4"]
+    transform: Int64[Tensor, " B"]
+    source_size: tuple[int, int]
+    frame_size: tuple[int, int]
+    passes: tuple[Pass, ...] = field(init=False, repr=False)
+    mixes: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the fields against each other, and read off on the host what decides how to render."""
+        self._check()
+        object.__setattr__(self, "passes", tuple(_find_passes(self)))
+        object.__setattr__(self, "mixes", bool((self.partner_weight > 0).any()))
+
+    def _check(self) -> None:
+        if self.homography.ndim != 5:
+            raise ValueError(f"plan.homography must have shape (B, L, T, 3, 3), got {tuple(self.homography.shape)}")
+        b, layers, t = self.homography.shape[:3]
+        expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "source": ((b, layers), torch.int64),
+            "homography": ((b, layers, t, 3, 3), torch.float32),
+            "color": ((b, layers, t, 3, 4), torch.float32),
+            "box": ((b, layers, 4), torch.float32),
+            "opacity": ((b, layers, t), torch.float32),
+            "reads_previous": ((b,), torch.bool),
+            "partner": ((b,), torch.int64),
+            "partner_weight": ((b,), torch.float32),
+            "partner_box": ((b, 4), torch.float32),
+            "transform": ((b,), torch.int64),
+        }
+        for name, (shape, dtype) in expected.items():
+            tensor = getattr(self, name)
+            if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+                raise ValueError(f"plan.{name} must be {dtype} of shape {shape}, got {tensor.dtype} of shape {tuple(tensor.shape)}")
+        if bool((self.reads_previous[:, None, None] & (self.opacity[:, 1:] > 0)).any()):
+            raise ValueError("plan.reads_previous must be False for clips with more than one visible layer")
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.transform)
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return self.homography.shape[1]
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return self.homography.shape[2]
+
+    def __repr__(self) -> str:
+        """One line; ``describe`` says more."""
+        counts = self.transform.bincount(minlength=len(TRANSFORMS)) if len(self) and int(self.transform.min()) >= 0 else []
+        names = ", ".join(f"{name} {int(count)}" for name, count in zip(TRANSFORMS, counts, strict=False) if count)
+        (source_h, source_w), (h, w) = self.source_size, self.frame_size
+        return (
+            f"MotionPlan({len(self)} clips of {self.num_frames} frames, {source_h}x{source_w} -> {h}x{w}, "
+            f"layers={self.num_layers}{', ' + names if names else ''}, device={self.homography.device})"
+        )
+
+    def to(self, device: torch.device | str) -> "MotionPlan":
+        """The plan with its tensors on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "MotionPlan":
+        moved = copy.copy(self)  # takes over what was read on the host; building a new one would read it again
+        for name in TENSORS:
+            object.__setattr__(moved, name, function(getattr(self, name)))
+        object.__setattr__(moved, "passes", tuple(p._replace(clips=function(p.clips)) for p in self.passes))
+        return moved
+
+    def composed(self) -> "MotionPlan":
+        """The equivalent plan in which every frame reads the source image: one resampling per frame instead of up to T.
+
+        Homographies and color maps are multiplied up. What recursion does between the steps is no part of it: blur by repeated resampling,
+        loss of what has left the frame, and clamping of colors.
+        """
+        recursive = self.reads_previous[:, None, None, None]
+        homography = [self.homography[:, :, 0].double()]
+        color = [self.color[:, :, 0].double()]
+        for t in range(1, self.num_frames):
+            step, tint = self.homography[:, :, t].double(), self.color[:, :, t].double()
+            homography.append(torch.where(recursive, geometry.matmul(step, homography[-1]), step))
+            color.append(torch.where(recursive, color_maps.compose(tint, color[-1]), tint))
+        return dataclasses.replace(
+            self,
+            homography=torch.stack(homography, 2).float(),
+            color=torch.stack(color, 2).float(),
+            reads_previous=torch.zeros_like(self.reads_previous),
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All fields as tensors, for ``torch.save`` or safetensors."""
+        sizes = {name: torch.tensor(getattr(self, name), device="cpu") for name in ("source_size", "frame_size")}
+        return {name: getattr(self, name) for name in TENSORS} | sizes
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> "MotionPlan":
+        """The plan that ``state_dict`` took apart.
+
+        Raises:
+            ValueError: where a field is missing or unknown, or has another shape or dtype than the fields beside it.
+
+        """
+        names = {*TENSORS, "source_size", "frame_size"}
+        if set(state) != names:
+            missing, unknown = sorted(names - set(state)), sorted(set(state) - names)
+            raise ValueError(f"state must have the fields of a MotionPlan; missing: {missing}, unknown: {unknown}")
+        (source_h, source_w), (h, w) = state["source_size"].tolist(), state["frame_size"].tolist()
+        return cls(**{name: state[name] for name in TENSORS}, source_size=(source_h, source_w), frame_size=(h, w))
+
+    def describe(self, i: int) -> str:
+        """What clip ``i`` does, in words and figures, for people.
+
+        Raises:
+            IndexError: where there is no such clip.
+
+        """
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"plan has {len(self)} clips, so there is no clip {i}")
+        return _describe(self.to("cpu"), i % len(self))
+
+
+TENSORS = (
+    "source",
+    "homography",
+    "color",
+    "box",
+    "opacity",
+    "reads_previous",
+    "partner",
+    "partner_weight",
+    "partner_box",
+    "transform",
+)
+
+
+def scales(plan: MotionPlan) -> Float64[Tensor, "B L T"]:
+    """Source pixels per frame pixel at the centre of every frame; after frame 0, only of frames that read the source."""
+    return geometry.source_scale(plan.homography.double(), plan.frame_size)
+
+
+def _find_passes(plan: MotionPlan) -> list[Pass]:
+    """Group the clips of every layer by how they are painted."""
+    recursive = plan.reads_previous[:, None].expand(-1, plan.num_layers)
+    levels = geometry.level_of_detail(scales(plan).nan_to_num(nan=1.0, posinf=1.0))
+    levels = torch.where(recursive[..., None], levels[..., :1], levels)
+    steps, first_step = plan.homography[:, :, 1:], plan.homography[:, :, 1:2]
+    visible = (plan.opacity > 0).any(-1)
+    visible[:, 0] = True
+    identity = color_maps.identity().to(plan.color)
+    keys = torch.stack(
+        [
+            recursive,
+            (steps == first_step).flatten(2).all(-1),
+            (plan.color != identity).flatten(2).any(-1),
+            (plan.opacity == 1).all(-1),
+            levels.amin(-1).floor().long(),
+            levels.amax(-1).ceil().long(),
+        ],
+        -1,
+    )
+    passes = []
+    for layer in range(plan.num_layers):
+        kinds, kind = keys[:, layer].unique(dim=0, return_inverse=True) if len(plan) else (keys[:, layer], None)
+        for number, (*flags, low, high) in enumerate(kinds.tolist()):
+            clips = ((kind == number) & visible[:, layer]).nonzero()[:, 0]
+            if not len(clips):
+                continue
+            everyone = len(clips) == len(plan)
+            own_image = everyone and bool((plan.source[:, layer] == clips).all())
+            passes.append(Pass(clips, layer, everyone, own_image, *map(bool, flags), levels=(low, high)))
+    return passes
+
+
+def _describe(plan: MotionPlan, i: int) -> str:
+    (source_h, source_w), (h, w) = plan.source_size, plan.frame_size
+    index = int(plan.transform[i])
+    name = list(TRANSFORMS)[index] if index >= 0 else "custom"
+    reads = "the previous frame" if plan.reads_previous[i] else "the source image"
+    lines = [f"clip {i}: {name}, {plan.num_frames} frames of {h}x{w} from {source_h}x{source_w}; each frame reads {reads}"]
+    whole = plan.composed()
+    corners = geometry.frame_corners(plan.frame_size)
+    for layer in range(plan.num_layers):
+        opacity = plan.opacity[i, layer]
+        if not opacity.any():
+            continue
+        matrices = whole.homography[i, layer].double()
+        view = geometry.transform_points(geometry.inverse(matrices), corners)
+        seen = [f"({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})" for (x0, y0), _, (x1, y1), _ in (view[0].tolist(), view[-1].tolist())]
+        lines.append(f"  layer {layer}: image {int(plan.source[i, layer])}")
+        if layer:
+            x0, y0, x1, y1 = plan.box[i, layer].tolist()
+            lines[-1] += f", its box ({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})"
+            at = [geometry.transform_points(m, torch.tensor([[x0, y0]], dtype=torch.float64))[0].tolist() for m in (matrices[0], matrices[-1])]
+            lines.append("    corner of the box in the frame: " + ", then ".join(f"({x:.1f}, {y:.1f})" for x, y in at))
+        else:
+            lines.append(f"    the frame's corners see source pixels {seen[0]} at first, {seen[1]} at last")
+        if plan.num_frames > 1 and not layer:
+            step = geometry.matmul(matrices[1:], geometry.inverse(matrices[:-1]))
+            moved = (geometry.transform_points(step, corners) - corners).norm(dim=-1)
+            lines.append(f"    the frame's corners move {moved.min():.2f} to {moved.max():.2f} px per step")
+        for t in (0, plan.num_frames - 1) if (whole.color[i, layer] != color_maps.identity().float()).any() else ():
+            rows = "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in whole.color[i, layer, t].tolist())
+            lines.append(f"    color map of frame {t}: {rows}")
+    if plan.partner_weight[i] > 0:
+        lines.append(f"  mixed with clip {int(plan.partner[i])}, weight {float(plan.partner_weight[i]):.3f}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Renderers: ``(images, plan) -> clips``."""

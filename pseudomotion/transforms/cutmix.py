@@ -1,0 +1,64 @@
+"""CutMix: a box of another image moves over the image."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pseudomotion import color, geometry
+from pseudomotion.draws import Draws
+from pseudomotion.transforms.base import Motion, Params, Range, Transform, View, allowed, between
+from pseudomotion.transforms.sliding_window import straight_path
+
+
+@dataclass(frozen=True)
+class CutMix(Transform):
+    """The first view stands still; before it, a box cut from the partner's image moves along a straight line and stays in the frame.
+
+    The partner is another image of the batch, so this transform alone depends on which images are together in a batch. Source: section
+    3.2, item 8 ("move a small area of the image in the manner of Sliding Window"); the ranges are not from the paper.
+
+    Args:
+        size: width and height of the box, drawn apart, as a share of the frame's.
+        speed: distance per step, as a share of the frame's shorter side. A path too long for the frame is shortened.
+
+    """
+
+    name: ClassVar[str] = "cutmix"
+    num_layers: ClassVar[int] = 2
+    size: Range = allowed((0.3, 0.5), 0.01, 1)
+    speed: Range = allowed((0.01, 0.04), 0, 1)
+
+    def make_params(self, draws: Draws) -> Params:
+        """Draw the box's size, its place in the partner's image, and its path over the frame."""
+        width, height, from_x, from_y, speed, direction, x, y = draws.uniform(self.name, 8)
+        return {
+            "width": between(self.size, width),
+            "height": between(self.size, height),
+            "from_x": from_x,
+            "from_y": from_y,
+            "speed": between(self.speed, speed),
+            "direction": direction,
+            "x": x,
+            "y": y,
+        }
+
+    def make_plan(self, params: Params, view: View) -> Motion:
+        """Layer 0: the first view. Layer 1: the box, at the first view's scale."""
+        (source_h, source_w), (h, w) = view.source_size, view.frame_size
+        frame = torch.tensor([w, h], dtype=torch.float64, device="cpu")
+        source = torch.tensor([source_w, source_h], dtype=torch.float64, device="cpu")
+        # The box's soft edge reads half a pixel beyond it, and the pyramid what it averages; both must lie inside the image.
+        margin = ((2 ** geometry.level_of_detail(view.scale).ceil() + 1) / 2)[:, None]
+        half = torch.stack([params["width"], params["height"]], -1) * frame / 2 * view.scale[:, None]
+        half = torch.minimum(half, source / 2 - margin).clamp(min=0)
+        middle = (half + margin) + (source - 2 * (half + margin)) * torch.stack([params["from_x"], params["from_y"]], -1) - 0.5
+        in_frame = half / view.scale[:, None]
+        path = straight_path(params, in_frame - 0.5, frame - in_frame - 0.5, torch.full_like(view.scale, min(h, w)), view.num_frames)
+        centered = path - torch.tensor([(w - 1) / 2, (h - 1) / 2], dtype=torch.float64, device="cpu")
+        moving = view.window(middle[:, None] - centered * view.scale[:, None, None], view.scale[:, None].expand(-1, view.num_frames))
+        return Motion(
+            torch.stack([view.still(), moving], 1),
+            color.identity(len(half), 2, view.num_frames),
+            torch.stack([view.image_box(), torch.cat([middle - half, middle + half], -1)], 1),
+        )

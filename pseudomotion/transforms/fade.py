@@ -1,0 +1,36 @@
+"""Fade: the image gradually becomes visible or invisible."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pseudomotion import color
+from pseudomotion.draws import Draws
+from pseudomotion.transforms.base import Motion, Params, Range, Transform, View, allowed, between, steps
+
+
+@dataclass(frozen=True)
+class Fade(Transform):
+    """Brightness goes from 1 towards 0 (fade out) or from 0 towards 1 (fade in, equally likely), by the same amount each step.
+
+    Source: section 3.2, item 4; the range is not from the paper.
+
+    Args:
+        depth: how far the fade gets by the last frame, as a share of the whole way, in [0, 1].
+
+    """
+
+    name: ClassVar[str] = "fade"
+    needs_rgb: ClassVar[bool] = True
+    depth: Range = allowed((0.7, 1.0), 0, 1)
+
+    def make_params(self, draws: Draws) -> Params:
+        """Draw the depth, and out or in (below or above 0.5)."""
+        depth, fade_in = draws.uniform(self.name, 2)
+        return {"depth": between(self.depth, depth), "in": fade_in}
+
+    def make_plan(self, params: Params, view: View) -> Motion:
+        """The first view on every frame, under a gain."""
+        way = params["depth"][:, None] * (steps(view.num_frames) / max(view.num_frames - 1, 1))
+        return view.motion(view.still(), color.gain(torch.where(params["in"][:, None] < 0.5, 1 - way, way)))

@@ -1,0 +1,42 @@
+"""Zoom: a window grows or shrinks."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pseudomotion.draws import Draws
+from pseudomotion.transforms.base import Motion, Params, Range, Transform, View, allowed, between
+
+
+@dataclass(frozen=True)
+class Zoom(Transform):
+    """A window of the source image shrinks (zoom in) or grows (zoom out, equally likely) by a constant ratio per step.
+
+    The widest window is the first view's; the others lie inside it, around one fixed point that is drawn. Source: section 3.2, item 3;
+    the range is not from the paper.
+
+    Args:
+        ratio: ratio of the window's sides from one frame to the next, at least 1. Fifteen steps of 1.05 make 2.08.
+
+    """
+
+    name: ClassVar[str] = "zoom"
+    ratio: Range = allowed((1.025, 1.05), 1, 2)
+
+    def make_params(self, draws: Draws) -> Params:
+        """Draw the ratio, in or out (below or above 0.5), and the fixed point, as a share of the frame."""
+        ratio, out, x, y = draws.uniform(self.name, 4)
+        return {"ratio": between(self.ratio, ratio), "out": out, "x": x, "y": y}
+
+    def make_plan(self, params: Params, view: View) -> Motion:
+        """A window on every frame."""
+        powers = torch.ones_like(params["ratio"])[:, None].repeat(1, view.num_frames)
+        for t in range(1, view.num_frames):
+            powers[:, t] = powers[:, t - 1] / params["ratio"]
+        powers = torch.where(params["out"][:, None] < 0.5, powers, powers.flip(1))
+        scale = view.scale[:, None] * powers
+        h, w = view.frame_size
+        fixed = torch.stack([(params["x"] - 0.5) * (w - 1), (params["y"] - 0.5) * (h - 1)], -1)
+        center = view.center[:, None] + (view.scale[:, None] - scale)[..., None] * fixed[:, None]
+        return view.motion(view.window(center, scale))

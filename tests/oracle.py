@@ -1,0 +1,118 @@
+"""Clips of a plan in plain numpy, float64, pixel by pixel of the definition: what the renderers are compared with.
+
+Shares no code with the library. Reads the plan's fields as ``pseudomotion.plan`` documents them.
+"""
+
+import numpy as np
+
+
+def fold(x, n, padding_mode):
+    """Coordinates brought onto an axis of n pixels, for the padding modes that repeat the image."""
+    if padding_mode == "border" or n == 1:
+        return np.clip(x, 0, n - 1)
+    period = 2 * (n - 1)
+    x = np.abs(x) % period
+    return np.where(x > n - 1, period - x, x)
+
+
+def bilinear(image, x, y, padding_mode="zeros"):
+    """Sample image (C, H, W) at (x, y), each (h, w): four taps, weighted."""
+    _, height, width = image.shape
+    if padding_mode != "zeros":
+        x, y = fold(x, width, padding_mode), fold(y, height, padding_mode)
+    x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
+    out = np.zeros((image.shape[0], *x.shape))
+    for dy in (0, 1):
+        for dx in (0, 1):
+            xi, yi = x0 + dx, y0 + dy
+            weight = (1 - np.abs(x - xi)) * (1 - np.abs(y - yi))
+            inside = (xi >= 0) & (xi < width) & (yi >= 0) & (yi < height)
+            out += np.where(inside, weight, 0) * image[:, yi.clip(0, height - 1), xi.clip(0, width - 1)]
+    return out
+
+
+def coordinates(homography, size):
+    """Where each pixel of a frame comes from."""
+    h, w = size
+    v, u = np.mgrid[:h, :w].astype(float)
+    back = np.linalg.inv(homography)
+    x, y, z = np.einsum("ij,jhw->ihw", back, np.stack([u, v, np.ones_like(u)]))
+    return x / z, y / z
+
+
+def halved(image):
+    """Average of blocks of 2x2 pixels, of fewer at an odd edge."""
+    _, height, width = image.shape
+    blocks = [[image[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2)) for j in range(-(-width // 2))] for i in range(-(-height // 2))]
+    return np.array(blocks).transpose(2, 0, 1)
+
+
+def source_scale(homography, size):
+    """Source pixels per frame pixel at the frame's centre, by finite differences."""
+    back = np.linalg.inv(homography)
+
+    def at(u, v):
+        x, y, z = back @ (u, v, 1)
+        return np.array([x / z, y / z])
+
+    u, v, e = (size[1] - 1) / 2, (size[0] - 1) / 2, 1e-4
+    across, down = (at(u + e, v) - at(u - e, v)) / (2 * e), (at(u, v + e) - at(u, v - e)) / (2 * e)
+    return np.sqrt(abs(across[0] * down[1] - across[1] * down[0]))
+
+
+def sample_source(image, homography, size, padding_mode):
+    """A frame of a source image: from the image itself up to 1.5 source pixels per frame pixel, else from its halved copies."""
+    x, y = coordinates(homography, size)
+    scale, level = source_scale(homography, size), 0
+    while scale > 1.5 + 1e-9 and scale / 2 >= 1 - 1e-9:  # past 2: fully on the next level
+        image, scale, level = halved(image), scale / 2, level + 1
+    shift = lambda c, k: (c + 0.5) / 2**k - 0.5  # noqa: E731
+    frame = bilinear(image, shift(x, level), shift(y, level), padding_mode)
+    if scale > 1.5:
+        blend = (scale - 1.5) / 0.5
+        coarse = bilinear(halved(image), shift(x, level + 1), shift(y, level + 1), padding_mode)
+        frame = (1 - blend) * frame + blend * coarse
+    return frame
+
+
+def recolor(frame, color):
+    if np.array_equal(color, np.eye(3, 4)):
+        return frame
+    return np.clip(np.einsum("rc,chw->rhw", color[:, :3], frame) + color[:, 3, None, None], 0, 1)
+
+
+def coverage(homography, box, size):
+    """How much of each frame pixel lies in a box of the source."""
+    x, y = coordinates(homography, size)
+    x0, y0, x1, y1 = box
+    return np.clip(np.minimum(x - x0, x1 - x) + 0.5, 0, 1) * np.clip(np.minimum(y - y0, y1 - y) + 0.5, 0, 1)
+
+
+def render(images, plan, padding_mode="zeros"):
+    """Clips (B, C, T, h, w) of images (B, C, H, W) in [0, 1]."""
+    images = np.asarray(images, dtype=float)
+    field = {name: tensor.double().numpy() if tensor.is_floating_point() else tensor.numpy() for name, tensor in plan.state_dict().items()}
+    b, layers, t = field["homography"].shape[:3]
+    size = tuple(field["frame_size"])
+    clips = np.zeros((b, images.shape[1], t, *size))
+    for i in range(b):
+        for k in range(t):
+            for layer in range(layers):
+                opacity, homography = field["opacity"][i, layer, k], field["homography"][i, layer, k]
+                if opacity == 0:
+                    continue
+                if field["reads_previous"][i] and k > 0:
+                    frame = bilinear(clips[i, :, k - 1], *coordinates(homography, size), padding_mode)
+                else:
+                    frame = sample_source(images[field["source"][i, layer]], homography, size, padding_mode)
+                frame = recolor(frame, field["color"][i, layer, k])
+                alpha = opacity * (coverage(homography, field["box"][i, layer], size) if layer else 1)
+                clips[i, :, k] = (1 - alpha) * clips[i, :, k] + alpha * frame
+    x0, y0, x1, y1 = field["partner_box"].T
+    v, u = np.mgrid[: size[0], : size[1]]
+    mixed = clips.copy()
+    for i in range(b):
+        inside = (u >= x0[i]) & (u < x1[i]) & (v >= y0[i]) & (v < y1[i])
+        weight = field["partner_weight"][i] * inside
+        mixed[i] = (1 - weight) * clips[i] + weight * clips[field["partner"][i]]
+    return mixed
