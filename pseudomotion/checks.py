@@ -158,7 +158,7 @@ def values(value: Tensor) -> None:
     low, high = (float(v) for v in value.detach().aminmax())
     if not (low >= 0 and high <= 1):
         raise ValueError(
-            f"float images must lie in [0, 1], got values from {low:g} to {high:g}; divide by 255, or pass uint8, or normalise with mean and std"
+            f"float images must lie in [0, 1], got values from {low:g} to {high:g}; divide by 255, or pass uint8; PMG normalises by itself"
         )
 
 

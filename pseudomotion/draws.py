@@ -53,7 +53,7 @@ class Draws:
             (ids & _MASK, (ids >> 32) & _MASK, torch.full_like(block, zlib.crc32(purpose.encode())), block),
             (self.seed & _MASK, (self.seed >> 32) & _MASK),
         )
-        numbers = (torch.stack(words, -1).flatten(1) + 0.5) / 2**32
+        numbers = (torch.stack(words, -1).flatten(1).double() + 0.5) / 2**32
         return numbers[:, :n].unbind(1)
 
     def choice(self, purpose: str, weights: Sequence[float]) -> Int64[Tensor, " b"]:

@@ -56,7 +56,7 @@ def inverse(h: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
     return adjugate / determinant(h)[..., None, None]
 
 
-def transform_points(h: Float[Tensor, "*b 3 3"], points: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
+def transform_points(h: Float[Tensor, "*#b 3 3"], points: Float[Tensor, "*#b n 2"]) -> Float[Tensor, "*b n 2"]:
     """Points ``(x, y)`` moved by homographies; the leading shapes broadcast."""
     x, y = points.unbind(-1)
     u, v, w = (row[..., 0, None] * x + row[..., 1, None] * y + row[..., 2, None] for row in h.unbind(-2))

@@ -131,8 +131,8 @@ class MotionPlan:
 
     def __repr__(self) -> str:
         """One line; ``describe`` says more."""
-        counts = self.transform.bincount(minlength=len(TRANSFORMS)) if len(self) and int(self.transform.min()) >= 0 else []
-        names = ", ".join(f"{name} {int(count)}" for name, count in zip(TRANSFORMS, counts, strict=False) if count)
+        counts = {name: int((self.transform == index).sum()) for index, name in enumerate(TRANSFORMS)}
+        names = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
         (source_h, source_w), (h, w) = self.source_size, self.frame_size
         return (
             f"MotionPlan({len(self)} clips of {self.num_frames} frames, {source_h}x{source_w} -> {h}x{w}, "
@@ -243,14 +243,25 @@ def _find_passes(plan: MotionPlan) -> list[Pass]:
     )
     passes = []
     for layer in range(plan.num_layers):
-        kinds, kind = keys[:, layer].unique(dim=0, return_inverse=True) if len(plan) else (keys[:, layer], None)
-        for number, (*flags, low, high) in enumerate(kinds.tolist()):
-            clips = ((kind == number) & visible[:, layer]).nonzero()[:, 0]
+        for key in dict.fromkeys(map(tuple, keys[:, layer].tolist())):
+            clips = ((keys[:, layer] == keys.new_tensor(key)).all(-1) & visible[:, layer]).nonzero()[:, 0]
             if not len(clips):
                 continue
+            recursive_, steady, colored, opaque, low, high = key
             everyone = len(clips) == len(plan)
-            own_image = everyone and bool((plan.source[:, layer] == clips).all())
-            passes.append(Pass(clips, layer, everyone, own_image, *map(bool, flags), levels=(low, high)))
+            passes.append(
+                Pass(
+                    clips,
+                    layer,
+                    everyone,
+                    own_image=everyone and bool((plan.source[:, layer] == clips).all()),
+                    recursive=bool(recursive_),
+                    steady=bool(steady),
+                    colored=bool(colored),
+                    opaque=bool(opaque),
+                    levels=(low, high),
+                )
+            )
     return passes
 
 
@@ -273,7 +284,9 @@ def _describe(plan: MotionPlan, i: int) -> str:
         if layer:
             x0, y0, x1, y1 = plan.box[i, layer].tolist()
             lines[-1] += f", its box ({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})"
-            at = [geometry.transform_points(m, torch.tensor([[x0, y0]], dtype=torch.float64))[0].tolist() for m in (matrices[0], matrices[-1])]
+            at = [
+                geometry.transform_points(m, torch.tensor([[x0, y0]], dtype=torch.float64))[0].tolist() for m in (matrices[0], matrices[-1])
+            ]
             lines.append("    corner of the box in the frame: " + ", then ".join(f"({x:.1f}, {y:.1f})" for x, y in at))
         else:
             lines.append(f"    the frame's corners see source pixels {seen[0]} at first, {seen[1]} at last")

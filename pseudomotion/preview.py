@@ -101,7 +101,7 @@ def preview(options: argparse.Namespace) -> None:
     if out.suffix.lower() == ".mp4":
         write_video(out, frames, fps=options.fps)
     else:
-        _save(out, list(frames), duration=1000 / options.fps)
+        _save(out, frames, fps=options.fps)
 
 
 def _make_tiles(image: UInt8[Tensor, "3 H W"], names: Sequence[str], resamplings: Sequence[str], options: argparse.Namespace) -> list[Tile]:
@@ -129,7 +129,8 @@ def _clip(pmg: PMG, image: UInt8[Tensor, "3 H W"], sample: int) -> UInt8[np.ndar
     partners = pmg.transforms[0].num_layers > 1
     images = torch.stack([image, image.flip(-1)]) if partners else image[None]
     ids = torch.arange(len(images)) + len(images) * sample
-    return pmg(images, ids=ids)[0].permute(1, 2, 3, 0).numpy()
+    clip: Tensor = pmg(images, ids=ids)[0]
+    return clip.permute(1, 2, 3, 0).numpy()
 
 
 def _label(name: str, resampling: str, sample: int, options: argparse.Namespace) -> str:
@@ -182,9 +183,11 @@ def _loop(tiles: Sequence[Tile], num_frames: int, columns: int, *, labels: bool)
         yield np.array(canvas)
 
 
-def _save(out: Path, frames: Iterable[Picture], **animation: float) -> None:
-    """Write with Pillow, whole or not at all."""
+def _save(out: Path, frames: Iterable[Picture], *, fps: float | None = None) -> None:
+    """Write one picture, or with ``fps`` an endless animation, with Pillow; whole or not at all."""
     first, *rest = map(Image.fromarray, frames)
-    loop = {"save_all": True, "append_images": rest, "loop": 0, **animation} if animation else {}
     with whole_file(out) as temporary:
-        first.save(temporary, **loop)
+        if fps is None:
+            first.save(temporary)
+        else:
+            first.save(temporary, save_all=True, append_images=rest, loop=0, duration=1000 / fps)

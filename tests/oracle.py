@@ -43,8 +43,8 @@ def coordinates(homography, size):
 def halved(image):
     """Average of blocks of 2x2 pixels, of fewer at an odd edge."""
     _, height, width = image.shape
-    blocks = [[image[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2)) for j in range(-(-width // 2))] for i in range(-(-height // 2))]
-    return np.array(blocks).transpose(2, 0, 1)
+    padded = np.pad(image, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=np.nan)
+    return np.nanmean([padded[:, y::2, x::2] for y in (0, 1) for x in (0, 1)], axis=0)
 
 
 def source_scale(homography, size):

@@ -15,7 +15,9 @@ def builtin_picture(height: int = 448, width: int = 448) -> UInt8[Tensor, "3 H W
     """Stained glass: cells of different colors and stripes with dark leading, distinct everywhere and so easy to follow by eye."""
     draws = Draws(seed=7, ids=torch.arange(CELLS))
     site_x, site_y, phase, angle, frequency = draws.uniform("picture", 5)
-    y, x = torch.meshgrid(torch.linspace(0, height / width, height, dtype=torch.float64), torch.linspace(0, 1, width, dtype=torch.float64), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.linspace(0, height / width, height, dtype=torch.float64), torch.linspace(0, 1, width, dtype=torch.float64), indexing="ij"
+    )
     distance = ((x[..., None] - site_x).square() + (y[..., None] - site_y * height / width).square()).sqrt()
     (near, second), cell = (found := distance.topk(2, largest=False)).values.unbind(-1), found.indices[..., 0]
 

@@ -14,6 +14,7 @@ from pseudomotion import geometry
 from pseudomotion.plan import MotionPlan, Pass, scales
 
 Images = Float[Tensor, "B C H W"]
+Pyramid = list[Float[Tensor, "B C _ _"]]
 Frames = Float[Tensor, "n C T h w"]
 
 HORIZON = 1e-3  # denominators below this (of 1 at the frame's centre) are as far outside the image as matters
@@ -38,7 +39,7 @@ def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Float[Tens
             frames = torch.lerp(below, frames, opacity * _coverage(plan, p, frames.dtype)[:, None])
         elif not p.opaque:
             frames = frames * opacity
-        clips = frames if p.everyone else clips.index_copy(0, p.clips, frames)
+        clips = frames if p.everyone else clips.index_copy_(0, p.clips, frames)
     return _mix(clips, plan) if plan.mixes else clips
 
 
@@ -48,7 +49,7 @@ def _of(tensor: Tensor, p: Pass) -> Tensor:
     return layer if p.everyone else layer[p.clips]
 
 
-def _pyramid(images: Images, levels: int) -> list[Images]:
+def _pyramid(images: Images, levels: int) -> Pyramid:
     """The images, and their averages over blocks of 2x2, 4x4, ... pixels; a block at the far edge may be cut off."""
     pyramid = [images]
     for _ in range(levels):
@@ -56,7 +57,7 @@ def _pyramid(images: Images, levels: int) -> list[Images]:
     return pyramid
 
 
-def _from_source(pyramid: list[Images], plan: MotionPlan, p: Pass, padding_mode: str, frames: int | None = None) -> Frames:
+def _from_source(pyramid: Pyramid, plan: MotionPlan, p: Pass, padding_mode: str, frames: int | None = None) -> Frames:
     """Frames sampled from the source images: all of them, or the first few."""
     matrices = geometry.inverse(_of(plan.homography, p)[:, :frames].double())
     low, high = p.levels
@@ -72,7 +73,7 @@ def _from_source(pyramid: list[Images], plan: MotionPlan, p: Pass, padding_mode:
     return _recolor(clip, _of(plan.color, p)[:, :frames]) if p.colored else clip
 
 
-def _recursion(pyramid: list[Images], plan: MotionPlan, p: Pass, padding_mode: str) -> Frames:
+def _recursion(pyramid: Pyramid, plan: MotionPlan, p: Pass, padding_mode: str) -> Frames:
     """Frame 0 sampled from the source images, every other frame from the one before it."""
     frame = _from_source(pyramid, plan, p, padding_mode, frames=1)
     clip = frame.new_empty(*frame.shape[:2], plan.num_frames, *plan.frame_size)
@@ -81,7 +82,7 @@ def _recursion(pyramid: list[Images], plan: MotionPlan, p: Pass, padding_mode: s
     grid = None
     for t in range(1, plan.num_frames):
         if grid is None or not p.steady:
-            grid = _grid(matrices[:, t - 1 : t], frame.shape[-2:], plan.frame_size, frame.dtype)
+            grid = _grid(matrices[:, t - 1 : t], plan.frame_size, plan.frame_size, frame.dtype)
         frame = _sample_grid(frame[:, :, 0], grid, padding_mode)
         if p.colored:
             frame = _recolor(frame, _of(plan.color, p)[:, t : t + 1])
@@ -102,7 +103,7 @@ def _sample(
     images: Float[Tensor, "n C H W"], matrices: Float[Tensor, "n T 3 3"], size: tuple[int, int], padding_mode: str
 ) -> Float[Tensor, "n C T h w"]:
     """Frames of a size from images, by homographies from frame pixel to image pixel."""
-    return _sample_grid(images, _grid(matrices, images.shape[-2:], size, images.dtype), padding_mode)
+    return _sample_grid(images, _grid(matrices, (images.shape[-2], images.shape[-1]), size, images.dtype), padding_mode)
 
 
 def _sample_grid(
@@ -114,7 +115,7 @@ def _sample_grid(
         # One pixel makes no axis from -1 to 1: the sampler would find it everywhere. Its black neighbours make one.
         images = F.pad(images, [int(side == 1) for side in images.shape[:-3:-1] for _ in range(2)])
     x, y = (coordinate.flatten(1, 2) for coordinate in grid)
-    frames = remap(images, x, y, padding_mode=padding_mode, align_corners=True, normalized_coordinates=True)
+    frames: Tensor = remap(images, x, y, padding_mode=padding_mode, align_corners=True, normalized_coordinates=True)
     return frames.reshape(n, images.shape[1], t, h, w)
 
 

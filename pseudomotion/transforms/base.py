@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from pseudomotion import color as color_maps
@@ -48,9 +48,7 @@ class View:
     scale: Float64[Tensor, " b"]
 
     @classmethod
-    def first(
-        cls, source_size: tuple[int, int], frame_size: tuple[int, int], num_frames: int, crop: Range | None, draws: Draws
-    ) -> "View":
+    def first(cls, source_size: tuple[int, int], frame_size: tuple[int, int], num_frames: int, crop: Range | None, draws: Draws) -> "View":
         """The largest centred window, or with ``crop`` a random one whose area is drawn as a share of the largest one's."""
         ids = draws.ids
         center = torch.tensor([(source_size[1] - 1) / 2, (source_size[0] - 1) / 2], dtype=torch.float64, device="cpu").expand(len(ids), 2)

@@ -54,7 +54,9 @@ class Perspective(Transform):
         """Homography that moves the frame's outer corners (pixel edges) by ``moves`` pixels."""
         h, w = view.frame_size
         edges = torch.tensor([[0, 0], [w, 0], [w, h], [0, h]], dtype=torch.float64, device="cpu") - 0.5
-        step = geometry.matmul(geometry.unit_square_to(edges + moves), geometry.inverse(geometry.unit_square_to(edges)).expand(*moves.shape[:2], 3, 3))
+        step = geometry.matmul(
+            geometry.unit_square_to(edges + moves), geometry.inverse(geometry.unit_square_to(edges)).expand(*moves.shape[:2], 3, 3)
+        )
         return step / step[..., 2:, 2:]
 
     @staticmethod
