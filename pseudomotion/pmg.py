@@ -147,7 +147,8 @@ class PMG(nn.Module):
             checks.values(images)
         dtype = self.dtype or (torch.float32 if self.mean is not None and images.dtype == torch.uint8 else images.dtype)
         mean, std = (checks.per_channel(name, value, images.shape[1]) for name, value in (("mean", self.mean), ("std", self.std)))
-        clips = reference.render(to_unit(images), plan.to(images.device), padding_mode=self.padding_mode)
+        with torch.autocast(images.device.type, enabled=False):  # a model's lower precision is none for coordinates and colors
+            clips = reference.render(to_unit(images), plan.to(images.device), padding_mode=self.padding_mode)
         return format_clips(clips, mean=mean, std=std, dtype=dtype, data_format=self.data_format)
 
 
@@ -171,7 +172,7 @@ def _make_plan(transforms: Sequence[Transform], weights: Sequence[float], draws:
     homography = torch.eye(3, dtype=torch.float64, device="cpu").repeat(b, layers, t, 1, 1)
     color = color_maps.identity(b, layers, t).clone()
     box = view.image_box()[:, None].repeat(1, layers, 1)
-    opacity = torch.zeros(b, layers, t, device="cpu")
+    opacity = torch.zeros(b, layers, t, dtype=torch.float32, device="cpu")
     reads_previous = torch.zeros(b, dtype=torch.bool, device="cpu")
     index = torch.full((b,), -1, device="cpu")
     known = list(TRANSFORMS.values())
@@ -194,8 +195,8 @@ def _make_plan(transforms: Sequence[Transform], weights: Sequence[float], draws:
         opacity=opacity,
         reads_previous=reads_previous,
         partner=own,
-        partner_weight=torch.zeros(b, device="cpu"),
-        partner_box=torch.tensor([-0.5, -0.5, w - 0.5, h - 0.5], device="cpu").repeat(b, 1),
+        partner_weight=torch.zeros(b, dtype=torch.float32, device="cpu"),
+        partner_box=torch.tensor([-0.5, -0.5, w - 0.5, h - 0.5], dtype=torch.float32, device="cpu").repeat(b, 1),
         transform=index,
         source_size=view.source_size,
         frame_size=view.frame_size,

@@ -63,6 +63,22 @@ def test_torchs_seed_governs_where_there_are_no_ids():
     assert not torch.equal(first, second)
 
 
+def test_surroundings_do_not_matter():
+    """Default device, default dtype and autocast are for the user's model."""
+    pmg = PMG(tuple(TRANSFORMS), 4, 8, crop=(0.3, 1.0))
+    ids = torch.arange(3)
+    expected = pmg(IMAGES, ids=ids)
+    with torch.device("meta"):
+        assert torch.equal(pmg(IMAGES, ids=ids), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(pmg(IMAGES, ids=ids), expected)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(pmg(IMAGES, ids=ids), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_no_state_is_written():
     pmg = PMG()
     before = dict(vars(pmg))
