@@ -36,13 +36,13 @@ def draw_tracks(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
     places, visible = tracks(plan, _lattice(plan.frame_size, POINTS))
     _, h, w, _ = frames.shape
     colors = [_hue(n / POINTS**2) for n in range(POINTS**2)]
-    radius = max(min(h, w) / 100, 1.0)
+    radius = max(min(h, w) / 80, 1.5)
 
     def lines(t: int) -> Iterable[tuple[Sequence[float], Color, float]]:
         for n, color in enumerate(colors):
             if visible[clip, t, n]:
                 for k in range(max(t - TAIL, 0), t):
-                    yield (places[clip, k : k + 2, n].flatten().tolist(), color, radius * 0.7)
+                    yield (places[clip, k : k + 2, n].flatten().tolist(), color, radius * 0.5)
 
     def dots(t: int) -> Iterable[tuple[Sequence[float], Color, float]]:
         for n, color in enumerate(colors):
@@ -96,5 +96,5 @@ def _overlay(
         pen.line([(c + 0.5) * FINE for c in line], fill=color, width=max(round(2 * half * FINE), 1))
     for (x, y), color, radius in dots:
         middle_x, middle_y, reach = (x + 0.5) * FINE, (y + 0.5) * FINE, radius * FINE
-        pen.ellipse((middle_x - reach, middle_y - reach, middle_x + reach, middle_y + reach), fill=color, outline=(24, 24, 27))
+        pen.ellipse((middle_x - reach, middle_y - reach, middle_x + reach, middle_y + reach), fill=color)
     return np.array(Image.alpha_composite(Image.fromarray(frame).convert("RGBA"), layer.reduce(FINE)).convert("RGB"))

@@ -43,10 +43,11 @@ def flow_to_rgb(flow: Tensor, largest: float | None = None) -> UInt8[Tensor, "*b
     length = length / full.clamp(min=torch.finfo(torch.float64).tiny)
 
     wheel = _wheel().to(flow.device)
-    # The wheel begins at the right; the image's y axis points down, and so do its angles.
-    place = (torch.atan2(-v, -u) / math.pi + 1) / 2 * (len(wheel) - 1)
+    # The wheel begins at the right and goes round downwards. Its 55 colors make 55 steps; the benchmark's own code makes 54 of them, and
+    # jumps where the circle closes.
+    place = (torch.atan2(-v, -u) / math.pi + 1) / 2 * len(wheel)
     low = place.floor().long()
-    color = torch.lerp(wheel[low], wheel[(low + 1) % len(wheel)], (place - low)[..., None])
+    color = torch.lerp(wheel[low % len(wheel)], wheel[(low + 1) % len(wheel)], (place - low)[..., None])
     length = length[..., None]
     rgb = torch.where(length <= 1, 1 - length * (1 - color), 0.75 * color) * known[..., None]
     return (rgb * 255).floor().to(torch.uint8).movedim(-1, -3)
