@@ -157,25 +157,3 @@ def test_describe_gives_the_right_figures():
     assert "frame 0 sees (0.0, 0.0) to (29.0, 19.0) of it" in text
     assert "frame 1 sees (-3.0, -4.0) to (26.0, 15.0) of it" in text
     assert "its corners move 5.00 to 5.00 px per step" in text
-
-
-def test_calibration():
-    """Design, section 2: over 4,096 clips at 224 px and T = 16, in pixels per step and as shares of the first frame still seen."""
-    from pseudomotion.labels import displacement_stats
-
-    for name in ("sliding_window", "zoom", "affine", "perspective"):
-        stats = displacement_stats(PMG((name,)).plan((4096, 3, 224, 224), ids=torch.arange(4096)), samples=6)
-        assert 2 < stats.mean.median() < 10, name
-        assert stats.visible.mean() > 0.4, name
-
-
-def test_displacement_stats_of_a_shift():
-    from pseudomotion.labels import displacement_stats
-
-    step = np.array([[1.0, 0, 3], [0, 1, 4], [0, 0, 1]])
-    stats = displacement_stats(plan_for([np.eye(3), step, step], (24, 24), (24, 24), reads_previous=True), samples=24)
-    assert stats.mean.item() == pytest.approx(5)
-    assert stats.percentile_95.item() == pytest.approx(5)
-    assert stats.visible.item() == pytest.approx((18 / 24) * (16 / 24))
-    with pytest.raises(ValueError, match="plan must have at least two frames"):
-        displacement_stats(plan_for([np.eye(3)], (24, 24), (24, 24)))
