@@ -34,6 +34,13 @@ def positive_int(name: str, value: Any, largest: int) -> int:
     return value
 
 
+def probability(value: Any) -> float:
+    """``p``, if it is from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"p must be from 0 to 1, got {value!r}")
+    return float(value)
+
+
 def frame_size(size: Any) -> tuple[int, int] | None:
     """``(h, w)`` of an int or a pair, or None."""
     if size is None:
@@ -141,12 +148,32 @@ def images(value: Any) -> None:
         not_forked(value.device)
 
 
-def not_forked(device: torch.device) -> None:
+def clips(value: Any) -> None:
+    """A tensor that holds clips."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"clips must be a torch.Tensor of 5 dimensions, got {type(value).__name__}")
+    if value.dtype not in DTYPES:
+        raise TypeError(f"clips must be uint8 or float, got {value.dtype}")
+    if value.ndim != 5:
+        raise ValueError(f"clips must have shape (B, C, T, h, w) or (B, T, C, h, w), got {tuple(value.shape)}")
+    not_forked(value.device, "clips")
+
+
+def alike(name: str, value: Any, of: str, model: Tensor) -> None:
+    """A tensor of the shape, dtype and device of another."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, as {of}, got {type(value).__name__}")
+    for what in ("shape", "dtype", "device"):
+        if getattr(value, what) != getattr(model, what):
+            raise ValueError(f"{name} must have the {what} of {of}, {getattr(model, what)}, got {getattr(value, what)}")
+
+
+def not_forked(device: torch.device, what: str = "images") -> None:
     """CUDA does not work in a forked process: say so before a kernel fails with a message nobody can read."""
     forked = getattr(multiprocessing.context, "ForkProcess", ())
     if device.type == "cuda" and isinstance(multiprocessing.current_process(), forked):
         raise RuntimeError(
-            "images are on a CUDA device in a forked worker process, where CUDA does not work. Make clips in the main process, "
+            f"{what} are on a CUDA device in a forked worker process, where CUDA does not work. Make clips in the main process, "
             "after the DataLoader; or on the CPU in the worker; or start workers with multiprocessing_context='spawn'."
         )
 
