@@ -3,8 +3,9 @@
 from pseudomotion.mix import Mixup, VideoMix
 from pseudomotion.plan import MotionPlan
 from pseudomotion.pmg import PMG
+from pseudomotion.pmg_aug import PMGAug
 from pseudomotion.transforms import TRANSFORMS
 
 __version__ = "0.1.0"
 
-__all__ = ["PMG", "TRANSFORMS", "Mixup", "MotionPlan", "VideoMix"]
+__all__ = ["PMG", "TRANSFORMS", "Mixup", "MotionPlan", "PMGAug", "VideoMix"]

@@ -41,6 +41,13 @@ def probability(value: Any) -> float:
     return float(value)
 
 
+def weight(name: str, value: Any) -> float:
+    """A weight, if it is at least 0."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must have weights of at least 0, got {value!r}")
+    return float(value)
+
+
 def frame_size(size: Any) -> tuple[int, int] | None:
     """``(h, w)`` of an int or a pair, or None."""
     if size is None:
@@ -50,6 +57,14 @@ def frame_size(size: Any) -> tuple[int, int] | None:
         raise ValueError(f"size must be an int, a pair (h, w) or None, got {size!r}")
     h, w = (positive_int("size", side, LARGEST_SIDE) for side in sides)
     return h, w
+
+
+def item_size(size: Any) -> tuple[int, int]:
+    """``(h, w)`` of an int or a pair."""
+    sides = frame_size(size)
+    if sides is None:
+        raise ValueError("size must be an int or a pair (h, w), got None")
+    return sides
 
 
 def crop(value: Any) -> tuple[float, float] | None:
@@ -198,6 +213,17 @@ def ids(value: Any, batch: int) -> Tensor:
     if tuple(value.shape) != (batch,):
         raise ValueError(f"ids must have shape ({batch},), one for each image, got {tuple(value.shape)}")
     return value.to("cpu")
+
+
+def item_ids(value: Any) -> list[int]:
+    """The ids of items of a source, on the host."""
+    if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.ndim != 1:
+        came = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"ids must be an int64 tensor of shape (B,), got {came}")
+    numbers: list[int] = value.tolist()
+    if numbers and min(numbers) < 0:
+        raise ValueError(f"ids must be at least 0, got {min(numbers)}")
+    return numbers
 
 
 def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
