@@ -9,7 +9,7 @@ before.
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -20,6 +20,7 @@ from pseudomotion import checks
 from pseudomotion.draws import Draws
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """What gives images by number."""
 

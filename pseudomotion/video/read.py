@@ -87,13 +87,14 @@ def _read_pyav(path: Path, num_frames: int, stride: int, start: int | float, siz
     try:
         with av.open(str(path)) as container:
             stream = _best_stream(container, path)
+            index = stream.index  # read now: the stream goes with its container
             shown, whole = _timestamps(container, stream)
         if not shown:
             raise ValueError(f"cannot read {path}: it holds no video frames")
         if not whole:
             raise ValueError(f"cannot read {path}: the file is cut off")
         wanted = _pick(len(shown), num_frames, stride, start)
-        frames = _decode(path, stream.index, shown, wanted, size)
+        frames = _decode(path, index, shown, wanted, size)
     except av.FFmpegError as error:
         raise ValueError(f"cannot read {path}: {error}") from error
     if not frames:
