@@ -107,7 +107,7 @@ def test_on_a_real_video():
     if not VIDEO.exists():
         pytest.skip(f"the real video is not at hand (no {VIDEO})")
     clips = torch.stack([read_clip(VIDEO, 16, 4, start, size=64) for start in (0.1, 0.4, 0.7, 0.9)])
-    out, info = PMGAug(PMG(size=64), 0.5)(clips, ids=torch.arange(4) + 4)
+    out, info = PMGAug(PMG(("affine",), size=64), 0.5)(clips, ids=torch.arange(4) + 4)
     assert 0 < int(info.pseudo.sum()) < 4
     for i in range(4):
         if info.pseudo[i]:

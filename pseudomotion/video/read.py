@@ -96,7 +96,7 @@ def _read_pyav(path: Path, num_frames: int, stride: int, start: int | float, siz
         wanted = _pick(len(shown), num_frames, stride, start)
         frames = _decode(path, index, shown, wanted, size)
     except av.FFmpegError as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
     if not frames:
         raise ValueError(f"cannot read {path}: none of its frames can be decoded")
     return _clip(frames, wanted)
@@ -110,7 +110,10 @@ def _best_stream(container: "av.container.InputContainer", path: Path) -> "av.Vi
     videos = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not videos:
         raise ValueError(f"cannot read {path}: it has no video stream")
-    return max(videos, key=lambda stream: (stream.width or 0) * (stream.height or 0))
+    known = [stream for stream in videos if stream.codec_context is not None]
+    if not known:
+        raise ValueError(f"cannot read {path}: its video is of an unknown codec")
+    return max(known, key=lambda stream: stream.width * stream.height)
 
 
 def _timestamps(container: "av.container.InputContainer", stream: "av.VideoStream") -> tuple[Sequence[int | None], bool]:
@@ -171,7 +174,8 @@ def _to_rgb(frame: "av.VideoFrame", size: tuple[int, int] | None) -> Frame:
     h, w = size if turns % 2 == 0 else size[::-1]
     scale = max(h / frame.height, w / frame.width)
     height, width = max(h, round(frame.height * scale)), max(w, round(frame.width * scale))
-    picture = frame.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC").to_ndarray()
+    rgb = frame.reformat(format="rgb24")  # first: resizing in yuv420p shifts the colors by part of a pixel
+    picture = rgb.reformat(width=width, height=height, interpolation="BICUBIC").to_ndarray()
     top, left = (height - h) // 2, (width - w) // 2
     return np.rot90(picture[top : top + h, left : left + w], turns)
 
