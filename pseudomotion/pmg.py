@@ -180,7 +180,8 @@ class PMG(nn.Module):
             checks.values(images)
         dtype = self.dtype or (torch.float32 if self.mean is not None and images.dtype == torch.uint8 else images.dtype)
         mean, std = (checks.per_channel(name, value, images.shape[1]) for name, value in (("mean", self.mean), ("std", self.std)))
-        clips = reference.render(to_unit(images), plan.to(images.device), padding_mode=self.padding_mode)
+        with torch.autocast(images.device.type, enabled=False):  # a model's lower precision is none for coordinates and colors
+            clips = reference.render(to_unit(images), plan.to(images.device), padding_mode=self.padding_mode)
         return format_clips(clips[:batch], mean=mean, std=std, dtype=dtype, data_format=self.data_format)
 
 
@@ -206,7 +207,7 @@ def _make_plan(
     homography = torch.eye(3, dtype=torch.float64, device="cpu").repeat(b, layers, t, 1, 1)
     color = color_maps.identity(b, layers, t).clone()
     box = view.image_box()[:, None].repeat(1, layers, 1)
-    opacity = torch.zeros(b, layers, t, device="cpu")
+    opacity = torch.zeros(b, layers, t, dtype=torch.float32, device="cpu")
     reads_previous = torch.zeros(b, dtype=torch.bool, device="cpu")
     index = torch.full((b,), -1, device="cpu")
     known = list(TRANSFORMS.values())

@@ -86,8 +86,8 @@ def preview(options: argparse.Namespace) -> None:
     out = Path(options.out)
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"cannot write {out}: the name must end in {', '.join(SUFFIXES)}")
-    if not out.parent.is_dir():
-        raise ValueError(f"cannot write {out}: there is no folder {out.parent}")
+    if not out.parent.is_dir():  # found out now, not after the work is done
+        raise FileNotFoundError(f"cannot write {out}: there is no folder {out.parent}")
     names = [name.strip() for name in options.transforms.split(",") if name.strip()]
     if not names:
         raise ValueError("--transforms names no transform")

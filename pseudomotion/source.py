@@ -124,13 +124,15 @@ def batches(
     checks.positive_int("batch_size", batch_size, 2**31)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, got {rank}")
-    own = (_order(source, epoch, checks.seed(seed)) if shuffle else torch.arange(len(source)) + epoch * len(source))[rank::world_size]
+    own = (_order(source, epoch, checks.seed(seed)) if shuffle else torch.arange(len(source), device="cpu") + epoch * len(source))[
+        rank::world_size
+    ]
     parts = torch.split(own, batch_size) if len(own) else ()
     skipped: dict[int, str] = getattr(source, "skipped", {})
     known = set(skipped)
     if num_workers:
         reading = _Reading(source, parts)
-        generator = torch.Generator()  # of its own: the loader would take a seed for its workers from torch's default generator
+        generator = torch.Generator("cpu")  # of its own: the loader would take a seed for its workers from torch's default generator
         for items, ids, found in DataLoader(reading, batch_size=None, num_workers=num_workers, generator=generator):
             skipped.update(found)
             yield items, ids

@@ -112,7 +112,7 @@ class Shards(Stream):
         """Name, id and a function that decodes, of the images of this rank and worker."""
         worker = get_worker_info()
         part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
-        (number,) = Draws(self.seed, torch.arange(len(self.urls)) + self.epoch * len(self.urls)).uniform("shards", 1)
+        (number,) = Draws(self.seed, torch.arange(len(self.urls), device="cpu") + self.epoch * len(self.urls)).uniform("shards", 1)
         order = number.argsort(stable=True).tolist() if self.shuffle else range(len(self.urls))
         own = [self.urls[k] for k in order][self.rank :: self.world_size][part::parts]
         members = ((url, *member) for url in own for member in self._members(url))
@@ -140,10 +140,10 @@ class Shards(Stream):
                 buffer.append((url, name, data))
                 continue
             id_ = content_id(f"{self.epoch} {PurePosixPath(url).name}/{name}".encode())
-            place = int(float(Draws(self.seed, torch.tensor([id_])).uniform("shuffle", 1)[0]) * self.shuffle)
+            place = int(float(Draws(self.seed, torch.tensor([id_], device="cpu")).uniform("shuffle", 1)[0]) * self.shuffle)
             yield buffer[place]
             buffer[place] = (url, name, data)
-        (number,) = Draws(self.seed, torch.arange(len(buffer)) + self.epoch * self.shuffle).uniform("shuffle", 1)
+        (number,) = Draws(self.seed, torch.arange(len(buffer), device="cpu") + self.epoch * self.shuffle).uniform("shuffle", 1)
         for place in number.argsort(stable=True).tolist():
             yield buffer[place]
 

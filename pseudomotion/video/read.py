@@ -65,7 +65,7 @@ def _start(start: Any) -> int | float:
     if isinstance(start, str):
         if checks.one_of("start", start, ("center", "random")) == "center":
             return 0.5
-        return float(torch.rand((), dtype=torch.float64))
+        return float(torch.rand((), dtype=torch.float64, device="cpu"))
     if isinstance(start, bool) or not isinstance(start, (int, float)):
         raise TypeError(f'start must be an int, a float, "center" or "random", got {start!r}')
     if start < 0 or (isinstance(start, float) and start > 1):
