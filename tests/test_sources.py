@@ -1,27 +1,20 @@
-"""Image sources on good files and broken ones; that ids, batches, workers and ranks make no difference; banks and streams."""
+"""Image sources on good files and broken ones; that ids, batches, workers and ranks make no difference."""
 
 import io
 import os
 import struct
+import warnings
 import zlib
 
 import numpy as np
 import pytest
 import torch
+from pictures import epoch, picture, same, save
 from PIL import Image
 
-from pseudomotion import PMG
-from pseudomotion.images import HFImages, HFStream, ImageBank, ImageFolder, Shards, bank, batches, load_image
-
-
-def picture(k, size=(20, 30)):
-    y, x = np.mgrid[: size[0], : size[1]]
-    return np.stack([x * 4 + k, y * 5 + k, x + y + 9 * k], -1).astype(np.uint8)
-
-
-def save(path, k=0, mode="RGB", **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture(k)).convert(mode).save(path, **options)
+from pseudomotion import PMG, Mixup
+from pseudomotion.images import ImageBank, ImageFolder, VideoFrames, batches, load_image
+from pseudomotion.video import write_video
 
 
 @pytest.fixture
@@ -70,15 +63,6 @@ def mess(tmp_path):
     (root / "notes.txt").write_text("not even a name of an image")
     (root / ".hidden.png").write_bytes(b"")
     return root, ["20_truncated.jpg", "21_empty.png", "22_text.jpg", "23_huge.png"]
-
-
-def epoch(source, batch_size, **options):
-    """Items by id."""
-    return {int(i): item for items, ids in batches(source, batch_size, **options) for i, item in zip(ids, items, strict=True)}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[i], b[i]) for i in a)
 
 
 def test_files_come_in_order_and_are_resized_as_load_image_does(folder):
@@ -221,12 +205,12 @@ def test_order_changes_with_epoch_and_seed_and_covers_everything(folder):
 
 def test_balanced_draws_take_all_classes_alike(folder):
     source = ImageFolder(folder, 16, balanced=True)
-    ids = torch.cat([ids for e in range(150) for _, ids in batches(ImageBank(source), 64, epoch=e)])
-    assert len(ids.unique()) == len(ids) == 150 * 12
+    ids = torch.cat([ids for e in range(60) for _, ids in batches(ImageBank(source), 64, epoch=e)])
+    assert len(ids.unique()) == len(ids) == 60 * 12
     share = source.labels[ids % 12].bincount() / len(ids)
-    torch.testing.assert_close(share, torch.full((3,), 1 / 3), atol=0.04, rtol=0)
+    torch.testing.assert_close(share, torch.full((3,), 1 / 3), atol=0.06, rtol=0)
     within = (ids % 12)[source.labels[ids % 12] == 2].bincount()[6:] / (len(ids) / 3)
-    torch.testing.assert_close(within, torch.full((6,), 1 / 6), atol=0.04, rtol=0)
+    torch.testing.assert_close(within, torch.full((6,), 1 / 6), atol=0.08, rtol=0)
 
 
 def test_limit_per_class(folder):
@@ -263,149 +247,21 @@ def test_ids_are_checked(folder, ids, error):
             source.get(ids)
 
 
-def test_a_bank_holds_what_its_source_gives(mess, tmp_path):
-    root, _ = mess
-    source = ImageFolder(root, 16)
-    with pytest.warns(UserWarning, match="skipped 4"):
-        kept = ImageBank(source, num_workers=1)
-    ids = torch.tensor([3, 0, 13, 29, 3])
-    assert torch.equal(kept.get(ids), source.get(ids))
-    assert kept.skipped == source.skipped
-    kept.save(tmp_path / "bank.safetensors")
-    again = ImageBank.load(tmp_path / "bank.safetensors")
-    assert torch.equal(again.get(ids), kept.get(ids))
-    assert again.skipped == kept.skipped
-    assert len(again) == len(source)
-    assert same(epoch(again, 4, epoch=1), epoch(source, 4, epoch=1))
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
-def test_a_bank_that_does_not_fit_says_how_many_would(folder, tmp_path, monkeypatch):
-    kept = ImageBank(ImageFolder(folder, 16))
-    kept.save(tmp_path / "bank.safetensors")
-    monkeypatch.setattr(bank, "_free_bytes", lambda device: 7 * 3 * 16 * 16 / 0.9 + 9)
-    for make in (lambda: ImageBank(ImageFolder(folder, 16)), lambda: ImageBank.load(tmp_path / "bank.safetensors")):
-        with pytest.raises(MemoryError, match=r"12 images of 16 x 16 .* 7 images would fit"):
-            make()
-
-
-def test_a_file_that_is_no_bank_is_refused(tmp_path):
-    for content in (b"", b"nonsense" * 20):
-        (tmp_path / "bank.safetensors").write_bytes(content)
-        with pytest.raises(ValueError, match="is no image bank"):
-            ImageBank.load(tmp_path / "bank.safetensors")
-
-
-def test_an_interrupted_save_leaves_the_old_file(folder, tmp_path, monkeypatch):
-    import safetensors.torch
-
-    path = tmp_path / "bank.safetensors"
-    kept = ImageBank(ImageFolder(folder, 16))
-    kept.save(path)
-    before = path.read_bytes()
-
-    def fail(tensors, temporary, metadata):
-        temporary.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(safetensors.torch, "save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
-        kept.save(path)
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["bank.safetensors"]
-
-
-@pytest.fixture
-def shards(tmp_path):
-    """Five tar shards of four images; one image in the third is broken."""
-    import tarfile
-
-    for k in range(5):
-        with tarfile.open(tmp_path / f"part-{k}.tar", "w") as tar:
-            for j in range(4):
-                data = io.BytesIO()
-                Image.fromarray(picture(4 * k + j)).save(data, "png")
-                content = b"broken" if (k, j) == (2, 1) else data.getvalue()
-                for suffix, payload in (("png", content), ("cls", b"3")):
-                    info = tarfile.TarInfo(f"{k}{j}.{suffix}")
-                    info.size = len(payload)
-                    tar.addfile(info, io.BytesIO(payload))
-    return str(tmp_path / "part-*.tar")
-
-
-@pytest.mark.filterwarnings("ignore:skipped 1 broken files")
-def test_shards_are_shared_out_without_overlap_or_loss(shards):
-    expected = {id_: image for image, id_ in Shards(shards, (20, 30), shuffle=0)}
-    assert len(expected) == 19
-    assert {bytes(image.numpy().tobytes()) for image in expected.values()} == {
-        picture(k).transpose(2, 0, 1).tobytes() for k in range(20) if k != 9
-    }
-    for world_size, num_workers in ((1, 0), (2, 2), (1, 2), (6, 0)):
-        seen = []
-        for rank in range(world_size):
-            stream = Shards(shards, (20, 30), rank=rank, world_size=world_size, shuffle=10)
-            loader = torch.utils.data.DataLoader(stream, batch_size=3, num_workers=num_workers)
-            seen += [(int(i), image) for images, ids in loader for image, i in zip(images, ids, strict=True)]
-        assert len(seen) == 19
-        assert same(dict(seen), expected)
-
-
-def test_broken_images_of_shards_are_named_or_raise(shards):
-    stream = Shards(shards, 16)
-    with pytest.warns(UserWarning, match=r"skipped 1 broken files:\n  cannot read part-2.tar/21"):
-        assert len(list(stream)) == 19
-    assert list(stream.skipped) == ["part-2.tar/21.png"]
-    with pytest.raises(ValueError, match=r"cannot read part-2\.tar/21"):
-        list(Shards(shards, 16, strict=True))
-    with pytest.raises(ValueError, match="urls must name at least one shard"):
-        Shards(shards.replace("part", "nothing"), 16)
-
-
-@pytest.mark.filterwarnings("ignore:skipped 1 broken files")
-def test_shards_come_in_another_order_every_epoch(shards):
-    stream = Shards(shards, 16)
-    orders = []
-    for number in (0, 1, 0):
-        stream.set_epoch(number)
-        orders.append([id_ for _, id_ in stream])
-    assert orders[0] == orders[2] != orders[1]
-    assert sorted(orders[0]) == sorted(orders[1])
-
-
-@pytest.fixture
-def rows(tmp_path):
-    """Rows of a Hugging Face dataset; the third is broken."""
-    rows = []
-    for k in range(6):
-        data = io.BytesIO()
-        Image.fromarray(picture(k)).save(data, "png")
-        rows.append({"image": {"bytes": b"broken" if k == 2 else data.getvalue(), "path": f"{k}.png"}, "label": k})
-    return rows
-
-
-def hf_dataset(rows):
-    datasets = pytest.importorskip("datasets")
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    return datasets.Dataset.from_list(rows, features=features)
-
-
-def test_hugging_face_datasets(rows):
-    source = HFImages(hf_dataset(rows), (20, 30))
-    images = source.get(torch.arange(6))
-    for k in range(6):
-        assert np.array_equal(images[k].permute(1, 2, 0), picture(3 if k == 2 else k))
-    assert list(source.skipped) == [2]
-    with pytest.raises(ValueError, match=r"column must be one of 'image', 'label', got 'picture'"):
-        HFImages(hf_dataset(rows), 16, column="picture")
-
-
-@pytest.mark.filterwarnings("ignore:skipped 1 broken files")
-def test_hugging_face_streams(rows):
-    stream = hf_dataset(rows).to_iterable_dataset(num_shards=3)
-    with pytest.raises(TypeError, match="HFStream takes a streaming one"):
-        HFImages(stream, 16)
-    whole = {id_: image for image, id_ in HFStream(stream, (20, 30))}
-    assert len(whole) == 5
-    parts = [(id_, image) for rank in range(2) for image, id_ in HFStream(stream, (20, 30), rank=rank, world_size=2)]
-    assert len(parts) == 5
-    assert same(dict(parts), whole)
+def test_a_mixed_fleet_feeds_one_loop(folder, mess, tmp_path):
+    """A folder, a bank, a folder of broken files and the frames of videos, one after the other through one PMG."""
+    for k in range(3):
+        write_video(tmp_path / f"{k}.mp4", [picture(10 * k + t, (32, 40)) for t in range(6)], fps=10)
+    (tmp_path / "list.csv").write_text("0.mp4\n1.mp4\nmissing.mp4\n2.mp4\n")
+    good = ImageFolder(folder, 24)
+    fleet = [(good, 0), (ImageBank(good), 0), (ImageFolder(mess[0], 24), 4), (VideoFrames(tmp_path / "list.csv", 24), 1)]
+    pmg, seen = PMG(num_frames=2, size=16, mix=Mixup()), []
+    for source, broken in fleet:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for images, ids in batches(source, 5, epoch=1):
+                clips = pmg(images, ids=ids)
+                assert clips.shape == (len(ids), 3, 2, 16, 16)
+                seen += ids.tolist()
+        assert len(caught) == bool(broken)
+        assert len(source.skipped) == broken
+    assert len(seen) == sum(len(source) for source, _ in fleet)
