@@ -43,8 +43,8 @@ def decode_image(file: BytesIO | BufferedReader, name: str, size: tuple[int, int
                 rgb = _to_rgb(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read {name}: more than {Image.MAX_IMAGE_PIXELS} pixels, refused as a decompression bomb") from error
-    except UnidentifiedImageError as error:
-        raise ValueError(f"cannot read {name}: it is no image") from error
+    except UnidentifiedImageError as error:  # its message has the name again
+        raise ValueError(f"cannot read {name}: cannot identify image file") from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble over: SyntaxError, struct.error, EOFError, ...
         raise ValueError(f"cannot read {name}: {error}") from error
     if size is not None:
