@@ -89,12 +89,15 @@ def _read_pyav(path: Path, num_frames: int, stride: int, start: int | float, siz
             stream = _best_stream(container, path)
             index = stream.index  # read now: the stream goes with its container
             shown, whole = _timestamps(container, stream)
-        if not shown:
-            raise ValueError(f"cannot read {path}: it holds no video frames")
-        if not whole:
-            raise ValueError(f"cannot read {path}: the file is cut off")
-        wanted = _pick(len(shown), num_frames, stride, start)
-        frames = _decode(path, index, shown, wanted, size)
+            if not shown:
+                raise ValueError(f"cannot read {path}: it holds no video frames")
+            if not whole:
+                raise ValueError(f"cannot read {path}: the file is cut off")
+            wanted = _pick(len(shown), num_frames, stride, start)
+            frames = _from_keyframe(container, stream, shown, wanted, size)
+        if not set(wanted) <= set(frames):
+            with av.open(str(path)) as container:
+                frames = _collect(enumerate(container.decode(container.streams[index])), wanted, size)
     except av.FFmpegError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     if not frames:
@@ -131,30 +134,31 @@ def _timestamps(container: "av.container.InputContainer", stream: "av.VideoStrea
     return stamps, packets >= promised
 
 
-def _decode(path: Path, index: int, shown: Sequence[int | None], wanted: Sequence[int], size: tuple[int, int] | None) -> dict[int, Frame]:
-    """The wanted frames by their number: from the keyframe before the first, or if that goes wrong from the beginning."""
+def _from_keyframe(
+    container: "av.container.InputContainer",
+    stream: "av.VideoStream",
+    shown: Sequence[int | None],
+    wanted: Sequence[int],
+    size: tuple[int, int] | None,
+) -> dict[int, Frame]:
+    """The wanted frames by their number, decoded from the keyframe before the first; not all of them where that goes wrong."""
     import av
 
     number = {stamp: k for k, stamp in enumerate(shown)}
-    first, last = min(wanted), max(wanted)
-    if first and None not in number and len(number) == len(shown):
-        with av.open(str(path)) as container:
-            stream = container.streams[index]
-            try:
-                container.seek(shown[first] or 0, stream=stream)
-                frames = _collect(((number.get(frame.pts, -1), frame) for frame in container.decode(stream)), wanted, last, size)
-            except av.FFmpegError:
-                frames = {}
-        if set(wanted) <= set(frames):
-            return frames
-    with av.open(str(path)) as container:
-        return _collect(enumerate(container.decode(container.streams[index])), wanted, last, size)
+    first = shown[wanted[0]]
+    if first is None or len(number) < len(shown):
+        return {}
+    try:
+        container.seek(first, stream=stream)
+        return _collect(((number.get(frame.pts, -1), frame) for frame in container.decode(stream)), wanted, size)
+    except av.FFmpegError:
+        return {}
 
 
-def _collect(decoded: Iterable[tuple[int, Any]], wanted: Sequence[int], last: int, size: tuple[int, int] | None) -> dict[int, Frame]:
+def _collect(decoded: Iterable[tuple[int, Any]], wanted: Sequence[int], size: tuple[int, int] | None) -> dict[int, Frame]:
     """The wanted frames as RGB. Where the decoder gave fewer than were counted, its last frame is kept."""
     frames: dict[int, Frame] = {}
-    latest = None
+    last, latest = wanted[-1], None
     for k, frame in decoded:
         if k in wanted:
             frames[k] = _to_rgb(frame, size)
