@@ -67,7 +67,7 @@ def render(
     chunks = list(_chunks(plan, chunk or _clips_in_cache(images.device, c * h * w)))
     detail = _detail(plan)
     pyramid, starts = _pyramid(images, int(detail.max().ceil()))
-    table = _table(plan, chunks, _epilogue(mean, std, dtype), detail, starts).to(images.device, non_blocking=True)
+    table = _table(plan, chunks, _epilogue(mean, std, dtype), detail, starts, pinned=images.is_cuda).to(images.device, non_blocking=True)
     frames = table[table.numel() - kernels.FRAME.value * plan.opacity.numel() :]
     frame_axis = data_format.index("T")
     strides = clips.stride(0), clips.stride(frame_axis), clips.stride(3 - frame_axis)
@@ -160,12 +160,18 @@ def _epilogue(mean: Sequence[float] | None, std: Sequence[float] | None, dtype: 
 
 
 def _table(
-    plan: MotionPlan, chunks: Sequence[Chunk], epilogue: Float[Tensor, " 8"], detail: Float64[Tensor, "B L T"], starts: Sequence[int]
+    plan: MotionPlan,
+    chunks: Sequence[Chunk],
+    epilogue: Float[Tensor, " 8"],
+    detail: Float64[Tensor, "B L T"],
+    starts: Sequence[int],
+    *,
+    pinned: bool,
 ) -> Float[Tensor, " n"]:
-    """All that the kernels need to know, as ``pseudomotion.kernels`` lays it out, in memory that a device can copy by itself."""
+    """All that the kernels need to know, as ``pseudomotion.kernels`` lays it out; pinned, so that a device can copy it by itself."""
     rows = sum(len(group.clips) for group in chunks)
     header, size = len(epilogue), kernels.CLIP.value * rows + kernels.FRAME.value * plan.opacity.numel()
-    table = torch.empty(header + size, pin_memory=torch.cuda.is_available())
+    table = torch.empty(header + size, pin_memory=pinned)
     table[:header] = epilogue
     clip_rows, frame_rows = table[header:].split([kernels.CLIP.value * rows, kernels.FRAME.value * plan.opacity.numel()])
     _fill_clips(clip_rows.view(rows, kernels.CLIP.value), plan, chunks)

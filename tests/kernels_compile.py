@@ -1,0 +1,38 @@
+"""Program run by test_fused: compiles a kernel for GPUs that need not be there. Its own process, without Triton's interpreter."""
+
+import os
+import sys
+
+os.environ.pop("TRITON_INTERPRET", None)
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from pseudomotion import kernels
+
+POINTERS = {"pyramid": "*fp32", "table": "*fp32", "frames": "*fp32", "working": "*fp32"}
+# Types of images and clips, then C, LAYERS, REDUCES, COLORED, MIXES, PADDING, and the generation.
+VARIANTS = [
+    ("*u8", "*bf16", 3, 1, False, True, True, "zeros", 80),
+    ("*fp16", "*u8", 4, 1, True, False, False, "border", 90),
+    ("*bf16", "*fp16", 1, 2, False, False, False, "reflection", 80),
+    ("*fp32", "*fp32", 3, 2, False, False, True, "zeros", 90),
+]
+
+
+def build(kernel, images, clips, channels, layers, reduces, colored, mixes, padding, generation, *, single):
+    constants = {"C": channels, "LAYERS": layers, "REDUCES": reduces, "COLORED": colored, "MIXES": mixes, "PADDING": padding}
+    constants |= {"ROUND": clips == "*u8", "BLOCK": 1024} | dict.fromkeys(single, 1)
+    types = POINTERS | {"images": images, "out": clips} | dict.fromkeys(constants, "constexpr")
+    signature = {name: types.get(name, "i32") for name in kernel.arg_names}
+    return triton.compile(ASTSource(fn=kernel, signature=signature, constexprs=constants), target=GPUTarget("cuda", generation, 32))
+
+
+if __name__ == "__main__":
+    kernel = getattr(kernels, sys.argv[1])
+    for variant in VARIANTS:
+        # Triton takes arguments that are 1 for constants, which are no tensors: sides of one pixel, one frame, no stride.
+        for single in ((), ("num_frames", "h", "w", "height", "width", "frame_stride", "channel_stride", "pyramid_size")):
+            assert build(kernel, *variant, single=single).asm["cubin"]
+    sys.stdout.write("ok\n")
