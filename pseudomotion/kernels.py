@@ -7,6 +7,9 @@ Positions within a plane of pixels are 32-bit (a plane has at most 2^30 of them)
 do not have is a copy of one they have, which the compiler drops.
 """
 
+# mypy: ignore-errors
+# What Triton compiles only looks like Python: its functions have no types to check, and jaxtyping's hook must not wrap them.
+
 import triton
 import triton.language as tl
 
@@ -120,7 +123,18 @@ def _sample_reduced(pyramid, image, reduced, start, x, y, height, width, pyramid
 
 @triton.jit
 def _layer(
-    images, pyramid, row, x, y, height, width, pyramid_size, C: tl.constexpr, REDUCES: tl.constexpr, COLORED: tl.constexpr, PADDING: tl.constexpr
+    images,
+    pyramid,
+    row,
+    x,
+    y,
+    height,
+    width,
+    pyramid_size,
+    C: tl.constexpr,
+    REDUCES: tl.constexpr,
+    COLORED: tl.constexpr,
+    PADDING: tl.constexpr,
 ):
     """One layer's pixels from its source image, recolored, at source coordinates (x, y)."""
     image = _whole(row + IMAGE).to(tl.int64)
@@ -145,7 +159,11 @@ def _layer(
 @triton.jit
 def _recolor(row, red, green, blue):
     """RGB under the frame's color map, clamped to [0, 1]."""
-    return _color_row(row + COLOR, red, green, blue), _color_row(row + COLOR + 4, red, green, blue), _color_row(row + COLOR + 8, red, green, blue)
+    return (
+        _color_row(row + COLOR, red, green, blue),
+        _color_row(row + COLOR + 4, red, green, blue),
+        _color_row(row + COLOR + 8, red, green, blue),
+    )
 
 
 @triton.jit

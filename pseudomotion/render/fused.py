@@ -73,21 +73,21 @@ def render(
     strides = clips.stride(0), clips.stride(frame_axis), clips.stride(3 - frame_axis)
     sizes = (t, h, w, height, width, sum(starts[-1:]))
     block = min(BLOCK, 1 << (h * w - 1).bit_length())
-    options = dict(
-        C=c,
-        LAYERS=plan.num_layers,
-        REDUCES=len(starts) > 1,
-        COLORED=any(p.colored for p in plan.passes),
-        MIXES=plan.mixes,
-        PADDING=padding_mode,
-        ROUND=dtype == torch.uint8,
-        BLOCK=block,
-    )
+    options = {
+        "C": c,
+        "LAYERS": plan.num_layers,
+        "REDUCES": len(starts) > 1,
+        "COLORED": any(p.colored for p in plan.passes),
+        "MIXES": plan.mixes,
+        "PADDING": padding_mode,
+        "ROUND": dtype == torch.uint8,
+        "BLOCK": block,
+    }
     tiles = -(-h * w // block)
     slots = max((len(group.clips) for group in chunks if group.stepped), default=0)
     working = torch.empty(2 * slots, c, h, w, dtype=torch.float32, device=images.device)
     first = 0
-    with torch.cuda.device_of(images):
+    with torch.cuda.device(images.get_device()):
         for group in chunks:
             n = len(group.clips)
             if group.stepped:
@@ -116,9 +116,9 @@ def _chunks(plan: MotionPlan, most: int) -> Iterator[Chunk]:
     if len(at_once):
         yield Chunk(at_once, plan.partner[at_once], torch.ones(len(at_once), dtype=torch.bool), stepped=False)
     own = max(1, most // 2) if plan.mixes else most
-    for clips in stepped.nonzero()[:, 0].split(own):
-        if not len(clips):
-            return
+    later = stepped.nonzero()[:, 0]
+    for start in range(0, len(later), own):
+        clips = later[start : start + own]
         wanted = torch.zeros(len(plan), dtype=torch.bool)
         wanted[clips] = True
         guests = torch.zeros_like(wanted)
@@ -169,13 +169,12 @@ def _table(
     pinned: bool,
 ) -> Float[Tensor, " n"]:
     """All that the kernels need to know, as ``pseudomotion.kernels`` lays it out; pinned, so that a device can copy it by itself."""
-    rows = sum(len(group.clips) for group in chunks)
-    header, size = len(epilogue), kernels.CLIP.value * rows + kernels.FRAME.value * plan.opacity.numel()
-    table = torch.empty(header + size, pin_memory=pinned)
-    table[:header] = epilogue
-    clip_rows, frame_rows = table[header:].split([kernels.CLIP.value * rows, kernels.FRAME.value * plan.opacity.numel()])
-    _fill_clips(clip_rows.view(rows, kernels.CLIP.value), plan, chunks)
-    _fill_frames(frame_rows.view(*plan.opacity.shape, kernels.FRAME.value), plan, detail, starts)
+    rows, frames = sum(len(group.clips) for group in chunks), plan.opacity.numel()
+    end = len(epilogue) + kernels.CLIP.value * rows
+    table = torch.empty(end + kernels.FRAME.value * frames, pin_memory=pinned)
+    table[: len(epilogue)] = epilogue
+    _fill_clips(table[len(epilogue) : end].view(rows, -1), plan, chunks)
+    _fill_frames(table[end:].view(*plan.opacity.shape, -1), plan, detail, starts)
     return table
 
 
