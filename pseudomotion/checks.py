@@ -34,6 +34,20 @@ def positive_int(name: str, value: Any, largest: int) -> int:
     return value
 
 
+def probability(value: Any) -> float:
+    """``p``, if it is from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"p must be from 0 to 1, got {value!r}")
+    return float(value)
+
+
+def weight(name: str, value: Any) -> float:
+    """A weight, if it is at least 0."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must have weights of at least 0, got {value!r}")
+    return float(value)
+
+
 def frame_size(size: Any) -> tuple[int, int] | None:
     """``(h, w)`` of an int or a pair, or None."""
     if size is None:
@@ -43,6 +57,14 @@ def frame_size(size: Any) -> tuple[int, int] | None:
         raise ValueError(f"size must be an int, a pair (h, w) or None, got {size!r}")
     h, w = (positive_int("size", side, LARGEST_SIDE) for side in sides)
     return h, w
+
+
+def item_size(size: Any) -> tuple[int, int]:
+    """``(h, w)`` of an int or a pair."""
+    sides = frame_size(size)
+    if sides is None:
+        raise ValueError("size must be an int or a pair (h, w), got None")
+    return sides
 
 
 def crop(value: Any) -> tuple[float, float] | None:
@@ -141,12 +163,32 @@ def images(value: Any) -> None:
         not_forked(value.device)
 
 
-def not_forked(device: torch.device) -> None:
+def clips(value: Any) -> None:
+    """A tensor that holds clips."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"clips must be a torch.Tensor of 5 dimensions, got {type(value).__name__}")
+    if value.dtype not in DTYPES:
+        raise TypeError(f"clips must be uint8 or float, got {value.dtype}")
+    if value.ndim != 5:
+        raise ValueError(f"clips must have shape (B, C, T, h, w) or (B, T, C, h, w), got {tuple(value.shape)}")
+    not_forked(value.device, "clips")
+
+
+def alike(name: str, value: Any, of: str, model: Tensor) -> None:
+    """A tensor of the shape, dtype and device of another."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, as {of}, got {type(value).__name__}")
+    for what in ("shape", "dtype", "device"):
+        if getattr(value, what) != getattr(model, what):
+            raise ValueError(f"{name} must have the {what} of {of}, {getattr(model, what)}, got {getattr(value, what)}")
+
+
+def not_forked(device: torch.device, what: str = "images") -> None:
     """CUDA does not work in a forked process: say so before a kernel fails with a message nobody can read."""
     forked = getattr(multiprocessing.context, "ForkProcess", ())
     if device.type == "cuda" and isinstance(multiprocessing.current_process(), forked):
         raise RuntimeError(
-            "images are on a CUDA device in a forked worker process, where CUDA does not work. Make clips in the main process, "
+            f"{what} are on a CUDA device in a forked worker process, where CUDA does not work. Make clips in the main process, "
             "after the DataLoader; or on the CPU in the worker; or start workers with multiprocessing_context='spawn'."
         )
 
@@ -171,6 +213,17 @@ def ids(value: Any, batch: int) -> Tensor:
     if tuple(value.shape) != (batch,):
         raise ValueError(f"ids must have shape ({batch},), one for each image, got {tuple(value.shape)}")
     return value.to("cpu")
+
+
+def item_ids(value: Any) -> list[int]:
+    """The ids of items of a source, on the host."""
+    if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.ndim != 1:
+        came = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"ids must be an int64 tensor of shape (B,), got {came}")
+    numbers: list[int] = value.tolist()
+    if numbers and min(numbers) < 0:
+        raise ValueError(f"ids must be at least 0, got {min(numbers)}")
+    return numbers
 
 
 def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:

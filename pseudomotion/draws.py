@@ -5,6 +5,7 @@ for it, and in whatever order. Source: Salmon et al., "Parallel random numbers: 
 answers of its authors' Random123 library.
 """
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from pseudomotion.geometry import sincos
+
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+LOG_2 = 0.6931471805599453
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 
 
@@ -62,6 +66,23 @@ class Draws:
         (number,) = self.uniform(purpose, 1)
         return torch.bucketize(number * steps[-1], steps[:-1], right=True)
 
+    def beta(self, purpose: str, alpha: float) -> Float64[Tensor, " b"]:
+        """A number in [0, 1] for every clip, from the symmetric Beta(alpha, alpha).
+
+        Two uniform numbers make Student's t with ``2 alpha`` degrees of freedom (Bailey, "Polar generation of random variates with the
+        t-distribution", Mathematics of Computation 62, 1994), and ``(1 + t / sqrt(2 alpha + t**2)) / 2`` is the number asked for.
+        Nothing is rejected, and all is built from operations that round alike everywhere (see ``pseudomotion.geometry``).
+        """
+        radius, turn = self.uniform(purpose, 2)
+        _, cosine = sincos(2 * math.pi * turn)
+        power = exp(log(radius) / alpha)
+        return (1 + cosine / (power / (1 - power) + cosine * cosine).sqrt()) / 2
+
+    def partner_ids(self, purpose: str) -> Int64[Tensor, " b"]:
+        """For every clip another id, a function of its own: for partners that come from outside the batch."""
+        high, low = ((number * 2**32).long() for number in self.uniform(purpose, 2))
+        return ((high & (_MASK >> 1)) << 32) | low
+
     def partner(self, purpose: str) -> Int64[Tensor, " b"]:
         """For every clip the batch position of another: its successor in a circle ordered by a drawn number.
 
@@ -71,3 +92,23 @@ class Draws:
         (number,) = self.uniform(purpose, 1)
         order = number.argsort(stable=True)
         return torch.empty_like(order).scatter_(0, order, order.roll(-1))
+
+
+def log(x: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+    """Natural logarithm of positive numbers, from operations that round alike everywhere; relative error below 1e-14."""
+    mantissa, exponent = torch.frexp(x)
+    ratio = (mantissa - 1) / (mantissa + 1)  # within a third of 0: log(m) = 2 (z + z**3 / 3 + z**5 / 5 + ...)
+    square, series = ratio * ratio, torch.zeros_like(ratio)
+    for n in range(35, 0, -2):
+        series = series * square + 1 / n
+    return exponent.double() * LOG_2 + 2 * ratio * series
+
+
+def exp(x: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+    """Exponential of numbers up to 0, from operations that round alike everywhere; relative error below 1e-12, 0 below -700."""
+    small, power = x.clamp(min=-700.0) / 2**10, torch.ones_like(x)
+    for n in range(16, 0, -1):
+        power = 1 + small / n * power
+    for _ in range(10):
+        power = power * power
+    return torch.where(x < -700, torch.zeros_like(x), power)

@@ -25,12 +25,13 @@ NEXT = tl.constexpr(28)  # share of the copy reduced twice as much
 START = tl.constexpr(29)  # 2 x int32: where the two copies lie within an image's pyramid
 
 # One row for each clip that a launch renders.
-CLIP = tl.constexpr(8)
+CLIP = tl.constexpr(10)
 INDEX = tl.constexpr(0)  # int32
 PARTNER = tl.constexpr(1)  # int32: the partner's clip, or its slot in the working frames
 WEIGHT = tl.constexpr(2)
 PARTNER_BOX = tl.constexpr(3)  # 4
 FLAGS = tl.constexpr(7)  # int32
+PARTNER_FRAMES = tl.constexpr(8)  # 2 x int32: from the first up to, not including, the second
 RECURSIVE = tl.constexpr(1)  # frames after the first read the one before
 WANTED = tl.constexpr(2)  # not there for its partner alone
 
@@ -224,11 +225,18 @@ def _paint(
 
 
 @triton.jit
-def _partner_share(row, x, y):
-    """Weight of the partner clip at frame pixels (x, y)."""
+def _partner_weight(row, frame):
+    """Weight of the partner clip within its box in a frame."""
+    during = (frame >= _whole(row + PARTNER_FRAMES)) & (frame < _whole(row + PARTNER_FRAMES + 1))
+    return tl.where(during, tl.load(row + WEIGHT), 0.0)
+
+
+@triton.jit
+def _within(row, weight, x, y):
+    """The partner clip's weight at frame pixels (x, y)."""
     box = row + PARTNER_BOX
     inside = (x >= tl.load(box)) & (x < tl.load(box + 2)) & (y >= tl.load(box + 1)) & (y < tl.load(box + 3))
-    return tl.where(inside, tl.load(row + WEIGHT), 0.0)
+    return tl.where(inside, weight, 0.0)
 
 
 @triton.jit
@@ -295,22 +303,23 @@ def paint_clips(
     a, b, c, d = _paint(
         images, pyramid, frames, clip, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
     )
-    if MIXES and tl.load(row + WEIGHT) > 0:
+    weight = _partner_weight(row, frame)
+    if MIXES and weight > 0:
         partner = _whole(row + PARTNER)
         e, f, g, i = _paint(
             images, pyramid, frames, partner, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
         )
-        share = _partner_share(row, x, y)
+        share = _within(row, weight, x, y)
         a, b, c, d = _between(a, e, share), _between(b, f, share), _between(c, g, share), _between(d, i, share)
     place = out + clip.to(tl.int64) * clip_stride + frame.to(tl.int64) * frame_stride
     _store(place + position, channel_stride, table, a, b, c, d, mask, C, ROUND)
 
 
 @triton.jit
-def _finish(row, table, working, own, pixel, x, y, place, channel_stride, mask, plane, C: tl.constexpr, ROUND: tl.constexpr):
+def _finish(row, frame, table, working, own, pixel, x, y, place, channel_stride, mask, plane, C: tl.constexpr, ROUND: tl.constexpr):
     """Mix a working frame with its partner's, and write it to its place."""
     a, b, c, d = _read(own + pixel, plane, C)
-    share = _partner_share(row, x, y)
+    share = _within(row, _partner_weight(row, frame), x, y)
     e, f, g, i = _read(working + _whole(row + PARTNER).to(tl.int64) * plane * C + pixel, plane, C)
     a, b, c, d = _between(a, e, share), _between(b, f, share), _between(c, g, share), _between(d, i, share)
     _store(place, channel_stride, table, a, b, c, d, mask, C, ROUND)
@@ -373,7 +382,7 @@ def step_clips(
     own = before + slot.to(tl.int64) * plane * C
     place = out + clip.to(tl.int64) * clip_stride + frame.to(tl.int64) * frame_stride + position
     if MIXES and frame > 0 and (flags & WANTED) != 0:
-        _finish(row, table, before, own, position, x, y, place - frame_stride, channel_stride, mask, plane, C, ROUND)
+        _finish(row, frame - 1, table, before, own, position, x, y, place - frame_stride, channel_stride, mask, plane, C, ROUND)
     if frame < num_frames:
         if frame > 0 and (flags & RECURSIVE) != 0:
             step = frames + (clip * LAYERS * num_frames + frame) * FRAME

@@ -63,6 +63,7 @@ class MotionPlan:
         partner: index in the batch of the clip that is mixed in.
         partner_weight: its weight, 0 for none.
         partner_box: where it is mixed in, ``(x0, y0, x1, y1)`` in frame pixels (edges).
+        partner_frames: when it is mixed in, from the first of these frames up to, not including, the second.
         transform: position in ``TRANSFORMS`` of the transform that made the clip; -1 for one that is not in it.
         source_size: ``(H, W)`` of the images that the plan is for.
         frame_size: ``(h, w)`` of the frames.
@@ -81,6 +82,7 @@ class MotionPlan:
     partner: Int64[Tensor, " B"]
     partner_weight: Float32[Tensor, " B"]
     partner_box: Float32[Tensor, "B 4"]
+    partner_frames: Int64[Tensor, "B 2"]
     transform: Int64[Tensor, " B"]
     source_size: tuple[int, int]
     frame_size: tuple[int, int]
@@ -107,6 +109,7 @@ class MotionPlan:
             "partner": ((b,), torch.int64),
             "partner_weight": ((b,), torch.float32),
             "partner_box": ((b, 4), torch.float32),
+            "partner_frames": ((b, 2), torch.int64),
             "transform": ((b,), torch.int64),
         }
         for name, (shape, dtype) in expected.items():
@@ -215,6 +218,7 @@ TENSORS = (
     "partner",
     "partner_weight",
     "partner_box",
+    "partner_frames",
     "transform",
 )
 
@@ -303,5 +307,13 @@ def _describe(plan: MotionPlan, i: int) -> str:
             rows = "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in whole.color[i, layer, t].tolist())
             lines.append(f"    color map of frame {t}: {rows}")
     if plan.partner_weight[i] > 0:
-        lines.append(f"  mixed with clip {int(plan.partner[i])}, weight {float(plan.partner_weight[i]):.3f}")
+        lines.append(f"  mixed with clip {int(plan.partner[i])}, weight {float(plan.partner_weight[i]):.3f}" + _where_mixed(plan, i))
     return "\n".join(lines)
+
+
+def _where_mixed(plan: MotionPlan, i: int) -> str:
+    """The part of a clip that its partner is mixed into; nothing where that is all of it."""
+    (x0, y0, x1, y1), (first, last), (h, w) = plan.partner_box[i].tolist(), plan.partner_frames[i].tolist(), plan.frame_size
+    box = "" if (x0, y0, x1, y1) == (-0.5, -0.5, w - 0.5, h - 0.5) else f", in the box ({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})"
+    frames = "" if (first, last) == (0, plan.num_frames) else f", in frames {first} to {last - 1}"
+    return box + frames

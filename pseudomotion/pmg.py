@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from pseudomotion import checks
 from pseudomotion import color as color_maps
 from pseudomotion.draws import Draws
+from pseudomotion.mix import Mix, whole_clips
 from pseudomotion.plan import MotionPlan
-from pseudomotion.render import RENDERERS, explain, render
+from pseudomotion.render.choice import RENDERERS, explain, render
 from pseudomotion.render.format import DATA_FORMATS
 from pseudomotion.transforms import TRANSFORMS, Transform
 from pseudomotion.transforms.base import View
@@ -23,7 +24,8 @@ class PMG(nn.Module):
     """Pseudo-motion generator: makes a video clip of every image of a batch.
 
     For each clip one transform and its parameters are drawn and applied again and again (paper, section 3.2). A clip depends on the seed,
-    its id and its image alone, whatever the batch, worker, rank or device; with "cutmix", on its partner's image too.
+    its id and its image alone, whatever the batch, worker, rank or device; with "cutmix" or ``mix``, on its partner's image too. Partners
+    come from the batch, so a clip then depends on which ids are in it, unless ``partner_images`` are given.
 
     Args:
         transforms: what to draw from: names of ``TRANSFORMS``, ``Transform`` objects, or a mapping of either to weights. The default is
@@ -35,6 +37,7 @@ class PMG(nn.Module):
         padding_mode: what shows where a frame has no image: "zeros" (black), "border" or "reflection" (not from the paper).
         crop: ``(min_scale, max_scale)`` draws a random window as the first view, its area as a share of the largest window's. None: the
             largest centred window of the frame's aspect ratio.
+        mix: ``Mixup()`` or ``VideoMix()`` to mix every clip with a partner's, as in the paper's best recipe (Table 4); None for not.
         mean: per channel, on values in [0, 1]; subtracted from the clips.
         std: per channel; the clips are divided by it. Given together with ``mean``.
         dtype: of the clips: torch.uint8 or a float type. None: that of the images, or float32 for uint8 images that are normalised.
@@ -69,6 +72,7 @@ class PMG(nn.Module):
         resampling: str = "recursive",
         padding_mode: str = "zeros",
         crop: tuple[float, float] | None = None,
+        mix: Mix | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         dtype: torch.dtype | None = None,
@@ -84,6 +88,9 @@ class PMG(nn.Module):
         self.resampling = checks.one_of("resampling", resampling, RESAMPLINGS)
         self.padding_mode = checks.one_of("padding_mode", padding_mode, PADDING_MODES)
         self.crop = checks.crop(crop)
+        if mix is not None and not isinstance(mix, Mix):
+            raise TypeError(f"mix must be Mixup(...), VideoMix(...) or None, got {mix!r}")
+        self.mix = mix
         self.mean, self.std = checks.normalisation(mean, std)
         self.dtype = checks.output_dtype(dtype, normalised=mean is not None)
         self.data_format = checks.one_of("data_format", data_format, DATA_FORMATS)
@@ -94,16 +101,32 @@ class PMG(nn.Module):
     def extra_repr(self) -> str:
         """The arguments that were given, or their defaults."""
         weighted = ", ".join(f"{t}: {w:g}" for t, w in zip(self.transforms, self.weights, strict=True))
-        rest = ("num_frames", "size", "resampling", "padding_mode", "crop", "mean", "std", "dtype", "data_format", "seed", "renderer")
+        rest = (
+            "num_frames",
+            "size",
+            "resampling",
+            "padding_mode",
+            "crop",
+            "mix",
+            "mean",
+            "std",
+            "dtype",
+            "data_format",
+            "seed",
+            "renderer",
+        )
         return f"{{{weighted}}}, " + ", ".join(f"{name}={getattr(self, name)!r}" for name in rest)
 
-    def forward(self, images: Tensor, *, ids: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, *, ids: Tensor | None = None, partner_images: Tensor | None = None) -> Tensor:
         """Clips of a batch of images.
 
         Args:
             images: ``(B, C, H, W)``, uint8 or float in [0, 1], C = 1, 3 or 4.
             ids: int64 ``(B,)`` on the CPU; the same id and seed move an image the same way again. None: drawn from torch's default
                 generator, so ``torch.manual_seed`` governs.
+            partner_images: as ``images``; clip i is mixed with a clip of ``partner_images[i]``, and shows it in "cutmix". It then
+                depends on nothing else in the batch, at twice the cost: the partners' clips are made too. None: partners come from the
+                batch.
 
         Returns:
             ``(B, C, T, h, w)``, or ``(B, T, C, h, w)`` under ``data_format="BTCHW"``, on the device of the images.
@@ -114,34 +137,44 @@ class PMG(nn.Module):
 
         """
         checks.images(images)
-        return self.render(images, self.plan(images.shape, ids=ids))
+        plan = self.plan(images.shape, ids=ids, partner_images=partner_images is not None)
+        return self.render(images, plan, partner_images=partner_images)
 
-    def plan(self, shape: Sequence[int], *, ids: Tensor | None = None) -> MotionPlan:
+    def plan(self, shape: Sequence[int], *, ids: Tensor | None = None, partner_images: bool = False) -> MotionPlan:
         """What ``forward`` would do to images of a shape: every decision, on the CPU, without a pixel.
 
         Args:
             shape: ``(B, C, H, W)`` of the images.
             ids: as for ``forward``.
+            partner_images: whether there will be any. The plan is then for 2 B clips: those of the images, then those of their partners.
 
         """
         batch, channels, source_h, source_w = checks.shape(shape)
         if channels != 3 and (colored := [t.name for t in self.transforms if t.needs_rgb]):
             raise ValueError(f"images must have 3 channels (RGB) for {', '.join(colored)}, got {channels}")
         draws = Draws(self.seed, checks.ids(ids, batch))
+        if partner_images:
+            draws = Draws(self.seed, torch.cat([draws.ids, draws.partner_ids("partner images")]))
         frame_size = self.size or (source_h, source_w)
         view = View.first((source_h, source_w), frame_size, self.num_frames, self.crop, draws)
-        plan = _make_plan(self.transforms, self.weights, draws, view)
+        partner = torch.arange(2 * batch, device="cpu").roll(batch) if partner_images else None
+        plan = _make_plan(self.transforms, self.weights, self.mix, draws, view, partner)
         return plan.composed() if self.resampling == "composed" else plan
 
-    def render(self, images: Tensor, plan: MotionPlan) -> Tensor:
+    def render(self, images: Tensor, plan: MotionPlan, *, partner_images: Tensor | None = None) -> Tensor:
         """Clips of a plan: deterministic replay.
 
         Args:
             images: as for ``forward``; as many, and as large, as the plan is for.
             plan: from ``plan``, or changed by you.
+            partner_images: as for ``forward``, where the plan is for these.
 
         """
         checks.images(images)
+        batch = len(images)
+        if partner_images is not None:
+            checks.alike("partner_images", partner_images, "images", images)
+            images = torch.cat([images, partner_images])
         _check_plan(plan, images)
         if images.is_floating_point() and not torch.compiler.is_compiling() and (self.validate or images.device.type == "cpu"):
             checks.values(images)
@@ -150,6 +183,7 @@ class PMG(nn.Module):
         return render(
             images,
             plan,
+            batch,
             renderer=self.renderer,
             padding_mode=self.padding_mode,
             mean=mean,
@@ -175,8 +209,10 @@ def _check_plan(plan: MotionPlan, images: Tensor) -> None:
         raise ValueError(f"images must have 3 channels (RGB) for a plan with color maps, got {channels}")
 
 
-def _make_plan(transforms: Sequence[Transform], weights: Sequence[float], draws: Draws, view: View) -> MotionPlan:
-    """Choose a transform for every clip, and put the motions of all of them into one plan."""
+def _make_plan(
+    transforms: Sequence[Transform], weights: Sequence[float], mix: Mix | None, draws: Draws, view: View, partner: Tensor | None
+) -> MotionPlan:
+    """Choose a transform for every clip, and put the motions of all of them into one plan. Without partners, draw them."""
     b, t = len(draws.ids), view.num_frames
     layers = max(transform.num_layers for transform in transforms)
     chosen = draws.choice("transform", weights)
@@ -196,8 +232,12 @@ def _make_plan(transforms: Sequence[Transform], weights: Sequence[float], draws:
         reads_previous[clips] = transform.reads_previous
         index[clips] = known.index(type(transform)) if type(transform) in known else -1
     own = torch.arange(b, device="cpu")
-    source = torch.stack([own] + [draws.partner("source")] * (layers - 1), 1)
-    h, w = view.frame_size
+    source = torch.stack([own] + [draws.partner("source") if partner is None else partner] * (layers - 1), 1)
+    if mix is None:
+        blend, partner = whole_clips(b, t, view.frame_size), own
+    else:
+        blend = mix.make_plan(mix.make_params(draws), t, view.frame_size)
+        partner = draws.partner("mix") if partner is None else partner
     return MotionPlan(
         source=source,
         homography=homography.float(),
@@ -205,9 +245,10 @@ def _make_plan(transforms: Sequence[Transform], weights: Sequence[float], draws:
         box=box.float(),
         opacity=opacity,
         reads_previous=reads_previous,
-        partner=own,
-        partner_weight=torch.zeros(b, device="cpu"),
-        partner_box=torch.tensor([-0.5, -0.5, w - 0.5, h - 0.5], device="cpu").repeat(b, 1),
+        partner=partner,
+        partner_weight=blend.weight,
+        partner_box=blend.box,
+        partner_frames=blend.frames,
         transform=index,
         source_size=view.source_size,
         frame_size=view.frame_size,

@@ -13,10 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
+from pseudomotion.files import whole_file
 from pseudomotion.images import builtin_picture, load_image
 from pseudomotion.pmg import PADDING_MODES, PMG, RESAMPLINGS
 from pseudomotion.transforms import TRANSFORMS
-from pseudomotion.video import whole_file, write_video
+from pseudomotion.video import write_video
 
 SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 GAP = 6

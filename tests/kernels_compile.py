@@ -32,7 +32,8 @@ def build(kernel, images, clips, channels, layers, reduces, colored, mixes, padd
 if __name__ == "__main__":
     kernel = getattr(kernels, sys.argv[1])
     for variant in VARIANTS:
-        # Triton takes arguments that are 1 for constants, which are no tensors: sides of one pixel, one frame, no stride.
-        for single in ((), ("num_frames", "h", "w", "height", "width", "frame_stride", "channel_stride", "pyramid_size")):
-            assert build(kernel, *variant, single=single).asm["cubin"]
+        assert build(kernel, *variant, single=()).asm["cubin"]
+    # Triton takes arguments that are 1 for constants, which are no tensors: sides of one pixel, one frame, no stride.
+    single = ("num_frames", "h", "w", "height", "width", "frame_stride", "channel_stride", "pyramid_size")
+    assert build(kernel, *VARIANTS[1], single=single).asm["cubin"]
     sys.stdout.write("ok\n")

@@ -113,6 +113,8 @@ def render(images, plan, padding_mode="zeros"):
     mixed = clips.copy()
     for i in range(b):
         inside = (u >= x0[i]) & (u < x1[i]) & (v >= y0[i]) & (v < y1[i])
-        weight = field["partner_weight"][i] * inside
+        first, last = field["partner_frames"][i]
+        during = (np.arange(t) >= first) & (np.arange(t) < last)
+        weight = field["partner_weight"][i] * during[:, None, None] * inside
         mixed[i] = (1 - weight) * clips[i] + weight * clips[field["partner"][i]]
     return mixed

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from pseudomotion import PMG, TRANSFORMS
-from pseudomotion.render import choose
+from pseudomotion.mix import VideoMix
+from pseudomotion.render.choice import choose
 from pseudomotion.render.format import format_clips
 
 pytest.importorskip("triton", reason="the fused renderer needs Triton, which is not installed")
@@ -48,12 +49,20 @@ def clips_of(pmg, images, plan, **options):
     mean, std = (value and value[: images.shape[1]] for value in (pmg.mean, pmg.std))
     dtype = pmg.dtype or images.dtype
     made = fused.render(
-        images.to(DEVICE), plan, padding_mode=pmg.padding_mode, mean=mean, std=std, dtype=dtype, data_format=pmg.data_format, **options
+        images.to(DEVICE),
+        plan,
+        len(images),
+        padding_mode=pmg.padding_mode,
+        mean=mean,
+        std=std,
+        dtype=dtype,
+        data_format=pmg.data_format,
+        **options,
     )
     return made.cpu()
 
 
-def check(names, images, num_frames, size, *, atol=1e-4, expected_frames=None, **options):
+def check(names, images, num_frames, size, *, atol=1e-4, **options):
     """Fused against the oracle and the reference, both on the same float32 images."""
     pmg = PMG(names, num_frames, size, **options)
     plan = pmg.plan(images.shape, ids=torch.arange(len(images)))
@@ -114,11 +123,26 @@ def test_mixing_with_the_partner(resampling, smooth):
         partner=torch.tensor([1, 2, 3, 4, 5, 0]),
         partner_weight=torch.tensor([0, 0.25, 0.5, 1, 1, 0.3]),
         partner_box=torch.tensor([[-0.5, -0.5, 10.5, 8.5]] * 4 + [[2.5, 3.5, 6.5, 7.5], [0, 0, 5, 4]]),
+        partner_frames=torch.tensor([[0, 3], [0, 3], [1, 2], [2, 3], [0, 3], [0, 1]]),
     )
     expected = oracle.render(images, plan)
     assert np.abs(expected - oracle.render(images, dataclasses.replace(plan, partner_weight=torch.zeros(6)))).max() > 0.1
     for chunk in (None, 1, 4):
         np.testing.assert_allclose(clips_of(pmg, images, plan, chunk=chunk), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("resampling", ["recursive", "composed"])
+def test_partner_images(resampling, smooth):
+    """Their clips are rendered to be mixed in, and not returned."""
+    images, partners = smooth(3, 3, 10, 12, dtype=torch.float32).to(DEVICE), smooth(3, 3, 10, 12, dtype=torch.float32).to(DEVICE)
+    made = [
+        PMG(("zoom", "affine"), 3, 8, resampling=resampling, mix=VideoMix(), renderer=renderer)(
+            images, ids=torch.arange(3), partner_images=partners
+        )
+        for renderer in ("fused", "reference")
+    ]
+    assert len(made[0]) == 3
+    torch.testing.assert_close(*made, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("reads_previous", [False, True])

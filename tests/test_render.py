@@ -37,6 +37,7 @@ def plan_for(homography, source_size, frame_size, reads_previous=False):
         partner=torch.zeros(1, dtype=torch.int64),
         partner_weight=torch.zeros(1),
         partner_box=torch.tensor([[-0.5, -0.5, w - 0.5, h - 0.5]]),
+        partner_frames=torch.tensor([[0, t]]),
         transform=torch.tensor([0]),
         source_size=source_size,
         frame_size=frame_size,
@@ -194,6 +195,7 @@ def test_mixing_with_the_partner(smooth):
         partner=torch.tensor([1, 2, 3, 4, 5, 0]),
         partner_weight=torch.tensor([0, 0.25, 0.5, 1, 1, 0.3]),
         partner_box=torch.tensor([[-0.5, -0.5, 19.5, 19.5]] * 4 + [[2.5, 3.5, 9.5, 15.5], [0, 0, 10, 5]]),
+        partner_frames=torch.tensor([[0, 4]] * 4 + [[0, 4], [1, 3]]),
     )
     mixed = pmg.render(images, plan)
     np.testing.assert_allclose(mixed, oracle.render(images, plan), atol=1e-9)
@@ -202,6 +204,8 @@ def test_mixing_with_the_partner(smooth):
     assert torch.equal(mixed[3], alone[4])
     assert torch.equal(mixed[4, :, :, 4:16, 3:10], alone[5, :, :, 4:16, 3:10])
     assert torch.equal(mixed[4, :, :, :4], alone[4, :, :, :4])
+    assert torch.equal(mixed[5, :, [0, 3]], alone[5, :, [0, 3]])
+    assert not torch.equal(mixed[5, :, 1], alone[5, :, 1])
 
 
 @pytest.mark.parametrize("case", ["recursive", "composed", "inductor"])

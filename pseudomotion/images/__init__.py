@@ -1,6 +1,23 @@
-"""Still images to make clips of."""
+"""Still images to make clips of: single files, and sources of many."""
 
+from pseudomotion.images.bank import ImageBank
 from pseudomotion.images.files import load_image
+from pseudomotion.images.folder import ImageFolder
+from pseudomotion.images.huggingface import HFImages, HFStream
 from pseudomotion.images.picture import builtin_picture
+from pseudomotion.images.shards import Shards
+from pseudomotion.images.videos import VideoFrames
+from pseudomotion.source import ImageSource, batches
 
-__all__ = ["builtin_picture", "load_image"]
+__all__ = [
+    "HFImages",
+    "HFStream",
+    "ImageBank",
+    "ImageFolder",
+    "ImageSource",
+    "Shards",
+    "VideoFrames",
+    "batches",
+    "builtin_picture",
+    "load_image",
+]

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 
-def load_image(path: str | Path) -> UInt8[Tensor, "3 H W"]:
+def load_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[Tensor, "3 H W"]:
     """An image file as RGB.
 
     EXIF orientation is applied. Grey, palette, CMYK and 16-bit images are converted; transparent ones are laid on white; of an animation
@@ -18,6 +19,7 @@ def load_image(path: str | Path) -> UInt8[Tensor, "3 H W"]:
 
     Args:
         path: any format that Pillow reads.
+        size: ``(h, w)`` to resize to, antialiased, the middle cut out at its aspect ratio; None for the image's own.
 
     Raises:
         OSError: where there is no such file, or it cannot be opened.
@@ -25,19 +27,26 @@ def load_image(path: str | Path) -> UInt8[Tensor, "3 H W"]:
             (more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels).
 
     """
-    path = Path(path)
+    with Path(path).open("rb") as file:
+        return decode_image(file, str(path), size)
+
+
+def decode_image(file: BinaryIO, name: str, size: tuple[int, int] | None = None) -> UInt8[Tensor, "3 H W"]:
+    """An image in an open file or in memory, as ``load_image``; ``name`` is for error messages."""
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
+                if size is not None:  # a JPEG is decoded at a half, a quarter or an eighth where that is still large enough
+                    image.draft(None, (max(size), max(size)))
                 rgb = _to_rgb(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {path}: more than {Image.MAX_IMAGE_PIXELS} pixels, refused as a decompression bomb") from error
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
+        raise ValueError(f"cannot read {name}: more than {Image.MAX_IMAGE_PIXELS} pixels, refused as a decompression bomb") from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble over: SyntaxError, struct.error, EOFError, ...
-        raise ValueError(f"cannot read {path}: {error}") from error
+        raise ValueError(f"cannot read {name}: {error}") from error
+    if size is not None:
+        rgb = ImageOps.fit(rgb, (size[1], size[0]), method=Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
 
 

@@ -35,8 +35,9 @@ class Chunk(NamedTuple):
 
 
 def render(
-    images: Shaped[Tensor, "B C H W"],
+    images: Shaped[Tensor, "N C H W"],
     plan: MotionPlan,
+    count: int,
     *,
     padding_mode: str,
     mean: Sequence[float] | None,
@@ -48,8 +49,9 @@ def render(
     """Clips of a plan, formatted.
 
     Args:
-        images: ``(B, C, H, W)``, uint8 or float16, bfloat16 or float32 in [0, 1], not requiring gradients.
+        images: ``(N, C, H, W)``, uint8 or float16, bfloat16 or float32 in [0, 1], not requiring gradients.
         plan: for as many images of the same size, on the CPU.
+        count: B, how many clips are wanted, from the first; of those after them only what is mixed in is rendered.
         padding_mode: "zeros", "border" or "reflection": what shows outside what a frame reads.
         mean: per channel, subtracted; None for none.
         std: per channel, divided by; given with ``mean``.
@@ -58,13 +60,13 @@ def render(
         chunk: most clips of which working frames are held at a time. None: as many as fit the L2 cache.
 
     """
-    (b, c, height, width), t, (h, w) = images.shape, plan.num_frames, plan.frame_size
-    shape = (b, c, t, h, w) if data_format == "BCTHW" else (b, t, c, h, w)
+    (_, c, height, width), t, (h, w) = images.shape, plan.num_frames, plan.frame_size
+    shape = (count, c, t, h, w) if data_format == "BCTHW" else (count, t, c, h, w)
     clips = images.new_empty(shape, dtype=dtype)
     if not clips.numel():
         return clips
     images = images.contiguous()
-    chunks = list(_chunks(plan, chunk or _clips_in_cache(images.device, c * h * w)))
+    chunks = list(_chunks(plan, count, chunk or _clips_in_cache(images.device, c * h * w)))
     detail = _detail(plan)
     pyramid, starts = _pyramid(images, int(detail.max().ceil()))
     table = _table(plan, chunks, _epilogue(mean, std, dtype), detail, starts, pinned=images.is_cuda).to(images.device, non_blocking=True)
@@ -107,16 +109,16 @@ def _clips_in_cache(device: torch.device, values: int) -> int:
     return max(1, cache // (2 * 4 * values))
 
 
-def _chunks(plan: MotionPlan, most: int) -> Iterator[Chunk]:
-    """The clips of a batch in groups: first all that can be painted from the sources, then the others, at most so many at a time."""
+def _chunks(plan: MotionPlan, count: int, most: int) -> Iterator[Chunk]:
+    """The wanted clips in groups: first all that can be painted from the sources, then the others, at most ``most`` at a time."""
     mixed = plan.partner_weight > 0
     stepped = plan.reads_previous & (plan.num_frames > 1)
     stepped = stepped | (mixed & stepped[plan.partner])
-    at_once = (~stepped).nonzero()[:, 0]
+    at_once = (~stepped[:count]).nonzero()[:, 0]
     if len(at_once):
         yield Chunk(at_once, plan.partner[at_once], torch.ones(len(at_once), dtype=torch.bool), stepped=False)
     own = max(1, most // 2) if plan.mixes else most
-    later = stepped.nonzero()[:, 0]
+    later = stepped[:count].nonzero()[:, 0]
     for start in range(0, len(later), own):
         clips = later[start : start + own]
         wanted = torch.zeros(len(plan), dtype=torch.bool)
@@ -178,7 +180,7 @@ def _table(
     return table
 
 
-def _fill_clips(rows: Float[Tensor, "n 8"], plan: MotionPlan, chunks: Sequence[Chunk]) -> None:
+def _fill_clips(rows: Float[Tensor, "n 10"], plan: MotionPlan, chunks: Sequence[Chunk]) -> None:
     """Write the clips' part of the table."""
     clips = torch.cat([group.clips for group in chunks])
     bits = rows.view(torch.int32)
@@ -187,6 +189,7 @@ def _fill_clips(rows: Float[Tensor, "n 8"], plan: MotionPlan, chunks: Sequence[C
     rows[:, kernels.WEIGHT.value] = plan.partner_weight[clips]
     rows[:, kernels.PARTNER_BOX.value : kernels.FLAGS.value] = plan.partner_box[clips]
     wanted = torch.cat([group.wanted for group in chunks])
+    bits[:, kernels.PARTNER_FRAMES.value :] = plan.partner_frames[clips].int()
     bits[:, kernels.FLAGS.value] = plan.reads_previous[clips].int() * kernels.RECURSIVE.value + wanted.int() * kernels.WANTED.value
 
 

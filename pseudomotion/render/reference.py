@@ -11,6 +11,7 @@ from kornia.geometry.transform import remap
 from torch import Tensor
 
 from pseudomotion import geometry
+from pseudomotion.mix import Blend, blend_clips
 from pseudomotion.plan import MotionPlan, Pass, scales
 
 Images = Float[Tensor, "B C H W"]
@@ -170,9 +171,5 @@ def _coverage(plan: MotionPlan, p: Pass, dtype: torch.dtype) -> Float[Tensor, "n
 
 
 def _mix(clips: Float[Tensor, "B C T h w"], plan: MotionPlan) -> Float[Tensor, "B C T h w"]:
-    """Every clip blended with its partner, within the partner's box."""
-    x = torch.arange(plan.frame_size[1], device=clips.device)
-    y = torch.arange(plan.frame_size[0], device=clips.device)[:, None]
-    x0, y0, x1, y1 = plan.partner_box[:, None, None].unbind(-1)
-    weight = plan.partner_weight[:, None, None] * ((x >= x0) & (x < x1) & (y >= y0) & (y < y1))
-    return torch.lerp(clips, clips[plan.partner], weight[:, None, None].to(clips))
+    """Every clip blended with its partner, within the partner's box and frames."""
+    return blend_clips(clips, clips[plan.partner], Blend(plan.partner_weight, plan.partner_box, plan.partner_frames))

@@ -1,29 +1,18 @@
 """Writing video files."""
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from pseudomotion.files import whole_file
+
 Frame = UInt8[np.ndarray, "h w 3"]
 
 BT709 = 1  # the number of ITU-R BT.709 among primaries, transfer functions and matrices alike (ITU-T H.273)
 LIMITED_RANGE = 1
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; it takes the name's place when all went well, and is gone when not."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_video(path: str | Path, frames: Iterable[Frame], *, fps: float, crf: int = 18) -> None:

@@ -1,0 +1,255 @@
+"""Mixing clips in pairs: ``Mixup`` and ``VideoMix``, inside ``PMG`` or on clips that exist already.
+
+Drawn per clip id, with one weight for all frames of a clip, so that its patches can still be followed. A partner is another clip of
+the batch: which one depends on the ids in the batch, though not on their order. Where a clip must not depend on its batch, hand the
+partners in: ``partner_images=`` of ``PMG``, ``partner_clips=`` here.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
+from torch import Tensor
+
+from pseudomotion import checks
+from pseudomotion.draws import Draws, exp, log
+from pseudomotion.render.format import DATA_FORMATS
+
+MODES = ("spatial", "temporal", "spatiotemporal")
+
+
+class Blend(NamedTuple):
+    """How much of the partner shows, where and when: the partner fields of a ``MotionPlan``, of the same shapes and meaning."""
+
+    weight: Float32[Tensor, " b"]
+    box: Float32[Tensor, "b 4"]
+    frames: Int64[Tensor, "b 2"]
+
+    def share(self, num_frames: int, frame_size: tuple[int, int]) -> Float32[Tensor, " b"]:
+        """The partner's share of every clip: its weight times the share of the voxels that the box and the frames hold."""
+        x0, y0, x1, y1 = self.box.double().unbind(1)
+        first, last = self.frames.unbind(1)
+        voxels = (x1 - x0) * (y1 - y0) * (last - first)
+        return (self.weight.double() * voxels / (num_frames * frame_size[0] * frame_size[1])).float()
+
+
+@dataclass(frozen=True, eq=False)
+class MixInfo:
+    """What was mixed.
+
+    Args:
+        partner: position in the batch (or in ``partner_clips``) of the clip that was mixed in.
+        partner_weight: its share of the result, 0 for clips left alone; of VideoMix, the exact share of its voxels.
+        blend: where and when it shows.
+
+    """
+
+    partner: Int64[Tensor, " b"]
+    partner_weight: Float32[Tensor, " b"]
+    blend: Blend
+
+
+class Mix(ABC):
+    """A way to mix pairs of clips."""
+
+    @abstractmethod
+    def make_params(self, draws: Draws) -> dict[str, Tensor]:
+        """Draw the numbers of every clip."""
+
+    @abstractmethod
+    def make_plan(self, params: dict[str, Tensor], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+        """Decide from them how much of the partner shows, where and when."""
+
+    def __call__(
+        self,
+        clips: Tensor,
+        *,
+        ids: Tensor | None = None,
+        seed: int | None = None,
+        data_format: str = "BCTHW",
+        partner_clips: Tensor | None = None,
+    ) -> tuple[Tensor, MixInfo]:
+        """Mix clips that exist already, such as those of real videos.
+
+        Args:
+            clips: of any dtype that ``PMG`` can make, normalised or not.
+            ids: int64 ``(B,)`` on the CPU; None: drawn from torch's default generator.
+            seed: any integer of 64 bits; None is 0.
+            data_format: "BCTHW" or "BTCHW".
+            partner_clips: as ``clips``; clip i is mixed with ``partner_clips[i]``, and so depends on nothing else in the batch.
+                None: partners come from the batch; no clip is its own unless it is the only one.
+
+        Returns:
+            Mixed clips, a new tensor of the same shape and dtype (``clips`` itself where none is mixed), and what was done.
+
+        Raises:
+            TypeError, ValueError: for arguments outside these.
+
+        """
+        checks.clips(clips)
+        checks.one_of("data_format", data_format, DATA_FORMATS)
+        if partner_clips is not None:
+            checks.alike("partner_clips", partner_clips, "clips", clips)
+        draws = Draws(checks.seed(seed), checks.ids(ids, len(clips)))
+        num_frames = clips.shape[2 if data_format == "BCTHW" else 1]
+        h, w = clips.shape[-2:]
+        blend = self.make_plan(self.make_params(draws), num_frames, (h, w))
+        partner = draws.partner("mix") if partner_clips is None else torch.arange(len(clips), device="cpu")
+        info = MixInfo(partner, blend.share(num_frames, (h, w)), blend)
+        if not bool((blend.weight > 0).any()):
+            return clips, info
+        others = clips[partner.to(clips.device)] if partner_clips is None else partner_clips
+        if data_format == "BTCHW":
+            return blend_clips(clips.transpose(1, 2), others.transpose(1, 2), blend).transpose(1, 2).contiguous(), info
+        return blend_clips(clips, others, blend), info
+
+
+@dataclass(frozen=True)
+class Mixup(Mix):
+    """Mixup of whole clips: every frame of a clip becomes ``(1 - w) * own + w * partner`` (paper, section 3.2 and Table 4).
+
+    Args:
+        alpha: w is drawn from Beta(alpha, alpha): 1 is uniform, less is nearer to 0 or 1 (not from the paper).
+        p: probability that a clip is mixed (not from the paper).
+
+    Raises:
+        ValueError: for alpha not positive and finite, or p outside [0, 1].
+
+    """
+
+    alpha: float = 1.0
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        _check(self.alpha, self.p)
+
+    def make_params(self, draws: Draws) -> dict[str, Tensor]:
+        """Draw the numbers of every clip."""
+        (chance,) = draws.uniform("mixup", 1)
+        return {"mixed": chance < self.p, "share": draws.beta("mixup share", self.alpha)}
+
+    def make_plan(self, params: dict[str, Tensor], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+        """The drawn weight, everywhere."""
+        whole = whole_clips(len(params["share"]), num_frames, frame_size)
+        return whole._replace(weight=(params["share"] * params["mixed"]).float())
+
+
+@dataclass(frozen=True)
+class VideoMix(Mix):
+    """VideoMix: a box of the partner is pasted over the clip (Yun et al. 2020, arXiv 2012.03457; the paper's Table 4).
+
+    The box takes a share of the clip drawn from Beta(alpha, alpha), about a centre drawn from the whole clip; what sticks out is cut off.
+
+    Args:
+        alpha: as for ``Mixup`` (not from the paper).
+        p: probability that a clip is mixed (not from the paper).
+        mode: "spatial": the same box in all frames. "temporal": whole frames. "spatiotemporal": a box in some of the frames.
+
+    Raises:
+        ValueError: for alpha not positive and finite, p outside [0, 1], or another mode.
+
+    """
+
+    alpha: float = 1.0
+    p: float = 1.0
+    mode: str = "spatial"
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        _check(self.alpha, self.p)
+        checks.one_of("mode", self.mode, MODES)
+
+    def make_params(self, draws: Draws) -> dict[str, Tensor]:
+        """Draw the numbers of every clip."""
+        chance, x, y, t = draws.uniform("videomix", 4)
+        return {"mixed": chance < self.p, "share": draws.beta("videomix share", self.alpha), "x": x, "y": y, "t": t}
+
+    def make_plan(self, params: dict[str, Tensor], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+        """A box of whole pixels and frames; clips that get none of it are left alone."""
+        whole = whole_clips(len(params["share"]), num_frames, frame_size)
+        share = params["share"]
+        if self.mode == "spatial":
+            side = share.sqrt()
+        elif self.mode == "temporal":
+            side = share
+        else:
+            side = torch.where(share > 0, exp((log(share.clamp(min=1e-300)) / 3).clamp(max=0)), share)
+        still, all_over = self.mode == "temporal", self.mode == "spatial"
+        x0, x1 = (0 * share, 0 * share + frame_size[1]) if still else _interval(params["x"], side, frame_size[1])
+        y0, y1 = (0 * share, 0 * share + frame_size[0]) if still else _interval(params["y"], side, frame_size[0])
+        first, last = (0 * share, 0 * share + num_frames) if all_over else _interval(params["t"], side, num_frames)
+        mixed = params["mixed"] & (x1 > x0) & (y1 > y0) & (last > first)
+        box, frames = torch.stack([x0, y0, x1, y1], 1).float() - 0.5, torch.stack([first, last], 1).long()
+        return Blend(mixed.float(), torch.where(mixed[:, None], box, whole.box), torch.where(mixed[:, None], frames, whole.frames))
+
+
+def _check(alpha: float, p: float) -> None:
+    if not (alpha > 0 and math.isfinite(alpha)):
+        raise ValueError(f"alpha must be positive and finite, got {alpha!r}")
+    checks.probability(p)
+
+
+def _interval(center: Float64[Tensor, " b"], side: Float64[Tensor, " b"], size: int) -> tuple[Float64[Tensor, " b"], Float64[Tensor, " b"]]:
+    """Whole steps from and to, about a center and of a length given as shares of the size."""
+    low, high = ((center + sign * side / 2) * size for sign in (-1, 1))
+    return low.round().clamp(0, size), high.round().clamp(0, size)
+
+
+def whole_clips(batch: int, num_frames: int, frame_size: tuple[int, int]) -> Blend:
+    """Nothing mixed in, all over every clip."""
+    h, w = frame_size
+    box = torch.tensor([-0.5, -0.5, w - 0.5, h - 0.5], device="cpu").repeat(batch, 1)
+    return Blend(torch.zeros(batch, device="cpu"), box, torch.tensor([[0, num_frames]], device="cpu").repeat(batch, 1))
+
+
+def blend_clips(clips: Shaped[Tensor, "b C T h w"], partners: Shaped[Tensor, "b C T h w"], blend: Blend) -> Shaped[Tensor, "b C T h w"]:
+    """Clips with their partners blended in, in their own dtype; halves and bytes are blended in float32 and rounded once."""
+    t, h, w = clips.shape[2:]
+    weight, box, frames = (tensor.to(clips.device, non_blocking=True) for tensor in blend)
+    x, y, k = (torch.arange(side, device=clips.device) for side in (w, h, t))
+    x0, y0, x1, y1 = box[:, :, None].unbind(1)
+    inside = ((y >= y0) & (y < y1))[:, :, None] & ((x >= x0) & (x < x1))[:, None]
+    during = (k >= frames[:, :1]) & (k < frames[:, 1:])
+    share = weight[:, None, None, None] * during[:, :, None, None] * inside[:, None]
+    dtype = torch.promote_types(clips.dtype, torch.float32) if clips.is_floating_point() else torch.float32
+    mixed = torch.lerp(clips.to(dtype), partners.to(dtype), share[:, None].to(dtype))
+    return (mixed if clips.is_floating_point() else mixed.round()).to(clips.dtype)
+
+
+def mix_targets(labels: Tensor, info: MixInfo, num_classes: int, *, partner_labels: Tensor | None = None) -> Float[Tensor, "b num_classes"]:
+    """Class probabilities of mixed clips, for fine-tuning: each label's share is that of its pixels.
+
+    Args:
+        labels: int64 ``(B,)``, or class probabilities ``(B, num_classes)``, such as smoothed labels.
+        info: what ``Mixup`` or ``VideoMix`` returned.
+        num_classes: at least 1.
+        partner_labels: those of ``partner_clips``, where these were given.
+
+    Raises:
+        ValueError: for labels of another shape, or outside the classes.
+
+    """
+    checks.positive_int("num_classes", num_classes, 2**31)
+    own = _probabilities("labels", labels, len(info.partner), num_classes)
+    if partner_labels is None:
+        other = own[info.partner.to(own.device)]
+    else:
+        other = _probabilities("partner_labels", partner_labels, len(info.partner), num_classes)
+    return torch.lerp(own, other, info.partner_weight[:, None].to(own))
+
+
+def _probabilities(name: str, labels: Tensor, batch: int, num_classes: int) -> Tensor:
+    if tuple(labels.shape) == (batch, num_classes) and labels.is_floating_point():
+        return labels
+    if tuple(labels.shape) != (batch,) or labels.dtype != torch.int64:
+        allowed = f"int64 of shape ({batch},) or float of shape ({batch}, {num_classes})"
+        raise ValueError(f"{name} must be {allowed}, got {labels.dtype} of shape {tuple(labels.shape)}")
+    low, high = labels.aminmax() if batch else (0, 0)
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"{name} must be from 0 to {num_classes - 1}, got {int(low)} to {int(high)}")
+    return F.one_hot(labels, num_classes).float()

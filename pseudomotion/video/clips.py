@@ -1,0 +1,73 @@
+"""Clips of the videos in a list file."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from pseudomotion import checks
+from pseudomotion.draws import Draws
+from pseudomotion.source import Source
+from pseudomotion.video.list_file import read_list
+from pseudomotion.video.read import BACKENDS, MOST_FRAMES, read_clip
+
+STARTS = ("random", "center")
+
+
+class VideoClips(Source):
+    """Real clips: the videos of a list in VideoMAE's format, a clip of each.
+
+    ``get(ids)`` gives uint8 ``(B, 3, T, h, w)``; ``pseudomotion.source.batches`` reads it in worker processes.
+
+    Args:
+        list_file: lines of "path label"; ``pseudomotion.video.list_file`` has the details.
+        num_frames: T.
+        stride: from one frame of the clip to the next, in frames of the video.
+        size: of the frames, an int or ``(h, w)``: resized with antialiasing, the middle cut out.
+        start: "random": drawn from seed and id, so that every epoch sees another part of the video; or "center".
+        seed: any integer of 64 bits; None is 0.
+        strict: raise at the first broken file in place of skipping it.
+        backend: as for ``read_clip``.
+
+    Attributes:
+        paths: of the videos.
+        labels: int64, of every video; -1 where the list has none.
+
+    Raises:
+        OSError: where there is no such list.
+        ValueError: where it is empty, or a line cannot be read; for arguments outside these.
+
+    """
+
+    def __init__(
+        self,
+        list_file: str | Path,
+        num_frames: int = 16,
+        stride: int = 4,
+        size: int | tuple[int, int] = 224,
+        *,
+        start: str = "random",
+        seed: int | None = None,
+        strict: bool = False,
+        backend: str = "pyav",
+    ) -> None:
+        super().__init__(strict=strict)
+        self.num_frames = checks.positive_int("num_frames", num_frames, MOST_FRAMES)
+        self.stride = checks.positive_int("stride", stride, MOST_FRAMES)
+        self.size = checks.item_size(size)
+        self.start = checks.one_of("start", start, STARTS)
+        self.seed = checks.seed(seed)
+        self.backend = checks.one_of("backend", backend, BACKENDS)
+        videos = read_list(list_file)
+        self.paths = [path for path, _ in videos]
+        self.labels = torch.tensor([label for _, label in videos], device="cpu")
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.paths)
+
+    def read(self, index: int, id_: int) -> UInt8[Tensor, "3 T h w"]:
+        """One clip."""
+        share = float(Draws(self.seed, torch.tensor([id_])).uniform("video start", 1)[0]) if self.start == "random" else 0.5
+        return read_clip(self.paths[index], self.num_frames, self.stride, share, size=self.size, backend=self.backend)
