@@ -1,1 +1,1 @@
-"""How fast clips are made, beside the floor that memory sets and beside the libraries that do some of the same. ``python -m benchmarks``."""
+"""How fast clips are made, beside the floor that memory sets and beside other libraries. Run ``python -m benchmarks``."""
