@@ -6,20 +6,21 @@ float32, and within one level in 8 bits. Not differentiable.
 Everything that depends on the clip alone is computed here in float64 on the host, packed into one table, and crosses to the device in one
 asynchronous copy; nothing is read back. Launches a batch: one for all clips whose frames read source images; and for clips that read their
 previous frame, T for each chunk of them (T + 1 where clips are mixed). A chunk is as many clips as have both their working frames in the
-device's L2 cache, so a batch of one chunk takes at most T + 2. Sources more than 1.5 times larger than the frame are reduced beforehand.
+device's L2 cache, so a batch of one chunk takes at most T + 2. Where frames show more than 1.5 source pixels per pixel, one launch more
+for each halving of the source.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 from pseudomotion import geometry, kernels
+from pseudomotion.kernels import table as layout
 from pseudomotion.plan import MotionPlan, scales
-from pseudomotion.render.format import to_unit
 
 L2_BYTES = 2**22  # where a device does not say: the 4 MiB that GPUs since 2018 have at least
 BLOCK = 1024  # pixels a program paints
@@ -68,28 +69,28 @@ def render(
     images = images.contiguous()
     chunks = list(_chunks(plan, count, chunk or _clips_in_cache(images.device, c * h * w)))
     detail = _detail(plan)
-    pyramid, starts = _pyramid(images, int(detail.max().ceil()))
-    table = _table(plan, chunks, _epilogue(mean, std, dtype), detail, starts, pinned=images.is_cuda).to(images.device, non_blocking=True)
-    frames = table[table.numel() - kernels.FRAME.value * plan.opacity.numel() :]
     frame_axis = data_format.index("T")
     strides = clips.stride(0), clips.stride(frame_axis), clips.stride(3 - frame_axis)
-    sizes = (t, h, w, height, width, sum(starts[-1:]))
-    block = min(BLOCK, 1 << (h * w - 1).bit_length())
+    tiles, block = _tiles(h, w)
     options = {
         "C": c,
         "LAYERS": plan.num_layers,
-        "REDUCES": len(starts) > 1,
+        "REDUCES": bool(detail.any()),
         "COLORED": any(p.colored for p in plan.passes),
         "MIXES": plan.mixes,
         "PADDING": padding_mode,
         "ROUND": dtype == torch.uint8,
         "BLOCK": block,
     }
-    tiles = -(-h * w // block)
     slots = max((len(group.clips) for group in chunks if group.stepped), default=0)
     working = torch.empty(2 * slots, c, h, w, dtype=torch.float32, device=images.device)
     first = 0
     with torch.cuda.device(images.get_device()):
+        pyramid, starts = _pyramid(images, int(detail.max().ceil()))
+        table = _table(plan, chunks, _epilogue(mean, std, dtype), detail, starts, pinned=images.is_cuda)
+        table = table.to(images.device, non_blocking=True)
+        frames = table[table.numel() - layout.FRAME.value * plan.opacity.numel() :]
+        sizes = (t, h, w, height, width, starts[-1])
         for group in chunks:
             n = len(group.clips)
             if group.stepped:
@@ -140,15 +141,24 @@ def _detail(plan: MotionPlan) -> Float64[Tensor, "B L T"]:
     return detail * visible
 
 
-def _pyramid(images: Shaped[Tensor, "B C H W"], levels: int) -> tuple[Float[Tensor, "B n"], list[int]]:
+def _pyramid(images: Shaped[Tensor, "B C H W"], levels: int) -> tuple[Float32[Tensor, "B n"], list[int]]:
     """Reduced copies of every image one after the other, and where each begins; the last number is the size of all."""
-    reduced, starts = [], [0]
-    level = to_unit(images) if levels else images
-    for _ in range(levels):
-        level = F.avg_pool2d(level, 2, ceil_mode=True, count_include_pad=False)
-        reduced.append(level.flatten(1))
-        starts.append(starts[-1] + reduced[-1].shape[1])
-    return torch.cat(reduced, 1) if reduced else images.new_empty(len(images), 0, dtype=torch.float32), starts
+    b, c, height, width = images.shape
+    sides = [(-(-height // 2**level), -(-width // 2**level)) for level in range(levels + 1)]
+    starts = [0, *accumulate(c * h * w for h, w in sides[1:])]
+    pyramid = torch.empty(b, starts[-1], dtype=torch.float32, device=images.device)
+    source, apart, start = images, c * height * width, 0
+    for begin, size, (h, w) in zip(starts, sides, sides[1:], strict=False):
+        tiles, block = _tiles(h, w)
+        kernels.halve[(b * c * tiles,)](source, pyramid, apart, start, starts[-1], begin, *size, C=c, BLOCK=block)
+        source, apart, start = pyramid, starts[-1], begin
+    return pyramid, starts
+
+
+def _tiles(h: int, w: int) -> tuple[int, int]:
+    """How many programs paint a frame, and how many pixels each; a power of 2."""
+    block = min(BLOCK, 1 << (h * w - 1).bit_length())
+    return -(-h * w // block), block
 
 
 def _epilogue(mean: Sequence[float] | None, std: Sequence[float] | None, dtype: torch.dtype) -> Float[Tensor, " 8"]:
@@ -170,27 +180,27 @@ def _table(
     *,
     pinned: bool,
 ) -> Float[Tensor, " n"]:
-    """All that the kernels need to know, as ``pseudomotion.kernels`` lays it out; pinned, so that a device can copy it by itself."""
+    """All that the kernels need to know, as ``pseudomotion.kernels.table`` lays it out; pinned, so that a device can copy it by itself."""
     rows, frames = sum(len(group.clips) for group in chunks), plan.opacity.numel()
-    end = len(epilogue) + kernels.CLIP.value * rows
-    table = torch.empty(end + kernels.FRAME.value * frames, pin_memory=pinned)
+    end = len(epilogue) + layout.CLIP.value * rows
+    table = torch.empty(end + layout.FRAME.value * frames, pin_memory=pinned)
     table[: len(epilogue)] = epilogue
     _fill_clips(table[len(epilogue) : end].view(rows, -1), plan, chunks)
     _fill_frames(table[end:].view(*plan.opacity.shape, -1), plan, detail, starts)
     return table
 
 
-def _fill_clips(rows: Float[Tensor, "n 10"], plan: MotionPlan, chunks: Sequence[Chunk]) -> None:
+def _fill_clips(rows: Float[Tensor, "n 12"], plan: MotionPlan, chunks: Sequence[Chunk]) -> None:
     """Write the clips' part of the table."""
     clips = torch.cat([group.clips for group in chunks])
     bits = rows.view(torch.int32)
-    bits[:, kernels.INDEX.value] = clips.int()
-    bits[:, kernels.PARTNER.value] = torch.cat([group.partner for group in chunks]).int()
-    rows[:, kernels.WEIGHT.value] = plan.partner_weight[clips]
-    rows[:, kernels.PARTNER_BOX.value : kernels.FLAGS.value] = plan.partner_box[clips]
+    bits[:, layout.INDEX.value] = clips.int()
+    bits[:, layout.PARTNER.value] = torch.cat([group.partner for group in chunks]).int()
+    rows[:, layout.WEIGHT.value] = plan.partner_weight[clips]
+    rows[:, layout.PARTNER_BOX.value : layout.FLAGS.value] = plan.partner_box[clips]
     wanted = torch.cat([group.wanted for group in chunks])
-    bits[:, kernels.PARTNER_FRAMES.value :] = plan.partner_frames[clips].int()
-    bits[:, kernels.FLAGS.value] = plan.reads_previous[clips].int() * kernels.RECURSIVE.value + wanted.int() * kernels.WANTED.value
+    bits[:, layout.PARTNER_FRAMES.value : layout.PARTNER_FRAMES.value + 2] = plan.partner_frames[clips].int()
+    bits[:, layout.FLAGS.value] = plan.reads_previous[clips].int() * layout.RECURSIVE.value + wanted.int() * layout.WANTED.value
 
 
 def _fill_frames(rows: Float[Tensor, "B L T 32"], plan: MotionPlan, detail: Float64[Tensor, "B L T"], starts: Sequence[int]) -> None:
@@ -199,15 +209,15 @@ def _fill_frames(rows: Float[Tensor, "B L T 32"], plan: MotionPlan, detail: Floa
     y, x = ((side - 1) / 2 for side in plan.frame_size)
     center = back[..., 2, 0] * x + back[..., 2, 1] * y + back[..., 2, 2]
     bits = rows.view(torch.int32)
-    rows[..., kernels.BACK.value : kernels.COLOR.value] = (back / center[..., None, None]).flatten(-2)
-    rows[..., kernels.COLOR.value : kernels.OPACITY.value] = plan.color.flatten(-2)
-    rows[..., kernels.OPACITY.value] = plan.opacity
-    rows[..., kernels.BOX.value : kernels.IMAGE.value] = plan.box[:, :, None]
-    bits[..., kernels.IMAGE.value] = plan.source[:, :, None].int()
+    rows[..., layout.BACK.value : layout.COLOR.value] = (back / center[..., None, None]).flatten(-2)
+    rows[..., layout.COLOR.value : layout.OPACITY.value] = plan.color.flatten(-2)
+    rows[..., layout.OPACITY.value] = plan.opacity
+    rows[..., layout.BOX.value : layout.IMAGE.value] = plan.box[:, :, None]
+    bits[..., layout.IMAGE.value] = plan.source[:, :, None].int()
     level = detail.floor().long()
-    bits[..., kernels.REDUCED.value] = (2**level).int()
-    rows[..., kernels.NEXT.value] = detail - level
+    bits[..., layout.REDUCED.value] = (2**level).int()
+    rows[..., layout.NEXT.value] = detail - level
     # Level k of the pyramid begins at starts[k - 1]; the images themselves, level 0, lie elsewhere.
     begin = torch.tensor([0, *starts, 0], dtype=torch.int32)
-    bits[..., kernels.START.value] = begin[level]
-    bits[..., kernels.START.value + 1] = begin[level + 1]
+    bits[..., layout.START.value] = begin[level]
+    bits[..., layout.START.value + 1] = begin[level + 1]
