@@ -1,5 +1,7 @@
 """Times of PMG, of the floor under it, and of its peers; collected by ``python -m benchmarks``."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -35,4 +37,6 @@ def test_peer(peer, measure, main_work):
     if entry.tolerance is not None:
         difference = (made - job.expected).abs().mean().item()
         assert difference < entry.tolerance, f"{peer} makes other clips than the reference: mean difference {difference:.2g}"
-    measure(function, main_work, "peer", peer=peer, note=entry.note, ours=entry.ours)
+    renderer = "fused" if measured_device().type == "cuda" else "reference"
+    ours = dataclasses.replace(main_work, resampling=entry.ours, renderer=renderer).function(measured_device())
+    measure(function, main_work, "peer", ours, peer=peer, note=entry.note, like=entry.ours)

@@ -11,20 +11,20 @@ from triton.compiler import ASTSource
 
 from pseudomotion import kernels
 
-POINTERS = {"pyramid": "*fp32", "table": "*fp32", "frames": "*fp32", "working": "*fp32"}
+POINTERS = dict.fromkeys(["pyramid", "table", "frames", "working", "target"], "*fp32")
 # Types of images and clips, then C, LAYERS, REDUCES, COLORED, MIXES, PADDING, and the generation.
 VARIANTS = [
     ("*u8", "*bf16", 3, 1, False, True, True, "zeros", 80),
     ("*fp16", "*u8", 4, 1, True, False, False, "border", 90),
-    ("*bf16", "*fp16", 1, 2, False, False, False, "reflection", 80),
-    ("*fp32", "*fp32", 3, 2, False, False, True, "zeros", 90),
+    ("*bf16", "*fp16", 1, 2, False, False, True, "reflection", 80),
 ]
 
 
 def build(kernel, images, clips, channels, layers, reduces, colored, mixes, padding, generation, *, single):
     constants = {"C": channels, "LAYERS": layers, "REDUCES": reduces, "COLORED": colored, "MIXES": mixes, "PADDING": padding}
     constants |= {"ROUND": clips == "*u8", "BLOCK": 1024} | dict.fromkeys(single, 1)
-    types = POINTERS | {"images": images, "out": clips} | dict.fromkeys(constants, "constexpr")
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    types = POINTERS | {"images": images, "source": images, "out": clips} | dict.fromkeys(constants, "constexpr")
     signature = {name: types.get(name, "i32") for name in kernel.arg_names}
     return triton.compile(ASTSource(fn=kernel, signature=signature, constexprs=constants), target=GPUTarget("cuda", generation, 32))
 
