@@ -186,7 +186,7 @@ PEERS = {
     "kornia VideoSequential": Peer(kornia_video, f"{ONE_WARP}; no motion from frame to frame", "composed", None),
     "OpenCV warpPerspective, float32": Peer(opencv(torch.float32), "loop over samples and steps; clips stay channels-last", tolerance=0.01),
     "OpenCV warpPerspective, uint8": Peer(
-        opencv(torch.uint8), "the same in 8 bits, rounded at every step; a quarter of the bytes", tolerance=0.01
+        opencv(torch.uint8), "the same in 8 bits, rounded at every step; shares as if it wrote float32", tolerance=0.01
     ),
     "torchvision v2 perspective": Peer(torchvision_per_sample, "loop over samples and steps: one motion a call"),
     "triton-augment": Peer(

@@ -1,8 +1,5 @@
 """What only a GPU shows of the fused renderer: parity on the device, launches, memory, and that nothing waits for it."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,7 +9,6 @@ from pseudomotion.mix import Mixup
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 pytest.importorskip("triton", reason="the fused renderer needs Triton, which is not installed")
-sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks.gpu import launches, peak_extra_bytes, waits
 
