@@ -41,6 +41,7 @@ class Pass(NamedTuple):
     own_image: bool  # and each shows its own image
     recursive: bool
     steady: bool  # the homography from frame to frame is the same at every step
+    affine: bool  # all homographies keep parallels: their last row is (0, 0, 1)
     colored: bool  # some color map is not the identity
     opaque: bool  # opacity is 1 throughout
     levels: tuple[int, int]  # first and last level of the source's image pyramid that is read
@@ -144,7 +145,9 @@ class MotionPlan:
 
     def to(self, device: torch.device | str) -> "MotionPlan":
         """The plan with its tensors on ``device``."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        # Away from the host a copy need not be waited for; towards it, what reads the tensors next would read them too early.
+        non_blocking = torch.device(device).type != "cpu"
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "MotionPlan":
         moved = copy.copy(self)  # takes over what was read on the host; building a new one would read it again
@@ -231,6 +234,7 @@ def _find_passes(plan: MotionPlan) -> list[Pass]:
     levels = geometry.level_of_detail(scales(plan).nan_to_num(nan=1.0, posinf=1.0))
     levels = torch.where(recursive[..., None], levels[..., :1], levels)
     steps, first_step = plan.homography[:, :, 1:], plan.homography[:, :, 1:2]
+    affine = (plan.homography[..., 2, :] == plan.homography.new_tensor([0, 0, 1])).flatten(2).all(-1)
     visible = (plan.opacity > 0).any(-1)
     visible[:, 0] = True
     identity = color_maps.identity().to(plan.color)
@@ -261,6 +265,7 @@ def _find_passes(plan: MotionPlan) -> list[Pass]:
                     own_image=everyone and bool((plan.source[:, layer] == clips).all()),
                     recursive=bool(recursive_),
                     steady=bool(steady),
+                    affine=bool(affine[clips, layer].all()),
                     colored=bool(colored),
                     opaque=bool(opaque),
                     levels=(low, high),

@@ -10,14 +10,13 @@ from pseudomotion import color as color_maps
 from pseudomotion.draws import Draws
 from pseudomotion.mix import Mix, whole_clips
 from pseudomotion.plan import MotionPlan
-from pseudomotion.render import reference
-from pseudomotion.render.format import DATA_FORMATS, format_clips, to_unit
+from pseudomotion.render.choice import RENDERERS, explain, render
+from pseudomotion.render.format import DATA_FORMATS
 from pseudomotion.transforms import TRANSFORMS, Transform
 from pseudomotion.transforms.base import View
 
 PADDING_MODES = ("zeros", "border", "reflection")
 RESAMPLINGS = ("recursive", "composed")
-RENDERERS = ("auto", "reference")
 MOST_FRAMES = 4096
 
 
@@ -44,7 +43,8 @@ class PMG(nn.Module):
         dtype: of the clips: torch.uint8 or a float type. None: that of the images, or float32 for uint8 images that are normalised.
         data_format: "BCTHW" or "BTCHW".
         seed: any integer of 64 bits; None is 0.
-        renderer: "reference" or "auto".
+        renderer: "reference" (anywhere, differentiable), "fused" (fast; CUDA, or an error) or "auto": fused where it can be. ``explain``
+            says which one runs.
         validate: also check the values of float images on a GPU, which waits for it. On the CPU they are always checked.
 
     Raises:
@@ -115,7 +115,7 @@ class PMG(nn.Module):
             "seed",
             "renderer",
         )
-        return f"{{{weighted}}}, " + ", ".join(f"{name}={getattr(self, name)!r}" for name in (*rest, "renderer"))
+        return f"{{{weighted}}}, " + ", ".join(f"{name}={getattr(self, name)!r}" for name in rest)
 
     def forward(self, images: Tensor, *, ids: Tensor | None = None, partner_images: Tensor | None = None) -> Tensor:
         """Clips of a batch of images.
@@ -180,9 +180,21 @@ class PMG(nn.Module):
             checks.values(images)
         dtype = self.dtype or (torch.float32 if self.mean is not None and images.dtype == torch.uint8 else images.dtype)
         mean, std = (checks.per_channel(name, value, images.shape[1]) for name, value in (("mean", self.mean), ("std", self.std)))
-        with torch.autocast(images.device.type, enabled=False):  # a model's lower precision is none for coordinates and colors
-            clips = reference.render(to_unit(images), plan.to(images.device), padding_mode=self.padding_mode)
-        return format_clips(clips[:batch], mean=mean, std=std, dtype=dtype, data_format=self.data_format)
+        return render(
+            images,
+            plan,
+            batch,
+            renderer=self.renderer,
+            padding_mode=self.padding_mode,
+            mean=mean,
+            std=std,
+            dtype=dtype,
+            data_format=self.data_format,
+        )
+
+    def explain(self) -> str:
+        """For people: which renderer would run on which device, and why."""
+        return explain(self.renderer, self.dtype)
 
 
 def _check_plan(plan: MotionPlan, images: Tensor) -> None:

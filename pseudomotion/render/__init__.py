@@ -1,1 +1,1 @@
-"""Renderers: ``(images, plan) -> clips``."""
+"""Renderers: ``(images, plan) -> clips``. ``choice`` picks one and says why."""

@@ -34,12 +34,9 @@ def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Float[Tens
     clips = images.new_empty(len(plan), images.shape[1], plan.num_frames, *plan.frame_size)
     for p in plan.passes:
         frames = _recursion(pyramid, plan, p, padding_mode) if p.recursive else _from_source(pyramid, plan, p, padding_mode)
-        opacity = _of(plan.opacity, p)[:, None, :, None, None].to(frames)
         if p.layer:
-            below = clips[p.clips]
-            frames = torch.lerp(below, frames, opacity * _coverage(plan, p, frames.dtype)[:, None])
-        elif not p.opaque:
-            frames = frames * opacity
+            opacity = _of(plan.opacity, p)[:, None, :, None, None].to(frames)
+            frames = torch.lerp(clips[p.clips], frames, opacity * _coverage(plan, p, frames.dtype)[:, None])
         clips = frames if p.everyone else clips.index_copy_(0, p.clips, frames)
     return _mix(clips, plan) if plan.mixes else clips
 
@@ -59,19 +56,19 @@ def _pyramid(images: Images, levels: int) -> Pyramid:
 
 
 def _from_source(pyramid: Pyramid, plan: MotionPlan, p: Pass, padding_mode: str, frames: int | None = None) -> Frames:
-    """Frames sampled from the source images: all of them, or the first few."""
+    """Frames of one layer sampled from the source images: all of them, or the first few."""
     matrices = geometry.inverse(_of(plan.homography, p)[:, :frames].double())
     low, high = p.levels
     detail = geometry.level_of_detail(_of(scales(plan), p)[:, :frames])
     clip = None
     for level in range(low, high + 1):
         images = pyramid[level] if p.own_image else pyramid[level][_of(plan.source, p)]
-        sampled = _sample(images, _to_level(matrices, level), plan.frame_size, padding_mode)
+        sampled = _sample(images, _to_level(matrices, level), plan.frame_size, padding_mode, affine=p.affine)
         if low < high:
             sampled = sampled * (1 - (detail - level).abs()).clamp(min=0)[:, None, :, None, None].to(sampled)
         clip = sampled if clip is None else clip + sampled
     assert clip is not None
-    return _recolor(clip, _of(plan.color, p)[:, :frames]) if p.colored else clip
+    return _develop(clip, plan, p, slice(frames))
 
 
 def _recursion(pyramid: Pyramid, plan: MotionPlan, p: Pass, padding_mode: str) -> Frames:
@@ -83,12 +80,21 @@ def _recursion(pyramid: Pyramid, plan: MotionPlan, p: Pass, padding_mode: str) -
     grid = None
     for t in range(1, plan.num_frames):
         if grid is None or not p.steady:
-            grid = _grid(matrices[:, t - 1 : t], plan.frame_size, plan.frame_size, frame.dtype)
-        frame = _sample_grid(frame[:, :, 0], grid, padding_mode)
-        if p.colored:
-            frame = _recolor(frame, _of(plan.color, p)[:, t : t + 1])
+            # Kept from step to step: kornia's ``remap`` would stack it anew every time, a quarter of the recursion's time.
+            grid = torch.stack(_grid(matrices[:, t - 1 : t], plan.frame_size, plan.frame_size, frame.dtype, affine=p.affine), -1)[:, 0]
+        frame = F.grid_sample(_with_axes(frame[:, :, 0], padding_mode), grid, padding_mode=padding_mode, align_corners=True)[:, :, None]
+        frame = _develop(frame, plan, p, slice(t, t + 1))
         clip[:, :, t : t + 1] = frame
     return clip
+
+
+def _develop(frames: Frames, plan: MotionPlan, p: Pass, t: slice) -> Frames:
+    """Sampled frames under their color maps, and where they are a back layer under its opacity."""
+    if p.colored:
+        frames = _recolor(frames, _of(plan.color, p)[:, t])
+    if p.layer or p.opaque:
+        return frames
+    return frames * _of(plan.opacity, p)[:, None, t, None, None].to(frames)
 
 
 def _to_level(matrices: Float[Tensor, "n T 3 3"], level: int) -> Float[Tensor, "n T 3 3"]:
@@ -101,57 +107,64 @@ def _to_level(matrices: Float[Tensor, "n T 3 3"], level: int) -> Float[Tensor, "
 
 
 def _sample(
-    images: Float[Tensor, "n C H W"], matrices: Float[Tensor, "n T 3 3"], size: tuple[int, int], padding_mode: str
+    images: Float[Tensor, "n C H W"], matrices: Float[Tensor, "n T 3 3"], size: tuple[int, int], padding_mode: str, *, affine: bool
 ) -> Float[Tensor, "n C T h w"]:
-    """Frames of a size from images, by homographies from frame pixel to image pixel."""
-    return _sample_grid(images, _grid(matrices, (images.shape[-2], images.shape[-1]), size, images.dtype), padding_mode)
+    """Frames of a size from images, by homographies from frame pixel to image pixel.
 
-
-def _sample_grid(
-    images: Float[Tensor, "n C H W"], grid: tuple[Float[Tensor, "n T h w"], Float[Tensor, "n T h w"]], padding_mode: str
-) -> Float[Tensor, "n C T h w"]:
-    """Frames from images, by normalised coordinates. The frames lie below each other in one map, so that no image is copied."""
-    n, t, h, w = grid[0].shape
-    if padding_mode == "zeros" and 1 in images.shape[-2:]:
-        # One pixel makes no axis from -1 to 1: the sampler would find it everywhere. Its black neighbours make one.
-        images = F.pad(images, [int(side == 1) for side in images.shape[:-3:-1] for _ in range(2)])
+    The frames lie below each other in one map, so that no image is copied.
+    """
+    grid = _grid(matrices, (images.shape[-2], images.shape[-1]), size, images.dtype, affine=affine)
     x, y = (coordinate.flatten(1, 2) for coordinate in grid)
+    images = _with_axes(images, padding_mode)
     frames: Tensor = remap(images, x, y, padding_mode=padding_mode, align_corners=True, normalized_coordinates=True)
-    return frames.reshape(n, images.shape[1], t, h, w)
+    return frames.reshape(*frames.shape[:2], *grid[0].shape[1:])
+
+
+def _with_axes(images: Float[Tensor, "n C H W"], padding_mode: str) -> Float[Tensor, "n C _ _"]:
+    """Images that the sampler takes right: one pixel makes no axis from -1 to 1, and would be found everywhere.
+
+    Black neighbours make one.
+    """
+    if padding_mode == "zeros" and 1 in images.shape[-2:]:
+        return F.pad(images, [int(side == 1) for side in images.shape[:-3:-1] for _ in range(2)])
+    return images
 
 
 def _grid(
-    matrices: Float[Tensor, "n T 3 3"], source_size: tuple[int, int], size: tuple[int, int], dtype: torch.dtype
+    matrices: Float[Tensor, "n T 3 3"], source_size: tuple[int, int], size: tuple[int, int], dtype: torch.dtype, *, affine: bool
 ) -> tuple[Float[Tensor, "n T h w"], Float[Tensor, "n T h w"]]:
     """Where every frame pixel reads the source, in coordinates that are -1 and 1 at its outermost pixel centres."""
     (scale_y, shift_y), (scale_x, shift_x) = ((2 / (side - 1), -1.0) if side > 1 else (1.0, 0.0) for side in source_size)
     normalise = matrices.new_tensor([[scale_x, 0, shift_x], [0, scale_y, shift_y], [0, 0, 1]])
-    return _project(geometry.matmul(normalise.expand_as(matrices), matrices), size, dtype)
+    return _project(geometry.matmul(normalise.expand_as(matrices), matrices), size, dtype, affine=affine)
 
 
 def _project(
-    matrices: Float[Tensor, "n T 3 3"], size: tuple[int, int], dtype: torch.dtype
+    matrices: Float[Tensor, "n T 3 3"], size: tuple[int, int], dtype: torch.dtype, *, affine: bool
 ) -> tuple[Float[Tensor, "n T h w"], Float[Tensor, "n T h w"]]:
     """Every pixel (x, y) of a frame under homographies."""
     x = torch.arange(size[1], dtype=dtype, device=matrices.device)
     y = torch.arange(size[0], dtype=dtype, device=matrices.device)[:, None]
     center = matrices[..., 2, 0] * ((size[1] - 1) / 2) + matrices[..., 2, 1] * ((size[0] - 1) / 2) + matrices[..., 2, 2]
     rows = (matrices / center[..., None, None]).to(dtype)[..., None, None, :, :].unbind(-2)
-    u, v, w = (row[..., 0] * x + (row[..., 1] * y + row[..., 2]) for row in rows)
-    w = w.clamp(min=HORIZON)
-    return u / w, v / w
+    u, v = (row[..., 0] * x + (row[..., 1] * y + row[..., 2]) for row in rows[:2])
+    if affine:
+        return u, v
+    w = (rows[2][..., 0] * x + (rows[2][..., 1] * y + rows[2][..., 2])).clamp_(min=HORIZON)
+    return u.div_(w), v.div_(w)
 
 
 def _recolor(clip: Frames, color: Float[Tensor, "n T 3 4"]) -> Frames:
     """The clip under its color maps, clamped to [0, 1]."""
-    color = color.to(clip)
-    mixed = torch.einsum("ntrc,ncthw->nrthw", color[..., :3], clip)
-    return (mixed + color[..., 3].mT[..., None, None]).clamp(0, 1)
+    weights = color.to(clip)[..., None, None].unbind(2)
+    red, green, blue = clip.unbind(1)
+    rows = [torch.addcmul(row[:, :, 3], row[:, :, 0], red).addcmul(row[:, :, 1], green).addcmul(row[:, :, 2], blue) for row in weights]
+    return torch.stack(rows, 1).clamp(0, 1)
 
 
 def _coverage(plan: MotionPlan, p: Pass, dtype: torch.dtype) -> Float[Tensor, "n T h w"]:
     """Share of every frame pixel that the layer's box covers, with an edge one source pixel soft."""
-    x, y = _project(geometry.inverse(_of(plan.homography, p).double()), plan.frame_size, dtype)
+    x, y = _project(geometry.inverse(_of(plan.homography, p).double()), plan.frame_size, dtype, affine=p.affine)
     x0, y0, x1, y1 = _of(plan.box, p)[:, None, None, None].to(dtype).unbind(-1)
     across = (torch.minimum(x - x0, x1 - x) + 0.5).clamp(0, 1)
     return across * (torch.minimum(y - y0, y1 - y) + 0.5).clamp(0, 1)

@@ -1,0 +1,66 @@
+"""``python -m benchmarks``: the tests first, then the times, then the table. A speed counts only for clips that are right."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report
+from benchmarks.work import measured_device
+
+TESTS = ["tests/test_render.py", "tests/test_fused.py", "tests/test_gpu.py"]
+FEW = "exact or fifteen or mixing or many_chunks or (mixed_batches and zeros) or test_gpu"
+PLAIN = ["-o", "addopts=", "-o", "filterwarnings=", "-p", "no:cacheprovider", "-q"]  # no type checks while the clock runs
+
+
+class Skipped:
+    """Collects what was not measured, and why."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.reasons: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called by pytest."""
+        if report.skipped and isinstance(report.longrepr, tuple):
+            name = report.nodeid.partition("[")[2].removesuffix("]")
+            self.reasons[name] = report.longrepr[2].removeprefix("Skipped: ").splitlines()[0]
+
+
+def main() -> int:
+    """Run the gate, the measurements and the report; the exit status is that of the first that failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few rows, under three minutes on two cores")
+    quick = parser.parse_args().quick
+    root = Path(__file__).parents[1]
+    select = ["-k", FEW] if quick else []
+    gate = subprocess.run([sys.executable, "-m", "pytest", *(str(root / test) for test in TESTS), *select], cwd=root)
+    if gate.returncode:
+        print("The tests failed, so nothing was measured.", file=sys.stderr)
+        return gate.returncode
+    skipped = Skipped()
+    with tempfile.TemporaryDirectory() as folder:
+        times = Path(folder) / "times.json"
+        options = [*PLAIN, f"--rootdir={root}", f"--benchmark-json={times}", *(["--quick"] if quick else [])]
+        status = pytest.main([str(root / "benchmarks" / "bench_clips.py"), *options], plugins=[skipped])
+        if status:
+            return int(status)
+        measurements = json.loads(times.read_text())["benchmarks"]
+    device = measured_device()
+    extra = {}
+    if device.type == "cuda":
+        from benchmarks import gpu
+
+        extra["on_gpu"] = gpu.figures(quick=quick)
+    command = "python -m benchmarks" + (" --quick" if quick else "")
+    path = report.write(report.results(measurements, skipped.reasons, device, command, extra))
+    print(f"Wrote {path.relative_to(root)} and {report.TABLES.relative_to(root)}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Times of PMG, of the floor under it, and of its peers; collected by ``python -m benchmarks``."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from benchmarks.peers import PEERS, Unavailable, job_for
+from benchmarks.work import DTYPES, measured_device
+
+
+@pytest.mark.parametrize("kind", ["fill", "copy"])
+def test_floor(kind, measure, main_work):
+    """Writing the clips once, and reading and writing them once: what no renderer can beat."""
+    shape = (main_work.batch, 3, main_work.num_frames, main_work.side, main_work.side)
+    clips = torch.empty(shape, dtype=DTYPES[main_work.dtype_out], device=measured_device())
+    source = torch.rand_like(clips)
+    measure((lambda: clips.fill_(0.5)) if kind == "fill" else (lambda: clips.copy_(source)), main_work, kind)
+
+
+def test_pmg(work, measure):
+    """From images to clips: plan, copy of the plan, rendering, formatting."""
+    measure(work.function(measured_device()), work, "pmg")
+
+
+def test_peer(peer, measure, main_work):
+    """The same clips by another library, compared with ours before they are timed."""
+    entry = PEERS[peer]
+    job = job_for(main_work)
+    try:
+        function = entry.make(job)
+        made = function()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    except Exception as error:
+        pytest.skip(f"failed with {type(error).__name__}: {error}")
+    if entry.tolerance is not None:
+        difference = (made - job.expected).abs().mean().item()
+        assert difference < entry.tolerance, f"{peer} makes other clips than the reference: mean difference {difference:.2g}"
+    renderer = "fused" if measured_device().type == "cuda" else "reference"
+    ours = dataclasses.replace(main_work, resampling=entry.ours, renderer=renderer).function(measured_device())
+    measure(function, main_work, "peer", ours, peer=peer, note=entry.note, like=entry.ours)

@@ -1,0 +1,122 @@
+"""What only a GPU shows: kernel launches, memory beside the clips, waiting, and the share of a training step."""
+
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.work import DEFAULT, Work
+
+DEVICE = torch.device("cuda")
+
+
+def launches(function: Callable[[], Tensor]) -> int:
+    """Kernels that one call launches, after a call that compiles them; copies are not counted."""
+    function()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
+        function()
+        torch.cuda.synchronize()
+    on_device = [event for event in trace.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(not event.name.startswith(("Memcpy", "Memset")) for event in on_device)
+
+
+def peak_extra_bytes(function: Callable[[], Tensor]) -> int:
+    """Most memory held during a call, beside what was held before and the clips it returns."""
+    function()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    clips = function()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before - clips.untyped_storage().nbytes()
+
+
+def waits(function: Callable[[], Tensor]) -> bool:
+    """Whether a call makes the host wait for the device."""
+    function()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        function()
+    except RuntimeError:
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return False
+
+
+def figures(*, quick: bool) -> dict[str, str]:
+    """Everything above for the work that users do, in words."""
+    found = {}
+    for resampling in ("composed", "recursive"):
+        for batch in (32, 128):
+            work = Work(
+                batch, dtype_in="uint8", dtype_out="bfloat16", transforms=DEFAULT, finished=True, resampling=resampling, renderer="fused"
+            )
+            pmg, images, ids = work.pmg(), work.images(DEVICE), torch.arange(batch)
+            function = lambda pmg=pmg, images=images, ids=ids: pmg(images, ids=ids)  # noqa: E731
+            name = f"{resampling}, B = {batch}"
+            found[f"launches, {name}"] = str(launches(function))
+            found[f"extra memory, {name}"] = f"{100 * peak_extra_bytes(function) / work.output_bytes:.1f} % of the clips"
+            found[f"the host waits, {name}"] = "yes" if waits(function) else "no"
+    if quick:
+        found["share of a training step"] = "not measured under --quick"
+    elif find_spec("transformers") is None:
+        found["share of a training step"] = "not measured: transformers is not installed"
+    else:
+        found["share of a training step"] = _training_share()
+    return found
+
+
+def _training_share() -> str:
+    """PMG's part of a step of VideoMAE ViT-B in bfloat16, at the largest batch that fits: with PMG inside, against clips at hand."""
+    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+    model = VideoMAEForPreTraining(VideoMAEConfig()).to(DEVICE)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    batch, best = 16, None
+    while True:
+        try:
+            best = batch, *_step_seconds(model, optimizer, batch)
+        except torch.cuda.OutOfMemoryError:
+            break
+        batch *= 2
+    torch.cuda.empty_cache()
+    if best is None:
+        return "not measured: no batch fits"
+    batch, without, with_pmg = best
+    return f"{100 * (with_pmg - without) / with_pmg:.2f} % (B = {batch}, {1000 * with_pmg:.0f} ms a step)"
+
+
+def _step_seconds(model: nn.Module, optimizer: torch.optim.Optimizer, batch: int) -> tuple[float, float]:
+    """Seconds of a step on clips at hand, and on clips that PMG makes within it."""
+    work = Work(batch, dtype_in="uint8", dtype_out="bfloat16", transforms=DEFAULT, finished=True, renderer="fused")
+    pmg, images = work.pmg(), work.images(DEVICE)
+    pmg.data_format = "BTCHW"
+    patches = 8 * 14 * 14
+    mask = torch.zeros(batch, patches, dtype=torch.bool, device=DEVICE)
+    mask[:, : patches * 9 // 10] = True
+    clips = pmg(images)
+
+    def step(clips: Tensor) -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = model(clips, bool_masked_pos=mask).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return _seconds(lambda: step(clips)), _seconds(lambda: step(pmg(images)))
+
+
+def _seconds(function: Callable[[], None], rounds: int = 10) -> float:
+    for _ in range(3):
+        function()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(rounds):
+        function()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) / rounds

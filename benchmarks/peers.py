@@ -1,0 +1,196 @@
+"""Other libraries on the same work, each used as its own documentation says is fast.
+
+The work is the paper's recursion with a constant affine map for each clip: ``I[t+1] = f(I[t])``, T frames from one image, float32 in and
+out unless a row says otherwise. Images, maps and the memory for the result are made beforehand. What a peer cannot do is said in its note.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.work import MEAN, STD, Work, measured_device
+from pseudomotion import geometry
+
+
+class Unavailable(Exception):
+    """Why a peer cannot be measured here."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every peer gets: images, and the map from each frame to the next."""
+
+    images: Tensor  # (B, 3, S, S), float32
+    steps: Tensor  # (B, 3, 3), float64 on the CPU: pixel of a frame to pixel of the next, pixel centres at integers
+    num_frames: int
+    expected: Tensor  # (B, 3, T, S, S): the clips, by our reference
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A library's way to do the work.
+
+    Args:
+        make: what does it, given the job; its result has the job's shape, or None where it does other work.
+        note: how, and what it does otherwise.
+        ours: the piece of our work that is the same.
+        tolerance: largest mean difference from our clips; None where it draws motions of its own.
+
+    """
+
+    make: Callable[[Job], Callable[[], Any]]
+    note: str
+    ours: str = "recursive"
+    tolerance: float | None = 1e-4
+
+
+def job_for(work: Work) -> Job:
+    """The job that a piece of work, which must be a recursion with constant maps, sets its peers."""
+    device = measured_device()
+    pmg, images = dataclasses.replace(work, renderer="reference").pmg(), work.images(device)
+    plan = pmg.plan(images.shape, ids=torch.arange(work.batch))
+    return Job(images, plan.homography[:, 0, 1].double(), work.num_frames, pmg.render(images, plan))
+
+
+def _imported(name: str) -> Any:
+    try:
+        return __import__(name, fromlist=["_"])
+    except Exception as error:
+        raise Unavailable(f"{name} cannot be imported ({type(error).__name__}: {error})") from error
+
+
+def kornia_per_batch(job: Job) -> Callable[[], Tensor]:
+    """One warp a step for the whole batch."""
+    kornia = _imported("kornia.geometry.transform")
+    maps, size = job.steps[:, :2].to(job.images), job.images.shape[2:]
+
+    def run() -> Tensor:
+        frames = [job.images]
+        for _ in range(job.num_frames - 1):
+            frames.append(kornia.warp_affine(frames[-1], maps, size, align_corners=True))
+        return torch.stack(frames, 2)
+
+    return run
+
+
+def kornia_per_sample(job: Job) -> Callable[[], Tensor]:
+    """One warp a step and sample, as in a dataset's ``__getitem__``."""
+    kornia = _imported("kornia.geometry.transform")
+    maps, size = job.steps[:, :2].to(job.images), job.images.shape[2:]
+
+    def run() -> Tensor:
+        clips = []
+        for image, matrix in zip(job.images.split(1), maps.split(1), strict=True):
+            frames = [image]
+            for _ in range(job.num_frames - 1):
+                frames.append(kornia.warp_affine(frames[-1], matrix, size, align_corners=True))
+            clips.append(torch.stack(frames, 2))
+        return torch.cat(clips)
+
+    return run
+
+
+def kornia_video(job: Job) -> Callable[[], Tensor]:
+    """The augmentation container for clips."""
+    augmentation = _imported("kornia.augmentation")
+    warp = augmentation.RandomAffine(degrees=2.0, translate=(0.01, 0.01), scale=(0.97, 1.03), p=1.0)
+    video = augmentation.VideoSequential(warp, data_format="BCTHW", same_on_frame=True)
+    clips = job.images[:, :, None].expand(-1, -1, job.num_frames, -1, -1).contiguous()
+    return lambda: video(clips)
+
+
+def opencv(dtype: torch.dtype) -> Callable[[Job], Callable[[], Tensor]]:
+    """One warp a step and sample, channels last as OpenCV has them, written in place."""
+
+    def make(job: Job) -> Callable[[], Tensor]:
+        cv2 = _imported("cv2")
+        if job.images.device.type != "cpu":
+            raise Unavailable("OpenCV's wheels run on the CPU; measured there")
+        cv2.setNumThreads(torch.get_num_threads())
+        images = (job.images * 255).round().to(dtype) if dtype == torch.uint8 else job.images
+        images, maps = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()), job.steps.numpy()
+        clips = np.empty((len(images), job.num_frames, *images.shape[1:]), images.dtype)
+        size = images.shape[2], images.shape[1]
+
+        def run() -> Tensor:
+            for image, matrix, clip in zip(images, maps, clips, strict=True):
+                clip[0] = image
+                for t in range(1, job.num_frames):
+                    cv2.warpPerspective(clip[t - 1], matrix, size, dst=clip[t], flags=cv2.INTER_LINEAR)
+            made = torch.from_numpy(clips).permute(0, 4, 1, 2, 3)
+            return made if dtype != torch.uint8 else made / 255
+
+        return run
+
+    return make
+
+
+def torchvision_per_sample(job: Job) -> Callable[[], Tensor]:
+    """One warp a step and sample: v2's functionals take one motion a call."""
+    functional = _imported("torchvision.transforms.v2.functional")
+    half = torch.full((len(job.steps),), 0.5, dtype=torch.float64)
+    shift, back = geometry.translation(half, half), geometry.translation(-half, -half)
+    inverse = geometry.matmul(shift, geometry.matmul(geometry.inverse(job.steps), back))  # its pixel centres lie at halves
+    coefficients = (inverse / inverse[:, 2:, 2:]).flatten(1)[:, :8].tolist()
+
+    def run() -> Tensor:
+        clips = []
+        for image, row in zip(job.images.split(1), coefficients, strict=True):
+            frames = [image]
+            for _ in range(job.num_frames - 1):
+                frames.append(functional.perspective(frames[-1], None, None, coefficients=row))
+            clips.append(torch.stack(frames, 2))
+        return torch.cat(clips)
+
+    return run
+
+
+def triton_augment(job: Job) -> Callable[[], Tensor]:
+    """Its one kernel for affine map, color and normalisation."""
+    if job.images.device.type != "cuda":
+        raise Unavailable("triton-augment runs on CUDA devices only")
+    augment = _imported("triton_augment")
+    fused = augment.TritonFusedAugment(
+        degrees=2.0,
+        translate=(0.01, 0.01),
+        scale=(0.97, 1.03),
+        interpolation=augment.InterpolationMode.BILINEAR,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        mean=MEAN,
+        std=STD,
+        same_on_frame=True,
+    )
+    clips = job.images[:, None].expand(-1, job.num_frames, -1, -1, -1).contiguous()
+    return lambda: fused(clips)
+
+
+def fuse_augmentations(job: Job) -> Callable[[], Tensor]:
+    """Its fused warp, from ranges."""
+    compose = _imported("fuse_augmentations").Compose
+    augment = compose.from_params(rotation=(-2.0, 2.0), scale=(0.97, 1.03), translate_x=(-2.0, 2.0), translate_y=(-2.0, 2.0))
+    frames = job.images[:, None].expand(-1, job.num_frames, -1, -1, -1).flatten(0, 1)
+    return lambda: augment(frames)
+
+
+ONE_WARP = "one warp a frame; its input is the image repeated T times"
+PEERS = {
+    "kornia warp_affine, per batch": Peer(kornia_per_batch, "loop over steps, then stack"),
+    "kornia warp_affine, per sample": Peer(kornia_per_sample, "loop over samples and steps, then stack"),
+    "kornia VideoSequential": Peer(kornia_video, f"{ONE_WARP}; no motion from frame to frame", "composed", None),
+    "OpenCV warpPerspective, float32": Peer(opencv(torch.float32), "loop over samples and steps; clips stay channels-last", tolerance=0.01),
+    "OpenCV warpPerspective, uint8": Peer(
+        opencv(torch.uint8), "the same in 8 bits, rounded at every step; shares as if it wrote float32", tolerance=0.01
+    ),
+    "torchvision v2 perspective": Peer(torchvision_per_sample, "loop over samples and steps: one motion a call"),
+    "triton-augment": Peer(
+        triton_augment, f"{ONE_WARP}; no motion from frame to frame, no perspective; also color and normalisation", "composed", None
+    ),
+    "fuse-augmentations": Peer(fuse_augmentations, f"{ONE_WARP}; draws each frame's motion anew", "composed", None),
+}

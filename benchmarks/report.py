@@ -1,0 +1,145 @@
+"""From measurements to a file of results, and from all files of results to the tables in the documentation."""
+
+import json
+import os
+import platform
+import re
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+TABLES = Path(__file__).parents[1] / "docs" / "benchmarks_table.md"
+PACKAGES = ("torch", "triton", "kornia", "opencv-python-headless", "torchvision", "triton-augment", "fuse-augmentations", "transformers")
+
+Row = dict[str, Any]
+
+
+def device_facts(device: torch.device) -> Row:
+    """What the figures were measured on."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return {
+            "name": properties.name,
+            "memory_gib": round(properties.total_memory / 2**30),
+            "multiprocessors": properties.multi_processor_count,
+            "l2_mib": properties.L2_cache_size / 2**20,
+        }
+    return {"name": _processor(), "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def results(measurements: list[Row], not_measured: dict[str, str], device: torch.device, command: str, extra: Row) -> Row:
+    """All that one run found out.
+
+    Args:
+        measurements: the "benchmarks" of pytest-benchmark's file.
+        not_measured: rows that could not be had, and why.
+        device: that was measured.
+        command: that was run.
+        extra: what was found beside times.
+
+    """
+    seconds = {b["extra_info"]["kind"]: b["stats"]["min"] for b in measurements if b["extra_info"]["kind"] in ("fill", "copy")}
+    floor_bytes = next(b["extra_info"]["output_bytes"] for b in measurements if b["extra_info"]["kind"] == "fill")
+    rates = {kind: floor_bytes / value for kind, value in seconds.items()}
+    rows = [_row(b, rates) for b in measurements if b["extra_info"]["kind"] in ("pmg", "peer")]
+    return {
+        "device": device_facts(device),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "command": command,
+        "versions": {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES},
+        "fill_bytes_per_second": rates["fill"],
+        "copy_bytes_per_second": rates["copy"],
+        "rows": rows,
+        "not_measured": not_measured,
+    } | extra
+
+
+def _row(measurement: Row, rates: dict[str, float]) -> Row:
+    """A measurement; its speed is that of the fastest round, for what else runs on a machine only ever adds time."""
+    info, stats = measurement["extra_info"], measurement["stats"]
+    return info | {
+        "seconds": stats["min"],
+        "median_seconds": stats["median"],
+        "rounds": stats["rounds"],
+        "clips_per_second": info["batch"] / stats["min"],
+        "share_of_write_floor": info["output_bytes"] / rates["fill"] / stats["min"],
+        "share_of_copy_rate": info["output_bytes"] / rates["copy"] / stats["min"],
+    }
+
+
+def write(found: Row) -> Path:
+    """Write a run's results, and the tables of all results there are."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / (re.sub(r"[^a-z0-9]+", "-", found["device"]["name"].lower()).strip("-") + ".json")
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    every = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
+    TABLES.write_text("\n\n".join(_section(entry) for entry in every) + "\n")
+    return path
+
+
+def _section(found: Row) -> str:
+    """One device's tables, in Markdown."""
+    facts = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in found["device"].items() if key != "name")
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
+    rates = {kind: found[f"{kind}_bytes_per_second"] / 1e9 for kind in ("fill", "copy")}
+    ours = [row for row in found["rows"] if row["kind"] == "pmg"]
+    parts = [
+        f"## {found['device']['name']}",
+        f"{facts}. {versions}. {found['date']}, `{found['command']}`.\n"
+        f"Write floor {rates['fill']:.2f} GB/s, copy {rates['copy']:.2f} GB/s (bytes of clips per second), measured in the same run.",
+        _table(
+            ["PMG", "B", "T", "side", "in → out", "ms a batch", "clips/s", "of write floor", "of copy rate"],
+            [[_name(row), *_shape(row), *_speed(row)] for row in ours],
+        ),
+        _table(
+            ["library, on the affine recursion", "how", "ms a batch", "clips/s", "of write floor", "of copy rate", "PMG is"],
+            [_peer(row) for row in found["rows"] if row["kind"] == "peer"]
+            + [[name, f"not measured: {reason}", *[""] * 5] for name, reason in found["not_measured"].items()],
+        ),
+    ]
+    parts += [_table(["on the GPU", "figure"], [[name, value] for name, value in found["on_gpu"].items()])] if "on_gpu" in found else []
+    return "\n\n".join(parts)
+
+
+def _name(row: Row) -> str:
+    finished = ", mixup, normalise" if row["finished"] else ""
+    return f"{' + '.join(row['transforms'])}{finished}, {row['resampling']}, {row['renderer']}"
+
+
+def _shape(row: Row) -> list[str]:
+    return [str(row["batch"]), str(row["num_frames"]), str(row["side"]), f"{row['dtype_in']} → {row['dtype_out']}"]
+
+
+def _speed(row: Row) -> list[str]:
+    shares = [f"{100 * row[share]:.1f} %" for share in ("share_of_write_floor", "share_of_copy_rate")]
+    return [f"{1000 * row['seconds']:.1f}", f"{row['clips_per_second']:.4g}", *shares]
+
+
+def _peer(row: Row) -> list[str]:
+    """A peer's line, and our speed on the same work, measured in turn with it."""
+    times = row["seconds"] / row["ours_seconds"]
+    verdict = f"{times:.2f} times as fast ({row['like']})"
+    return [row["peer"], row["note"], *_speed(row), verdict if times >= 1 else f"**slower**: {verdict}"]
+
+
+def _table(head: list[str], body: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body])

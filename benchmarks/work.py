@@ -1,0 +1,126 @@
+"""What is measured: pieces of work for PMG, and the floor under all of them."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pseudomotion import PMG, TRANSFORMS
+from pseudomotion.mix import Mixup
+
+DTYPES = {"uint8": torch.uint8, "bfloat16": torch.bfloat16, "float32": torch.float32}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DEFAULT = ("zoom", "affine")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A batch of clips to make.
+
+    Args:
+        batch: B, number of images and clips.
+        num_frames: T.
+        side: height and width of images and frames.
+        dtype_in: of the images, a key of ``DTYPES``.
+        dtype_out: of the clips.
+        transforms: what PMG draws from.
+        resampling: "recursive" or "composed".
+        renderer: "reference" or "fused".
+        finished: clips are mixed (mixup) and normalised too.
+
+    """
+
+    batch: int
+    num_frames: int = 16
+    side: int = 224
+    dtype_in: str = "float32"
+    dtype_out: str = "float32"
+    transforms: tuple[str, ...] = ("affine",)
+    resampling: str = "recursive"
+    renderer: str = "reference"
+    finished: bool = False
+
+    @property
+    def output_bytes(self) -> int:
+        """Size of the clips."""
+        return self.batch * self.num_frames * 3 * self.side**2 * DTYPES[self.dtype_out].itemsize
+
+    def pmg(self) -> PMG:
+        """The generator that does it."""
+        extra = {"mix": Mixup(), "mean": MEAN, "std": STD} if self.finished else {}
+        return PMG(
+            self.transforms,
+            self.num_frames,
+            self.side,
+            resampling=self.resampling,
+            renderer=self.renderer,
+            dtype=DTYPES[self.dtype_out],
+            **extra,
+        )
+
+    def images(self, device: torch.device) -> Tensor:
+        """Images with something at every scale of pixels: (batch, 3, side, side)."""
+        pixels = torch.rand(self.batch, 3, self.side, self.side, generator=torch.Generator().manual_seed(0))
+        return (pixels * 255).to(device, torch.uint8) if self.dtype_in == "uint8" else pixels.to(device, DTYPES[self.dtype_in])
+
+    def function(self, device: torch.device) -> Callable[[], Tensor]:
+        """From images on the device to finished clips on it, plan included, and waited for."""
+        pmg, images, ids = self.pmg(), self.images(device), torch.arange(self.batch)
+        return finishing(lambda: pmg(images, ids=ids), device)
+
+
+def finishing(function: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
+    """``function``, waiting until the device is done."""
+    if device.type != "cuda":
+        return function
+
+    def wait() -> Tensor:
+        result = function()
+        torch.cuda.synchronize()
+        return result
+
+    return wait
+
+
+def measured_device() -> torch.device:
+    """The GPU if there is one, unless ``PMG_BENCH_DEVICE`` says otherwise."""
+    return torch.device(os.environ.get("PMG_BENCH_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def main_batch(device: torch.device) -> int:
+    """B of the rows that are compared with each other."""
+    return 128 if device.type == "cuda" else 8
+
+
+def cases(device: torch.device, *, quick: bool) -> Iterator[Work]:
+    """All pieces of work for a device, each once."""
+    main = main_batch(device)
+    renderers = ("fused", "reference") if device.type == "cuda" else ("reference",)
+    small = main if device.type == "cuda" else 2
+    seen = set()
+    for renderer in renderers:
+        for resampling in ("recursive", "composed"):
+            for work in _cases(main, small, renderer, resampling, sweeps=not quick, gpu=device.type == "cuda"):
+                if work not in seen:
+                    seen.add(work)
+                    yield work
+
+
+def _cases(main: int, small: int, renderer: str, resampling: str, *, sweeps: bool, gpu: bool) -> Iterator[Work]:
+    how = {"renderer": renderer, "resampling": resampling}
+    yield Work(main, **how)
+    for name in TRANSFORMS:
+        yield Work(small, transforms=(name,), **how)
+    yield Work(small, transforms=DEFAULT, **how)
+    yield Work(small, transforms=DEFAULT, finished=True, dtype_in="uint8", dtype_out="bfloat16", **how)
+    if gpu or sweeps:
+        for batch in (1, 8, 32, 128, 512) if gpu else (1, 2):
+            yield Work(batch, dtype_in="uint8", dtype_out="bfloat16", **how)
+        for dtype in DTYPES:
+            yield Work(small, dtype_in="uint8", dtype_out=dtype, **how)
+        for num_frames in (8, 16, 32):
+            yield Work(small, num_frames, **how)
+        for side in (112, 224, 336):
+            yield Work(small, side=side, **how)

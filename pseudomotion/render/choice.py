@@ -1,0 +1,143 @@
+"""The choice between two renderers that give the same clips, and images and a plan to formatted clips by either.
+
+``reference`` defines what is right and works anywhere; ``fused`` is fast on CUDA devices.
+"""
+
+import importlib
+import os
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from pseudomotion.plan import MotionPlan
+from pseudomotion.render import reference
+from pseudomotion.render.format import format_clips, to_unit
+
+RENDERERS = ("auto", "fused", "reference")
+FUSED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+
+
+class Choice(NamedTuple):
+    """Which renderer runs, and why."""
+
+    renderer: str
+    reason: str
+
+
+def choose(
+    renderer: str, device: torch.device, dtype: torch.dtype | None = None, out_dtype: torch.dtype | None = None, *, needs_grad: bool = False
+) -> Choice:
+    """The renderer for images of a device and dtype.
+
+    Args:
+        renderer: "auto", "fused" or "reference", as the user asked.
+        device: of the images.
+        dtype: of the images; None for one that both renderers take.
+        out_dtype: of the clips; likewise.
+        needs_grad: whether gradients are to reach the images.
+
+    Raises:
+        ValueError: where "fused" was asked for and these images are not for it.
+        RuntimeError: where it was asked for and this machine cannot run it.
+
+    """
+    if renderer == "reference":
+        return Choice("reference", "asked for")
+    unfit, unable = _unfit(dtype, out_dtype, needs_grad), _unable(device)
+    if renderer == "fused":
+        if unfit:
+            raise ValueError(f"renderer='fused' cannot be used: {unfit}")
+        if unable:
+            raise RuntimeError(f"renderer='fused' cannot be used: {unable}")
+        return Choice("fused", "asked for")
+    if device.type != "cuda":
+        return Choice("reference", f"images are on {device.type}; the fused renderer is for CUDA devices")
+    if torch.compiler.is_compiling():
+        return Choice("reference", "it compiles into one graph; the fused renderer's kernels are compiled already")
+    if reason := unfit or unable:
+        return Choice("reference", reason)
+    return Choice("fused", "images are on a CUDA device and need no gradient")
+
+
+def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool) -> str | None:
+    """Why the fused renderer is not for these images, if so."""
+    allowed = ", ".join(str(allowed).removeprefix("torch.") for allowed in FUSED_DTYPES)
+    for name, given in (("images are", dtype), ("clips are to be", out_dtype)):
+        if given is not None and given not in FUSED_DTYPES:
+            return f"{name} {str(given).removeprefix('torch.')}; the fused renderer knows {allowed}"
+    return "images require gradients, which the fused renderer does not compute" if needs_grad else None
+
+
+def _unable(device: torch.device) -> str | None:
+    """Why the fused renderer does not run on a device, if so."""
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"images are on {device.type}, and its kernels run on CUDA devices (elsewhere only in tests, with TRITON_INTERPRET=1)"
+    return _import_error()
+
+
+@cache
+def _import_error() -> str | None:
+    """Why Triton's kernels cannot be imported, if so."""
+    try:
+        importlib.import_module("pseudomotion.render.fused")
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    return None
+
+
+def explain(renderer: str, out_dtype: torch.dtype | None = None) -> str:
+    """For people: which renderer would run on which device, and why."""
+    lines = [f"renderer={renderer!r}"]
+    for name in ("cpu", "cuda"):
+        try:
+            chosen, reason = choose(renderer, torch.device(name), out_dtype=out_dtype)
+        except (ValueError, RuntimeError) as error:
+            chosen, reason = "error", str(error)
+        absent = " (no CUDA device is present)" if name == "cuda" and not torch.cuda.is_available() else ""
+        lines.append(f"  {name}{absent}: {chosen}: {reason}")
+    return "\n".join(lines)
+
+
+def render(
+    images: Shaped[Tensor, "N C H W"],
+    plan: MotionPlan,
+    count: int,
+    *,
+    renderer: str = "auto",
+    padding_mode: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    dtype: torch.dtype,
+    data_format: str,
+) -> Shaped[Tensor, "B _ _ h w"]:
+    """Clips of a plan, formatted, by one of the renderers.
+
+    Args:
+        images: ``(B, C, H, W)``, uint8 or float in [0, 1].
+        plan: for as many images of the same size.
+        count: B, how many clips are wanted, from the first; those after them are there to be mixed in.
+        renderer: "auto", "fused" or "reference".
+        padding_mode: "zeros", "border" or "reflection": what shows outside what a frame reads.
+        mean: per channel, subtracted; None for none.
+        std: per channel, divided by; given with ``mean``.
+        dtype: of the clips.
+        data_format: "BCTHW" or "BTCHW".
+
+    Raises:
+        ValueError, RuntimeError: where "fused" was asked for and cannot be had; it never gives way to the other silently.
+
+    """
+    needs_grad = images.requires_grad and torch.is_grad_enabled()
+    if choose(renderer, images.device, images.dtype, dtype, needs_grad=needs_grad).renderer == "fused":
+        from pseudomotion.render import fused  # imports Triton, which not every machine has
+
+        return fused.render(
+            images, plan.to("cpu"), count, padding_mode=padding_mode, mean=mean, std=std, dtype=dtype, data_format=data_format
+        )
+    with torch.autocast(images.device.type, enabled=False):  # a model's lower precision is none for coordinates and colors
+        clips = reference.render(to_unit(images), plan.to(images.device), padding_mode=padding_mode)
+    return format_clips(clips[:count], mean=mean, std=std, dtype=dtype, data_format=data_format)

@@ -1,0 +1,267 @@
+"""The fused renderer against the reference and the float64 oracle. Without a GPU its kernels run in Triton's interpreter.
+
+Sizes are tiny: the interpreter takes some 50 ms for each tile of each frame.
+"""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import oracle
+import pytest
+import torch
+
+from pseudomotion import PMG, TRANSFORMS
+from pseudomotion.mix import VideoMix
+from pseudomotion.render.choice import choose
+from pseudomotion.render.format import format_clips
+
+pytest.importorskip("triton", reason="the fused renderer needs Triton, which is not installed")
+
+from pseudomotion.render import fused
+
+NAMES = list(TRANSFORMS)
+PADDING = ["zeros", "border", "reflection"]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+FLOATS = [torch.float16, torch.bfloat16, torch.float32]
+MEAN, STD = (0.48, 0.45, 0.4, 0.5), (0.22, 0.23, 0.25, 0.2)
+
+
+@pytest.fixture(autouse=True)
+def _poisoned(monkeypatch):
+    """Memory that was never written shows: as NaN, or as 77 in whole numbers."""
+
+    def poison(function):
+        def allocate(*args, **kwargs):
+            made = function(*args, **kwargs)
+            return made.fill_(torch.nan if made.is_floating_point() else 77)
+
+        return allocate
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", poison(torch.Tensor.new_empty))
+    monkeypatch.setattr(torch, "empty", poison(torch.empty))
+
+
+def clips_of(pmg, images, plan, **options):
+    """Clips by the fused renderer, on the CPU."""
+    mean, std = (value and value[: images.shape[1]] for value in (pmg.mean, pmg.std))
+    dtype = pmg.dtype or images.dtype
+    made = fused.render(
+        images.to(DEVICE),
+        plan,
+        len(images),
+        padding_mode=pmg.padding_mode,
+        mean=mean,
+        std=std,
+        dtype=dtype,
+        data_format=pmg.data_format,
+        **options,
+    )
+    return made.cpu()
+
+
+def check(names, images, num_frames, size, *, atol=1e-4, **options):
+    """Fused against the oracle and the reference, both on the same float32 images."""
+    pmg = PMG(names, num_frames, size, **options)
+    plan = pmg.plan(images.shape, ids=torch.arange(len(images)))
+    clips = clips_of(pmg, images, plan)
+    np.testing.assert_allclose(clips, oracle.render(images, plan, pmg.padding_mode), atol=atol, rtol=0)
+    torch.testing.assert_close(clips, pmg.render(images, plan), atol=atol, rtol=0)
+    return plan
+
+
+@pytest.mark.parametrize("resampling", ["recursive", "composed"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_transform(name, resampling, smooth):
+    check((name,), smooth(2, 3, 13, 16, dtype=torch.float32), 3, (9, 11), resampling=resampling, crop=(0.5, 1.0))
+
+
+@pytest.mark.parametrize("padding_mode", PADDING)
+@pytest.mark.parametrize("resampling", ["recursive", "composed"])
+def test_mixed_batches(resampling, padding_mode, smooth):
+    """Recursive clips, clips that read their source, and clips of two layers in one batch; the second source is reduced twice."""
+    for source in ((12, 15), (40, 50))[: 1 + (padding_mode == "zeros")]:
+        images = smooth(7, 3, *source, dtype=torch.float32)
+        plan = check(tuple(NAMES), images, 2, (9, 11), resampling=resampling, padding_mode=padding_mode, crop=(0.1, 1.0))
+        assert len(plan.transform.unique()) > 4
+
+
+@pytest.mark.parametrize("padding_mode", PADDING)
+@pytest.mark.parametrize(
+    ("source", "frame"), [((1, 9), (7, 6)), ((9, 1), (5, 8)), ((7, 5), (1, 1)), ((1, 1), (3, 2)), ((97, 61), (5, 4)), ((31, 23), (29, 41))]
+)
+def test_sizes(source, frame, padding_mode, smooth):
+    """Sides of one pixel, a source far larger than the frame, and frames of more than one tile that do not fill the last."""
+    check(("perspective", "cutmix"), smooth(2, 3, *source, dtype=torch.float32), 2, frame, padding_mode=padding_mode)
+
+
+def test_fifteen_recursive_steps(smooth):
+    check(("affine", "perspective"), smooth(2, 3, 19, 17, dtype=torch.float32), 16, (17, 15), atol=2e-3)
+
+
+def test_many_chunks_are_one(smooth):
+    """Working frames of one, two or all clips at a time make no difference."""
+    images = smooth(5, 3, 12, 10, dtype=torch.float32)
+    pmg = PMG(("affine", "zoom"), 3, 8)
+    plan = pmg.plan(images.shape, ids=torch.arange(5))
+    assert 2 < plan.reads_previous.sum() < 5
+    whole = clips_of(pmg, images, plan)
+    assert whole.isfinite().all()
+    for chunk in (1, 2):
+        assert torch.equal(clips_of(pmg, images, plan, chunk=chunk), whole)
+
+
+@pytest.mark.parametrize("resampling", ["recursive", "composed"])
+def test_mixing_with_the_partner(resampling, smooth):
+    """Whole frames and boxes, with partners that are stepped, painted at once, in another chunk, and that mix in turn."""
+    images = smooth(6, 3, 12, 14, dtype=torch.float32)
+    pmg = PMG(("zoom", "affine", "cutmix"), 3, (9, 11), resampling=resampling)
+    plan = dataclasses.replace(
+        pmg.plan(images.shape, ids=torch.arange(6)),
+        partner=torch.tensor([1, 2, 3, 4, 5, 0]),
+        partner_weight=torch.tensor([0, 0.25, 0.5, 1, 1, 0.3]),
+        partner_box=torch.tensor([[-0.5, -0.5, 10.5, 8.5]] * 4 + [[2.5, 3.5, 6.5, 7.5], [0, 0, 5, 4]]),
+        partner_frames=torch.tensor([[0, 3], [0, 3], [1, 2], [2, 3], [0, 3], [0, 1]]),
+    )
+    expected = oracle.render(images, plan)
+    assert np.abs(expected - oracle.render(images, dataclasses.replace(plan, partner_weight=torch.zeros(6)))).max() > 0.1
+    for chunk in (None, 1, 4):
+        np.testing.assert_allclose(clips_of(pmg, images, plan, chunk=chunk), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("resampling", ["recursive", "composed"])
+def test_partner_images(resampling, smooth):
+    """Their clips are rendered to be mixed in, and not returned."""
+    images, partners = smooth(3, 3, 10, 12, dtype=torch.float32).to(DEVICE), smooth(3, 3, 10, 12, dtype=torch.float32).to(DEVICE)
+    made = [
+        PMG(("zoom", "affine"), 3, 8, resampling=resampling, mix=VideoMix(), renderer=renderer)(
+            images, ids=torch.arange(3), partner_images=partners
+        )
+        for renderer in ("fused", "reference")
+    ]
+    assert len(made[0]) == 3
+    torch.testing.assert_close(*made, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("reads_previous", [False, True])
+def test_opacity_of_the_back_layer(reads_previous, smooth):
+    images = smooth(1, 3, 9, 11, dtype=torch.float32)
+    pmg = PMG(("affine",), 3, None, resampling="recursive" if reads_previous else "composed")
+    plan = dataclasses.replace(pmg.plan(images.shape, ids=torch.arange(1)), opacity=torch.tensor([[[1.0, 0.5, 0.8]]]))
+    np.testing.assert_allclose(clips_of(pmg, images, plan), oracle.render(images, plan), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(pmg.render(images, plan), oracle.render(images, plan), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("out", [torch.uint8, *FLOATS])
+@pytest.mark.parametrize("dtype", [torch.uint8, *FLOATS])
+def test_dtypes(dtype, out, smooth):
+    """Every pair of types is the float64 clip of the same pixels, rounded once at the end; 8 bits to the nearest level."""
+    images = smooth(2, 3, 9, 11)
+    images = (images * 255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
+    exact = images.double() / (255 if dtype == torch.uint8 else 1)
+    pmg = PMG(("affine", "color_jitter"), 2, (8, 9), dtype=out)
+    plan = pmg.plan(images.shape, ids=torch.arange(2))
+    clips, expected = clips_of(pmg, images, plan), torch.from_numpy(oracle.render(exact, plan))
+    assert clips.dtype == out
+    if out == torch.uint8:
+        assert (clips.double() - expected * 255).abs().max() < 0.51
+    else:
+        tolerance = {torch.float16: 2**-11, torch.bfloat16: 2**-8, torch.float32: 2e-5}[out]
+        torch.testing.assert_close(clips.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("data_format", ["BCTHW", "BTCHW"])
+def test_channels_layouts_and_normalisation(data_format, channels, smooth):
+    images = smooth(2, channels, 9, 11, dtype=torch.float32)
+    for resampling in ("recursive", "composed"):
+        pmg = PMG(("affine",), 2, 8, resampling=resampling, mean=MEAN[:channels], std=STD[:channels], data_format=data_format)
+        plan = pmg.plan(images.shape, ids=torch.arange(2))
+        clips = clips_of(pmg, images, plan)
+        mean, std = (torch.tensor(value[:channels])[:, None, None, None] for value in (MEAN, STD))
+        expected = (torch.from_numpy(oracle.render(images, plan)) - mean) / std
+        expected = expected if data_format == "BCTHW" else expected.transpose(1, 2)
+        torch.testing.assert_close(clips.double(), expected.double(), atol=1e-4, rtol=0)
+
+
+def test_rounding_to_8_bits_is_the_references():
+    """Halves go to the even level."""
+    images = (torch.arange(256)[:, None] + torch.tensor([0.0, 0.5])).clamp(max=255)[None, None] / 255
+    pmg = PMG(("identity",), 1, None, dtype=torch.uint8)
+    plan = pmg.plan(images.shape)
+    expected = format_clips(images[:, :, None], mean=None, std=None, dtype=torch.uint8, data_format="BCTHW")
+    assert torch.equal(clips_of(pmg, images, plan), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, *FLOATS])
+def test_identity_is_exact(dtype):
+    images = torch.randint(0, 256, (1, 3, 21, 34), dtype=torch.uint8)
+    images = images if dtype == torch.uint8 else (images / 255).to(dtype)
+    pmg = PMG(("identity",), 1, None)
+    assert torch.equal(clips_of(pmg, images, pmg.plan(images.shape))[:, :, 0], images)
+
+
+def test_images_that_are_not_contiguous(smooth):
+    images = smooth(2, 3, 9, 11, dtype=torch.float32)
+    pmg = PMG(("affine",), 2, 8)
+    plan = pmg.plan(images.shape)
+    expected = clips_of(pmg, images, plan)
+    assert torch.equal(clips_of(pmg, images.to(memory_format=torch.channels_last), plan), expected)
+    assert torch.equal(clips_of(pmg, torch.stack([images, images + 1], -1)[..., 0], plan), expected)
+
+
+@pytest.mark.parametrize(("batch", "num_frames"), [(0, 2), (0, 1), (1, 1), (1, 2)])
+def test_small_batches_and_single_frames(batch, num_frames, smooth):
+    for resampling in ("recursive", "composed"):
+        check(("affine", "cutmix"), smooth(batch, 3, 9, 8, dtype=torch.float32), num_frames, (5, 6), resampling=resampling)
+
+
+def test_pmg_runs_it_when_asked(smooth):
+    images = smooth(2, 3, 9, 11, dtype=torch.float32).to(DEVICE)
+    options = {"num_frames": 2, "size": 8, "mean": MEAN[:3], "std": STD[:3], "dtype": torch.bfloat16}
+    clips, expected = (PMG(("affine",), renderer=r, **options)(images, ids=torch.arange(2)) for r in ("fused", "reference"))
+    torch.testing.assert_close(clips, expected, atol=2**-6, rtol=2**-7)
+
+
+def test_asked_for_but_impossible_is_an_error(monkeypatch):
+    pmg = PMG(("affine",), 2, 4, renderer="fused")
+    with pytest.raises(ValueError, match="float64"):
+        pmg(torch.rand(1, 3, 5, 5, dtype=torch.float64))
+    with pytest.raises(ValueError, match="gradients"):
+        pmg(torch.rand(1, 3, 5, 5, requires_grad=True))
+    with pytest.raises(ValueError, match="clips are to be float64"):
+        PMG(("affine",), 2, 4, renderer="fused", dtype=torch.float64)(torch.rand(1, 3, 5, 5))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(RuntimeError, match="images are on cpu"):
+        pmg(torch.rand(1, 3, 5, 5))
+
+
+def test_auto_takes_it_on_cuda_where_it_can():
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert choose("auto", cuda, torch.uint8, torch.bfloat16).renderer == "fused"
+    assert choose("auto", cuda, torch.float64, torch.float32).renderer == "reference"
+    assert choose("auto", cuda, torch.float32, torch.float32, needs_grad=True).renderer == "reference"
+    assert choose("auto", cpu, torch.uint8, torch.uint8).renderer == "reference"
+    assert "gradient" in choose("auto", cuda, torch.float32, torch.float32, needs_grad=True).reason
+
+
+def test_explain_names_renderer_and_reason():
+    text = PMG(renderer="auto").explain()
+    assert "cpu: reference: images are on cpu" in text
+    assert "fused" in text.splitlines()[2]
+    assert "float64" in PMG(renderer="auto", dtype=torch.float64).explain().splitlines()[2]
+
+
+def test_importing_the_library_does_not_import_triton():
+    program = "import sys, pseudomotion; sys.exit('pseudomotion.kernels' in sys.modules or 'triton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+@pytest.mark.parametrize("kernel", ["halve", "paint_clips", "step_clips"])
+def test_kernels_compile_for_gpus(kernel):
+    """Down to machine code of two generations of GPUs, which needs none: the interpreter takes what the compiler would refuse."""
+    program = Path(__file__).with_name("kernels_compile.py")
+    done = subprocess.run([sys.executable, program, kernel], capture_output=True, text=True)
+    assert done.stdout.endswith("ok\n"), done.stderr
