@@ -36,7 +36,8 @@ class Painter:
         """The surface painted last at a point."""
         if self.field["partner_weight"][clip] == 1:
             x0, y0, x1, y1 = self.field["partner_box"][clip]
-            if x0 <= point[0] < x1 and y0 <= point[1] < y1:
+            first, last = self.field["partner_frames"][clip]
+            if x0 <= point[0] < x1 and y0 <= point[1] < y1 and first <= t < last:
                 clip = self.field["partner"][clip]
         for layer in reversed(range(1, self.layers)):
             if self.field["opacity"][clip, layer, t] == 0:

@@ -216,8 +216,10 @@ def test_lam_is_the_weight_in_the_rendered_clip():
     assert mix_labels(plan, value, (64, 96)).lam[0, 0, ::2, ::2].equal(mixed.lam[0, 0])
 
 
-def test_videomix_has_the_label_of_whichever_clip_shows():
+@pytest.mark.parametrize("frames", [(0, 4), (1, 3)])
+def test_videomix_has_the_label_of_whichever_clip_shows(frames):
     plan = with_partners(plan_of(("affine", "zoom", "cutmix"), batch=6))
+    plan = dataclasses.replace(plan, partner_frames=torch.tensor([frames] * 6))
     mixed = mix_labels(plan, flow(unmixed(plan)))
     shown = torch.where(mixed.lam[:, :-1, None] > 0.5, mixed.own, mixed.partner)
     assert torch.equal(flow(plan), shown)

@@ -22,13 +22,15 @@ def plan_of(names=NAMES, batch=4, source=(44, 52), size=(36, 40), frames=4, seed
     return PMG(tuple(names), frames, size, seed=seed, **options).plan((batch, 3, *source), ids=torch.arange(batch))
 
 
-def with_videomix(plan, weight=1.0):
-    """The plan with a part of every clip's neighbour pasted into it; of the last clip nothing."""
+def with_videomix(plan, weight=1.0, frames=None):
+    """The plan with a part of every clip's neighbour pasted into it, into all frames or some; of the last clip nothing."""
     b, (h, w) = len(plan), plan.frame_size
     box = torch.tensor([w * 0.25, h * 0.3, w * 0.8, h * 0.7]).round() - 0.5
     weights = torch.full((b,), weight)
     weights[-1] = 0
-    return dataclasses.replace(plan, partner=torch.arange(b).roll(1), partner_weight=weights, partner_box=box.repeat(b, 1))
+    during = torch.tensor([frames or (0, plan.num_frames)]).repeat(b, 1)
+    partner = torch.arange(b).roll(1)
+    return dataclasses.replace(plan, partner=partner, partner_weight=weights, partner_box=box.repeat(b, 1), partner_frames=during)
 
 
 side = st.integers(8, 70)
@@ -42,7 +44,7 @@ recipes = st.fixed_dictionaries(
         "seed": st.integers(0, 2**32),
         "crop": st.sampled_from([None, (0.2, 1.0)]),
         "resampling": st.sampled_from(["recursive", "composed"]),
-        "pasted": st.booleans(),
+        "pasted": st.sampled_from([None, "always", "at times"]),
     }
 )
 
@@ -50,7 +52,10 @@ recipes = st.fixed_dictionaries(
 def make(recipe):
     options = dict(recipe)
     pasted = options.pop("pasted")
-    return with_videomix(plan_of(**options)) if pasted else plan_of(**options)
+    plan = plan_of(**options)
+    if pasted is None:
+        return plan
+    return with_videomix(plan, frames=None if pasted == "always" else (1, max(2, plan.num_frames - 1)))
 
 
 def random_points(plan, n=6):

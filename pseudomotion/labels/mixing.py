@@ -57,6 +57,8 @@ def mix_labels(plan: MotionPlan, labels: Tensor, size: int | tuple[int, int] | N
     x = torch.arange(w, device=plan.partner_box.device)
     y = torch.arange(h, device=plan.partner_box.device)[:, None]
     x0, y0, x1, y1 = ((plan.partner_box + 0.5) * scale - 0.5)[:, None, None].unbind(-1)
-    lam = 1 - plan.partner_weight[:, None, None] * ((x >= x0) & (x < x1) & (y >= y0) & (y < y1))
-    partner = plan.partner.to(labels.device)
-    return MixedLabels(labels, labels[partner], lam[:, None].expand(-1, plan.num_frames, -1, -1), lam.mean((1, 2)))
+    t = torch.arange(plan.num_frames, device=plan.partner_box.device)
+    first, last = plan.partner_frames[:, None].unbind(-1)
+    inside = ((x >= x0) & (x < x1) & (y >= y0) & (y < y1))[:, None] & ((t >= first) & (t < last))[:, :, None, None]
+    lam = 1 - plan.partner_weight[:, None, None, None] * inside
+    return MixedLabels(labels, labels[plan.partner.to(labels.device)], lam, lam.mean((1, 2, 3)))

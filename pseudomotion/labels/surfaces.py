@@ -32,8 +32,8 @@ class Moved(NamedTuple):
 class Surfaces:
     """Everything that can show in B clips of T frames, back to front.
 
-    The first of the S surfaces are the plan's layers. Where the plan pastes a partner in (VideoMix: weight 1 within a box), the partner's
-    layers follow, each behind a window that is the box. Padding belongs to the back layer and moves with it.
+    The first of the S surfaces are the plan's layers. Where the plan pastes a partner in (VideoMix: weight 1 within a box, in some
+    frames), the partner's layers follow, each behind a window that is the box. Padding belongs to the back layer and moves with it.
     """
 
     to_frame: Float64[Tensor, "B S T 3 3"]  # source pixel to frame pixel
@@ -86,7 +86,9 @@ class Surfaces:
 
     def _with_partners(self, plan: MotionPlan, scale: Tensor) -> "Surfaces":
         """The surfaces, and before them those of the partners that are pasted in."""
-        pasted = (plan.partner_weight >= 1)[:, None, None].expand_as(self.present)
+        t = torch.arange(plan.num_frames, device=self.box.device)
+        first, last = plan.partner_frames[:, None].unbind(-1)
+        pasted = ((plan.partner_weight >= 1)[:, None] & (t >= first) & (t < last))[:, None]
         window = ((plan.partner_box + 0.5) * scale - 0.5).double()
         theirs = plan.partner
         return replace(
