@@ -202,22 +202,26 @@ def test_mixup_gives_both_labels_with_their_weights():
         mix_labels(plan, classes[:3])
 
 
-def test_lam_is_the_weight_in_the_rendered_clip():
+@pytest.mark.parametrize("frames", [(0, 3), (1, 2)])
+def test_lam_is_the_weight_in_the_rendered_clip(frames):
     """Flat images: the renderer's blend tells the weight of each clip at every pixel."""
     value = torch.tensor([0.1, 0.4, 0.6, 0.8], dtype=torch.float64)
     images = value[:, None, None, None].expand(4, 3, 40, 50)
     pmg = PMG(("identity",), 3, (32, 48))
     plan = with_partners(pmg.plan(images.shape, ids=torch.arange(4)), 0.6)
+    plan = dataclasses.replace(plan, partner_frames=torch.tensor([frames] * 4))
     clips = pmg.render(images, plan)[:, 0]
     mixed = mix_labels(plan, value)
     expected = mixed.lam * mixed.own[:, None, None, None] + (1 - mixed.lam) * mixed.partner[:, None, None, None]
     torch.testing.assert_close(clips, expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(mixed.share, mixed.lam.mean((1, 2, 3)))
-    assert mix_labels(plan, value, (64, 96)).lam[0, 0, ::2, ::2].equal(mixed.lam[0, 0])
+    assert mix_labels(plan, value, (64, 96)).lam[0, 1, ::2, ::2].equal(mixed.lam[0, 1])
 
 
-def test_videomix_has_the_label_of_whichever_clip_shows():
+@pytest.mark.parametrize("first", [0, 2])
+def test_videomix_has_the_label_of_whichever_clip_shows(first):
     plan = with_partners(plan_of(("affine", "zoom", "cutmix"), batch=6))
+    plan = dataclasses.replace(plan, partner_frames=torch.tensor([[first, plan.num_frames]] * 6))
     mixed = mix_labels(plan, flow(unmixed(plan)))
     shown = torch.where(mixed.lam[:, :-1, None] > 0.5, mixed.own, mixed.partner)
     assert torch.equal(flow(plan), shown)

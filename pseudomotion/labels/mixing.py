@@ -4,7 +4,7 @@ import dataclasses
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float32, Shaped
+from jaxtyping import Bool, Float32, Shaped
 from torch import Tensor
 
 from pseudomotion import checks
@@ -23,6 +23,12 @@ class MixedLabels(NamedTuple):
 def unmixed(plan: MotionPlan) -> MotionPlan:
     """The plan without its mixing: the clips as they were before partners were blended or pasted in."""
     return dataclasses.replace(plan, partner_weight=torch.zeros_like(plan.partner_weight))
+
+
+def partner_shows(plan: MotionPlan) -> Bool[Tensor, "B T"]:
+    """In which frames the partner is mixed in."""
+    t = torch.arange(plan.num_frames, device=plan.partner_frames.device)
+    return (t >= plan.partner_frames[:, :1]) & (t < plan.partner_frames[:, 1:])
 
 
 def mix_labels(plan: MotionPlan, labels: Tensor, size: int | tuple[int, int] | None = None) -> MixedLabels:
@@ -57,6 +63,7 @@ def mix_labels(plan: MotionPlan, labels: Tensor, size: int | tuple[int, int] | N
     x = torch.arange(w, device=plan.partner_box.device)
     y = torch.arange(h, device=plan.partner_box.device)[:, None]
     x0, y0, x1, y1 = ((plan.partner_box + 0.5) * scale - 0.5)[:, None, None].unbind(-1)
-    lam = 1 - plan.partner_weight[:, None, None] * ((x >= x0) & (x < x1) & (y >= y0) & (y < y1))
+    inside = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+    lam = 1 - plan.partner_weight[:, None, None, None] * inside[:, None] * partner_shows(plan)[:, :, None, None]
     partner = plan.partner.to(labels.device)
-    return MixedLabels(labels, labels[partner], lam[:, None].expand(-1, plan.num_frames, -1, -1), lam.mean((1, 2)))
+    return MixedLabels(labels, labels[partner], lam, lam.mean((1, 2, 3)))

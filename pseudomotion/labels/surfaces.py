@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from pseudomotion import checks, geometry
+from pseudomotion.labels.mixing import partner_shows
 from pseudomotion.plan import MotionPlan
 
 Clips = Int64[Tensor, " b"] | slice  # some clips of the batch
@@ -86,7 +87,7 @@ class Surfaces:
 
     def _with_partners(self, plan: MotionPlan, scale: Tensor) -> "Surfaces":
         """The surfaces, and before them those of the partners that are pasted in."""
-        pasted = (plan.partner_weight >= 1)[:, None, None].expand_as(self.present)
+        pasted = ((plan.partner_weight >= 1)[:, None] & partner_shows(plan))[:, None].expand_as(self.present)
         window = ((plan.partner_box + 0.5) * scale - 0.5).double()
         theirs = plan.partner
         return replace(
