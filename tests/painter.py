@@ -34,7 +34,8 @@ class Painter:
 
     def shown(self, clip, t, point):
         """The surface painted last at a point."""
-        if self.field["partner_weight"][clip] == 1:
+        first, last = self.field["partner_frames"][clip]
+        if self.field["partner_weight"][clip] == 1 and first <= t < last:
             x0, y0, x1, y1 = self.field["partner_box"][clip]
             first, last = self.field["partner_frames"][clip]
             if x0 <= point[0] < x1 and y0 <= point[1] < y1 and first <= t < last:
