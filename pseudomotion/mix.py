@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Float64, Int64, Shaped
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws, exp, log
+from pseudomotion.render.blend import blend_clips
 from pseudomotion.render.format import DATA_FORMATS
 
 MODES = ("spatial", "temporal", "spatiotemporal")
@@ -104,8 +105,8 @@ class Mix(ABC):
             return clips, info
         others = clips[partner.to(clips.device)] if partner_clips is None else partner_clips
         if data_format == "BTCHW":
-            return blend_clips(clips.transpose(1, 2), others.transpose(1, 2), blend).transpose(1, 2).contiguous(), info
-        return blend_clips(clips, others, blend), info
+            return blend_clips(clips.transpose(1, 2), others.transpose(1, 2), *blend).transpose(1, 2).contiguous(), info
+        return blend_clips(clips, others, *blend), info
 
 
 @dataclass(frozen=True)
@@ -203,22 +204,8 @@ def _interval(center: Float64[Tensor, " b"], side: Float64[Tensor, " b"], size: 
 def whole_clips(batch: int, num_frames: int, frame_size: tuple[int, int]) -> Blend:
     """Nothing mixed in, all over every clip."""
     h, w = frame_size
-    box = torch.tensor([-0.5, -0.5, w - 0.5, h - 0.5], device="cpu").repeat(batch, 1)
-    return Blend(torch.zeros(batch, device="cpu"), box, torch.tensor([[0, num_frames]], device="cpu").repeat(batch, 1))
-
-
-def blend_clips(clips: Shaped[Tensor, "b C T h w"], partners: Shaped[Tensor, "b C T h w"], blend: Blend) -> Shaped[Tensor, "b C T h w"]:
-    """Clips with their partners blended in, in their own dtype; halves and bytes are blended in float32 and rounded once."""
-    t, h, w = clips.shape[2:]
-    weight, box, frames = (tensor.to(clips.device, non_blocking=True) for tensor in blend)
-    x, y, k = (torch.arange(side, device=clips.device) for side in (w, h, t))
-    x0, y0, x1, y1 = box[:, :, None].unbind(1)
-    inside = ((y >= y0) & (y < y1))[:, :, None] & ((x >= x0) & (x < x1))[:, None]
-    during = (k >= frames[:, :1]) & (k < frames[:, 1:])
-    share = weight[:, None, None, None] * during[:, :, None, None] * inside[:, None]
-    dtype = torch.promote_types(clips.dtype, torch.float32) if clips.is_floating_point() else torch.float32
-    mixed = torch.lerp(clips.to(dtype), partners.to(dtype), share[:, None].to(dtype))
-    return (mixed if clips.is_floating_point() else mixed.round()).to(clips.dtype)
+    box = torch.tensor([-0.5, -0.5, w - 0.5, h - 0.5], dtype=torch.float32, device="cpu").repeat(batch, 1)
+    return Blend(torch.zeros(batch, dtype=torch.float32, device="cpu"), box, torch.tensor([[0, num_frames]], device="cpu").repeat(batch, 1))
 
 
 def mix_targets(labels: Tensor, info: MixInfo, num_classes: int, *, partner_labels: Tensor | None = None) -> Float[Tensor, "b num_classes"]:

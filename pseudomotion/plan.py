@@ -281,31 +281,29 @@ def _describe(plan: MotionPlan, i: int) -> str:
     reads = "the previous frame" if plan.reads_previous[i] else "the source image"
     lines = [f"clip {i}: {name}, {plan.num_frames} frames of {h}x{w} from {source_h}x{source_w}; each frame reads {reads}"]
     whole = plan.composed()
-    corners = geometry.frame_corners(plan.frame_size)
+    last = plan.num_frames - 1
     for layer in range(plan.num_layers):
-        opacity = plan.opacity[i, layer]
-        if not opacity.any():
+        if not plan.opacity[i, layer].any():
             continue
+        lines.append(f"  layer {layer} shows image {int(plan.source[i, layer])}")
         matrices = whole.homography[i, layer].double()
-        view = geometry.transform_points(geometry.inverse(matrices), corners)
-        seen = [f"({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})" for (x0, y0), _, (x1, y1), _ in (view[0].tolist(), view[-1].tolist())]
-        lines.append(f"  layer {layer}: image {int(plan.source[i, layer])}")
-        if layer:
-            x0, y0, x1, y1 = plan.box[i, layer].tolist()
-            lines[-1] += f", its box ({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})"
-            at = [
-                geometry.transform_points(m, torch.tensor([[x0, y0]], dtype=torch.float64))[0].tolist() for m in (matrices[0], matrices[-1])
-            ]
-            lines.append("    corner of the box in the frame: " + ", then ".join(f"({x:.1f}, {y:.1f})" for x, y in at))
+        if layer == 0:
+            corners = geometry.frame_corners(plan.frame_size)
+            seen = geometry.transform_points(geometry.inverse(matrices), corners)
+            lines += [f"    frame {t} sees {_span(*seen[t, 0].tolist(), *seen[t, 2].tolist())} of it" for t in sorted({0, last})]
+            if last:
+                step = geometry.matmul(matrices[1:], geometry.inverse(matrices[:-1]))
+                moved = (geometry.transform_points(step, corners) - corners).norm(dim=-1)
+                lines.append(f"    its corners move {moved.min():.2f} to {moved.max():.2f} px per step")
         else:
-            lines.append(f"    the frame's corners see source pixels {seen[0]} at first, {seen[1]} at last")
-        if plan.num_frames > 1 and not layer:
-            step = geometry.matmul(matrices[1:], geometry.inverse(matrices[:-1]))
-            moved = (geometry.transform_points(step, corners) - corners).norm(dim=-1)
-            lines.append(f"    the frame's corners move {moved.min():.2f} to {moved.max():.2f} px per step")
-        for t in (0, plan.num_frames - 1) if (whole.color[i, layer] != color_maps.identity().float()).any() else ():
-            rows = "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in whole.color[i, layer, t].tolist())
-            lines.append(f"    color map of frame {t}: {rows}")
+            box = plan.box[i, layer].double()
+            lines.append(f"    of it the box {_span(*box.tolist())}")
+            placed = geometry.transform_points(matrices, box.reshape(2, 2))
+            lines += [f"    at {_span(*placed[t].flatten().tolist())} of frame {t}" for t in sorted({0, last})]
+        if (whole.color[i, layer] != color_maps.identity().float()).any():
+            for t in sorted({0, last}):
+                rows = "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in whole.color[i, layer, t].tolist())
+                lines.append(f"    color map of frame {t}: {rows}")
     if plan.partner_weight[i] > 0:
         lines.append(f"  mixed with clip {int(plan.partner[i])}, weight {float(plan.partner_weight[i]):.3f}" + _where_mixed(plan, i))
     return "\n".join(lines)
@@ -317,3 +315,7 @@ def _where_mixed(plan: MotionPlan, i: int) -> str:
     box = "" if (x0, y0, x1, y1) == (-0.5, -0.5, w - 0.5, h - 0.5) else f", in the box ({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})"
     frames = "" if (first, last) == (0, plan.num_frames) else f", in frames {first} to {last - 1}"
     return box + frames
+
+
+def _span(x0: float, y0: float, x1: float, y1: float) -> str:
+    return f"({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})"

@@ -219,7 +219,7 @@ def _make_plan(
     homography = torch.eye(3, dtype=torch.float64, device="cpu").repeat(b, layers, t, 1, 1)
     color = color_maps.identity(b, layers, t).clone()
     box = view.image_box()[:, None].repeat(1, layers, 1)
-    opacity = torch.zeros(b, layers, t, device="cpu")
+    opacity = torch.zeros(b, layers, t, dtype=torch.float32, device="cpu")
     reads_previous = torch.zeros(b, dtype=torch.bool, device="cpu")
     index = torch.full((b,), -1, device="cpu")
     known = list(TRANSFORMS.values())

@@ -57,7 +57,7 @@ class PMGAug(nn.Module):
         >>> aug = PMGAug(PMG(num_frames=4, size=16), p=0.5)
         >>> clips, info = aug(torch.rand(8, 3, 4, 16, 16), ids=torch.arange(8))
         >>> int(info.pseudo.sum())
-        5
+        3
 
     """
 
@@ -153,7 +153,7 @@ def _sources(images: ImageSource | Mapping[ImageSource | str, float] | None) -> 
     """What clips are made from, and the weights, which sum to 1."""
     weighted = images if isinstance(images, Mapping) else {FRAMES if images is None else images: 1.0}
     for entry in weighted:
-        if entry != FRAMES and not (hasattr(entry, "get") and hasattr(entry, "__len__")):
+        if entry != FRAMES and not isinstance(entry, ImageSource):
             raise TypeError(f'images must be None, an image source, or a mapping of sources and "frames" to weights, got {entry!r}')
     weights = [checks.weight("images", value) for value in weighted.values()]
     if sum(weights) <= 0:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
+from pseudomotion.draw import SHOWS
 from pseudomotion.files import whole_file
 from pseudomotion.images import builtin_picture, load_image
 from pseudomotion.pmg import PADDING_MODES, PMG, RESAMPLINGS
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="another seed, other motion (default: 0)")
     parser.add_argument("--resampling", choices=[*RESAMPLINGS, "both"], default="recursive", help="both: side by side (default: recursive)")
     parser.add_argument("--padding-mode", choices=PADDING_MODES, default="zeros", help="what shows outside the image (default: zeros)")
+    parser.add_argument("--show", choices=SHOWS, help="draw the exact motion over the clips")
     parser.add_argument("--no-labels", dest="labels", action="store_false", help="leave out the names above the clips")
     return parser
 
@@ -86,8 +88,8 @@ def preview(options: argparse.Namespace) -> None:
     out = Path(options.out)
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"cannot write {out}: the name must end in {', '.join(SUFFIXES)}")
-    if not out.parent.is_dir():
-        raise ValueError(f"cannot write {out}: there is no folder {out.parent}")
+    if not out.parent.is_dir():  # found out now, not after the work is done
+        raise FileNotFoundError(f"cannot write {out}: there is no folder {out.parent}")
     names = [name.strip() for name in options.transforms.split(",") if name.strip()]
     if not names:
         raise ValueError("--transforms names no transform")
@@ -120,18 +122,19 @@ def _make_tiles(image: UInt8[Tensor, "3 H W"], names: Sequence[str], resamplings
                         padding_mode=options.padding_mode,
                         seed=options.seed,
                     )
-                    tiles.append(Tile(_label(name, resampling, sample, options), _clip(pmg, image, sample)))
+                    tiles.append(Tile(_label(name, resampling, sample, options), _clip(pmg, image, sample, options.show)))
                     bar.update()
     return tiles
 
 
-def _clip(pmg: PMG, image: UInt8[Tensor, "3 H W"], sample: int) -> UInt8[np.ndarray, "T h w 3"]:
+def _clip(pmg: PMG, image: UInt8[Tensor, "3 H W"], sample: int, show: str | None = None) -> UInt8[np.ndarray, "T h w 3"]:
     """One clip. A transform that needs a partner gets the image mirrored, so that its motion shows."""
     partners = pmg.transforms[0].num_layers > 1
     images = torch.stack([image, image.flip(-1)]) if partners else image[None]
     ids = torch.arange(len(images)) + len(images) * sample
-    clip: Tensor = pmg(images, ids=ids)[0]
-    return clip.permute(1, 2, 3, 0).numpy()
+    plan = pmg.plan(images.shape, ids=ids)
+    frames = pmg.render(images, plan)[0].permute(1, 2, 3, 0).numpy()
+    return SHOWS[show](frames, plan, 0) if show else frames
 
 
 def _label(name: str, resampling: str, sample: int, options: argparse.Namespace) -> str:

@@ -9,7 +9,7 @@ before.
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -20,6 +20,7 @@ from pseudomotion import checks
 from pseudomotion.draws import Draws
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """What gives images by number."""
 
@@ -123,13 +124,15 @@ def batches(
     checks.positive_int("batch_size", batch_size, 2**31)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, got {rank}")
-    own = (_order(source, epoch, checks.seed(seed)) if shuffle else torch.arange(len(source)) + epoch * len(source))[rank::world_size]
+    own = (_order(source, epoch, checks.seed(seed)) if shuffle else torch.arange(len(source), device="cpu") + epoch * len(source))[
+        rank::world_size
+    ]
     parts = torch.split(own, batch_size) if len(own) else ()
     skipped: dict[int, str] = getattr(source, "skipped", {})
     known = set(skipped)
     if num_workers:
         reading = _Reading(source, parts)
-        generator = torch.Generator()  # of its own: the loader would take a seed for its workers from torch's default generator
+        generator = torch.Generator("cpu")  # of its own: the loader would take a seed for its workers from torch's default generator
         for items, ids, found in DataLoader(reading, batch_size=None, num_workers=num_workers, generator=generator):
             skipped.update(found)
             yield items, ids

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -46,7 +46,7 @@ class ImageBank:
         """Number of images of the source, broken ones included."""
         return len(self.images)
 
-    def get(self, ids: Int64[Tensor, " B"]) -> UInt8[Tensor, "B 3 H W"]:
+    def get(self, ids: Tensor) -> UInt8[Tensor, "B 3 H W"]:
         """The images of some ids, at least 0, on the bank's device."""
         checks.item_ids(ids)
         return self.images[(ids % len(self)).to(self.images.device, non_blocking=True)]

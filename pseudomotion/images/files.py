@@ -1,13 +1,13 @@
 """Reading image files, whatever their color mode."""
 
 import warnings
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 
@@ -31,7 +31,7 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[T
         return decode_image(file, str(path), size)
 
 
-def decode_image(file: BinaryIO, name: str, size: tuple[int, int] | None = None) -> UInt8[Tensor, "3 H W"]:
+def decode_image(file: BytesIO | BufferedReader, name: str, size: tuple[int, int] | None = None) -> UInt8[Tensor, "3 H W"]:
     """An image in an open file or in memory, as ``load_image``; ``name`` is for error messages."""
     try:
         with warnings.catch_warnings():
@@ -43,6 +43,8 @@ def decode_image(file: BinaryIO, name: str, size: tuple[int, int] | None = None)
                 rgb = _to_rgb(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read {name}: more than {Image.MAX_IMAGE_PIXELS} pixels, refused as a decompression bomb") from error
+    except UnidentifiedImageError as error:  # its message has the name again
+        raise ValueError(f"cannot read {name}: cannot identify image file") from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble over: SyntaxError, struct.error, EOFError, ...
         raise ValueError(f"cannot read {name}: {error}") from error
     if size is not None:

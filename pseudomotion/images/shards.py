@@ -3,12 +3,13 @@
 import glob
 import hashlib
 import io
+import tarfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO
 
 import torch
 from jaxtyping import UInt8
@@ -19,7 +20,7 @@ from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.images.files import decode_image
 
-SUFFIXES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "gif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".ppm", ".bmp", ".tif", ".tiff", ".gif")
 
 
 class Stream(IterableDataset[tuple[Tensor, int]], ABC):
@@ -41,20 +42,18 @@ class Stream(IterableDataset[tuple[Tensor, int]], ABC):
 
     def __iter__(self) -> Iterator[tuple[UInt8[Tensor, "3 h w"], int]]:
         """Images and ids; broken ones are left out, and named in a warning at the end."""
-        new = []
+        known = set(self.skipped)
         for name, id_, decode in self.images():
             try:
                 image = decode()
             except (OSError, ValueError) as error:
                 if self.strict:
                     raise
-                if name not in self.skipped:
-                    new.append(str(error))
                 self.skipped[name] = str(error)
                 continue
             yield image, id_
-        if new:
-            warnings.warn("\n".join([f"skipped {len(new)} broken images:", *(f"  {text}" for text in new)]), stacklevel=2)
+        if new := [text for name, text in self.skipped.items() if name not in known]:
+            warnings.warn("\n".join([f"skipped {len(new)} broken files:", *(f"  {text}" for text in new)]), stacklevel=2)
 
 
 def content_id(data: bytes) -> int:
@@ -63,10 +62,10 @@ def content_id(data: bytes) -> int:
 
 
 class Shards(Stream):
-    """Images in WebDataset tar shards, read as a stream. Needs the library ``webdataset``.
+    """Images in WebDataset tar shards, read as a stream. Shards that are not local files need the library ``webdataset``.
 
     Whole shards are dealt out to ranks and to the workers of each, without overlap or loss; with fewer shards than workers some have none.
-    An image's id is made from its shard's file name and its key.
+    An image's id is made from its shard's file name and its own name in it.
 
     Args:
         urls: paths and globs of local shards, or anything that webdataset opens, ``https:`` and ``pipe:`` too.
@@ -111,33 +110,49 @@ class Shards(Stream):
 
     def images(self) -> Iterator[tuple[str, int, Callable[[], Tensor]]]:
         """Name, id and a function that decodes, of the images of this rank and worker."""
-        import webdataset as wds  # type: ignore[import-not-found, import-untyped, unused-ignore]
-
         worker = get_worker_info()
         part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
-        (number,) = Draws(self.seed, torch.arange(len(self.urls)) + self.epoch * len(self.urls)).uniform("shards", 1)
+        (number,) = Draws(self.seed, torch.arange(len(self.urls), device="cpu") + self.epoch * len(self.urls)).uniform("shards", 1)
         order = number.argsort(stable=True).tolist() if self.shuffle else range(len(self.urls))
         own = [self.urls[k] for k in order][self.rank :: self.world_size][part::parts]
-        if not own:
-            return
-        samples: Any = wds.DataPipeline(wds.SimpleShardList(own), wds.tarfile_to_samples(handler=self._skip_shard))
-        if self.shuffle:
-            samples = wds.DataPipeline(
-                *samples.pipeline, wds.shuffle(self.shuffle, seed=content_id(f"{self.seed} {self.epoch} {own}".encode()))
-            )
-        for sample in samples:
-            data = next((sample[suffix] for suffix in SUFFIXES if suffix in sample), None)
-            name = f"{PurePosixPath(sample['__url__']).name}/{sample['__key__']}"
-            yield name, content_id(name.encode()), partial(self._decode, data, name)
+        members = ((url, *member) for url in own for member in self._members(url))
+        for url, name, data in self._shuffled(members) if self.shuffle else members:
+            full = f"{PurePosixPath(url).name}/{name}"
+            yield full, content_id(full.encode()), partial(decode_image, io.BytesIO(data), full, self.size)
 
-    def _skip_shard(self, error: Exception) -> bool:
-        """What webdataset does about a broken shard: go on with the next, once the error is noted."""
-        if self.strict:
-            return False
-        self.skipped[str(error)] = str(error)
-        return True
+    def _members(self, url: str) -> Iterator[tuple[str, bytes]]:
+        """Name and content of the image files in a shard; a shard that breaks off is noted, and what came before counts."""
+        try:
+            with _open(url) as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+                for member in tar:
+                    if member.isfile() and member.name.lower().endswith(SUFFIXES) and (content := tar.extractfile(member)):
+                        yield member.name, content.read()
+        except (OSError, EOFError, tarfile.TarError) as error:
+            if self.strict:
+                raise ValueError(f"cannot read {url}: {error}") from error
+            self.skipped[url] = f"cannot read {url}: {error}"
 
-    def _decode(self, data: bytes | None, name: str) -> Tensor:
-        if data is None:
-            raise ValueError(f"cannot read {name}: it has no image; looked for {', '.join(SUFFIXES)}")
-        return decode_image(io.BytesIO(data), name, self.size)
+    def _shuffled(self, members: Iterator[tuple[str, str, bytes]]) -> Iterator[tuple[str, str, bytes]]:
+        """Every image changes places with one in a buffer, which is drawn by a number of its own."""
+        buffer: list[tuple[str, str, bytes]] = []
+        for url, name, data in members:
+            if len(buffer) < self.shuffle:
+                buffer.append((url, name, data))
+                continue
+            id_ = content_id(f"{self.epoch} {PurePosixPath(url).name}/{name}".encode())
+            place = int(float(Draws(self.seed, torch.tensor([id_], device="cpu")).uniform("shuffle", 1)[0]) * self.shuffle)
+            yield buffer[place]
+            buffer[place] = (url, name, data)
+        (number,) = Draws(self.seed, torch.arange(len(buffer), device="cpu") + self.epoch * self.shuffle).uniform("shuffle", 1)
+        for place in number.argsort(stable=True).tolist():
+            yield buffer[place]
+
+
+def _open(url: str) -> IO[bytes]:
+    """A local file, or with webdataset's help anything that is not."""
+    if ":" not in url:
+        return open(url, "rb")
+    from webdataset import gopen  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    stream: IO[bytes] = gopen(url)
+    return stream

@@ -52,5 +52,5 @@ class VideoFrames(Source):
 
     def read(self, index: int, id_: int) -> UInt8[Tensor, "3 h w"]:
         """One frame."""
-        share = float(Draws(self.seed, torch.tensor([index])).uniform("video frame", 1)[0])
+        share = float(Draws(self.seed, torch.tensor([index], device="cpu")).uniform("video frame", 1)[0])
         return read_clip(self.paths[index], 1, 1, share, size=self.size, backend=self.backend)[:, 0]

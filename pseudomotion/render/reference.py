@@ -11,8 +11,8 @@ from kornia.geometry.transform import remap
 from torch import Tensor
 
 from pseudomotion import geometry
-from pseudomotion.mix import Blend, blend_clips
 from pseudomotion.plan import MotionPlan, Pass, scales
+from pseudomotion.render.blend import blend_clips
 
 Images = Float[Tensor, "B C H W"]
 Pyramid = list[Float[Tensor, "B C _ _"]]
@@ -172,4 +172,4 @@ def _coverage(plan: MotionPlan, p: Pass, dtype: torch.dtype) -> Float[Tensor, "n
 
 def _mix(clips: Float[Tensor, "B C T h w"], plan: MotionPlan) -> Float[Tensor, "B C T h w"]:
     """Every clip blended with its partner, within the partner's box and frames."""
-    return blend_clips(clips, clips[plan.partner], Blend(plan.partner_weight, plan.partner_box, plan.partner_frames))
+    return blend_clips(clips, clips[plan.partner], plan.partner_weight, plan.partner_box, plan.partner_frames)

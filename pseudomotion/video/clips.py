@@ -69,5 +69,5 @@ class VideoClips(Source):
 
     def read(self, index: int, id_: int) -> UInt8[Tensor, "3 T h w"]:
         """One clip."""
-        share = float(Draws(self.seed, torch.tensor([id_])).uniform("video start", 1)[0]) if self.start == "random" else 0.5
+        share = float(Draws(self.seed, torch.tensor([id_], device="cpu")).uniform("video start", 1)[0]) if self.start == "random" else 0.5
         return read_clip(self.paths[index], self.num_frames, self.stride, share, size=self.size, backend=self.backend)

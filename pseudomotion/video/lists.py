@@ -137,7 +137,10 @@ def _ssv2_splits(root: Root, number: dict[str, int]) -> dict[str, Rows]:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
 
 
 def _diving48(root: Root) -> dict[str, Rows]:

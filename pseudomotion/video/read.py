@@ -65,7 +65,7 @@ def _start(start: Any) -> int | float:
     if isinstance(start, str):
         if checks.one_of("start", start, ("center", "random")) == "center":
             return 0.5
-        return float(torch.rand((), dtype=torch.float64))
+        return float(torch.rand((), dtype=torch.float64, device="cpu"))
     if isinstance(start, bool) or not isinstance(start, (int, float)):
         raise TypeError(f'start must be an int, a float, "center" or "random", got {start!r}')
     if start < 0 or (isinstance(start, float) and start > 1):
@@ -87,15 +87,19 @@ def _read_pyav(path: Path, num_frames: int, stride: int, start: int | float, siz
     try:
         with av.open(str(path)) as container:
             stream = _best_stream(container, path)
+            index = stream.index  # read now: the stream goes with its container
             shown, whole = _timestamps(container, stream)
-        if not shown:
-            raise ValueError(f"cannot read {path}: it holds no video frames")
-        if not whole:
-            raise ValueError(f"cannot read {path}: the file is cut off")
-        wanted = _pick(len(shown), num_frames, stride, start)
-        frames = _decode(path, stream.index, shown, wanted, size)
+            if not shown:
+                raise ValueError(f"cannot read {path}: it holds no video frames")
+            if not whole:
+                raise ValueError(f"cannot read {path}: the file is cut off")
+            wanted = _pick(len(shown), num_frames, stride, start)
+            frames = _from_keyframe(container, stream, shown, wanted, size)
+        if not set(wanted) <= set(frames):
+            with av.open(str(path)) as container:
+                frames = _collect(enumerate(container.decode(container.streams[index])), wanted, size)
     except av.FFmpegError as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
     if not frames:
         raise ValueError(f"cannot read {path}: none of its frames can be decoded")
     return _clip(frames, wanted)
@@ -109,7 +113,10 @@ def _best_stream(container: "av.container.InputContainer", path: Path) -> "av.Vi
     videos = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not videos:
         raise ValueError(f"cannot read {path}: it has no video stream")
-    return max(videos, key=lambda stream: (stream.width or 0) * (stream.height or 0))
+    known = [stream for stream in videos if stream.codec_context is not None]
+    if not known:
+        raise ValueError(f"cannot read {path}: its video is of an unknown codec")
+    return max(known, key=lambda stream: stream.width * stream.height)
 
 
 def _timestamps(container: "av.container.InputContainer", stream: "av.VideoStream") -> tuple[Sequence[int | None], bool]:
@@ -127,30 +134,31 @@ def _timestamps(container: "av.container.InputContainer", stream: "av.VideoStrea
     return stamps, packets >= promised
 
 
-def _decode(path: Path, index: int, shown: Sequence[int | None], wanted: Sequence[int], size: tuple[int, int] | None) -> dict[int, Frame]:
-    """The wanted frames by their number: from the keyframe before the first, or if that goes wrong from the beginning."""
+def _from_keyframe(
+    container: "av.container.InputContainer",
+    stream: "av.VideoStream",
+    shown: Sequence[int | None],
+    wanted: Sequence[int],
+    size: tuple[int, int] | None,
+) -> dict[int, Frame]:
+    """The wanted frames by their number, decoded from the keyframe before the first; not all of them where that goes wrong."""
     import av
 
     number = {stamp: k for k, stamp in enumerate(shown)}
-    first, last = min(wanted), max(wanted)
-    if first and None not in number and len(number) == len(shown):
-        with av.open(str(path)) as container:
-            stream = container.streams[index]
-            try:
-                container.seek(shown[first] or 0, stream=stream)
-                frames = _collect(((number.get(frame.pts, -1), frame) for frame in container.decode(stream)), wanted, last, size)
-            except av.FFmpegError:
-                frames = {}
-        if set(wanted) <= set(frames):
-            return frames
-    with av.open(str(path)) as container:
-        return _collect(enumerate(container.decode(container.streams[index])), wanted, last, size)
+    first = shown[wanted[0]]
+    if first is None or len(number) < len(shown):
+        return {}
+    try:
+        container.seek(first, stream=stream)
+        return _collect(((number.get(frame.pts, -1), frame) for frame in container.decode(stream)), wanted, size)
+    except av.FFmpegError:
+        return {}
 
 
-def _collect(decoded: Iterable[tuple[int, Any]], wanted: Sequence[int], last: int, size: tuple[int, int] | None) -> dict[int, Frame]:
+def _collect(decoded: Iterable[tuple[int, Any]], wanted: Sequence[int], size: tuple[int, int] | None) -> dict[int, Frame]:
     """The wanted frames as RGB. Where the decoder gave fewer than were counted, its last frame is kept."""
     frames: dict[int, Frame] = {}
-    latest = None
+    last, latest = wanted[-1], None
     for k, frame in decoded:
         if k in wanted:
             frames[k] = _to_rgb(frame, size)
@@ -170,7 +178,8 @@ def _to_rgb(frame: "av.VideoFrame", size: tuple[int, int] | None) -> Frame:
     h, w = size if turns % 2 == 0 else size[::-1]
     scale = max(h / frame.height, w / frame.width)
     height, width = max(h, round(frame.height * scale)), max(w, round(frame.width * scale))
-    picture = frame.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC").to_ndarray()
+    rgb = frame.reformat(format="rgb24")  # first: resizing in yuv420p shifts the colors by part of a pixel
+    picture = rgb.reformat(width=width, height=height, interpolation="BICUBIC").to_ndarray()
     top, left = (height - h) // 2, (width - w) // 2
     return np.rot90(picture[top : top + h, left : left + w], turns)
 

@@ -1,0 +1,41 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test format docs clean
+
+# Everything that is needed, in the versions of constraints.txt.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+## demo: a preview of all transforms, a contact sheet, and a training loop on clips; about a minute.
+demo: .venv/installed
+	mkdir -p demo
+	$(BIN)/pmg-preview demo/preview.mp4
+	$(BIN)/pmg-preview demo/sheet.png --size 112
+	$(BIN)/python docs/examples/training_loop.py
+	@echo
+	@echo "demo/preview.mp4  all eight transforms in motion: open it in a browser"
+	@echo "demo/sheet.png    the same as a sheet, one row per clip, one column per frame"
+
+## test: all that CI runs.
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+
+## format: put the code in order.
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## docs: build the pages into docs/_build/index.html.
+docs: .venv/installed
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+	@echo "docs/_build/index.html"
+
+clean:
+	rm -rf .venv demo docs/_build docs/generated

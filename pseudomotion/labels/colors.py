@@ -1,0 +1,63 @@
+"""Flow as a picture: direction as hue, length as saturation."""
+
+import math
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+# Steps from red to yellow, yellow to green, and so on round the circle back to red; more of them where the eye tells hues apart.
+WHEEL = (("RY", 15), ("YG", 6), ("GC", 4), ("CB", 11), ("BM", 13), ("MR", 6))
+RAMPS = {"RY": (1, "up", 0), "YG": ("down", 1, 0), "GC": (0, 1, "up"), "CB": (0, "down", 1), "BM": ("up", 0, 1), "MR": (1, 0, "down")}
+UNKNOWN = 1e9
+
+
+def flow_to_rgb(flow: Tensor, largest: float | None = None) -> UInt8[Tensor, "*b 3 h w"]:
+    """Flow in the colors of the Middlebury benchmark: white where nothing moves, red to the right, and on round the color circle.
+
+    Source: Baker et al., "A database and evaluation methodology for optical flow", IJCV 2011.
+
+    Args:
+        flow: ``(..., 2, h, w)``, (u, v) in pixels. Not finite, or longer than 1e9 pixels, means unknown and comes out black.
+        largest: length in pixels that gets the full color; longer vectors come out darker. None: the longest in ``flow``.
+
+    Returns:
+        ``(..., 3, h, w)`` on the device of the flow.
+
+    Raises:
+        TypeError: where the flow is no float tensor.
+        ValueError: for another shape, or a ``largest`` that is not positive.
+
+    """
+    if not isinstance(flow, Tensor) or not flow.is_floating_point():
+        raise TypeError(f"flow must be a float tensor, got {flow.dtype if isinstance(flow, Tensor) else type(flow).__name__}")
+    if flow.ndim < 3 or flow.shape[-3] != 2:
+        raise ValueError(f"flow must have shape (..., 2, h, w), got {tuple(flow.shape)}")
+    if largest is not None and not 0 < largest < math.inf:
+        raise ValueError(f"largest must be a positive number of pixels, got {largest}")
+    u, v = flow.double().unbind(-3)
+    length = torch.hypot(u, v)
+    known = length <= UNKNOWN
+    u, v, length = (torch.where(known, part, 0) for part in (u, v, length))
+    full = length.max() if largest is None and length.numel() else length.new_tensor(largest or 1.0)
+    length = length / full.clamp(min=torch.finfo(torch.float64).tiny)
+
+    wheel = _wheel().to(flow.device)
+    # The wheel begins at the right and goes round downwards. Its 55 colors make 55 steps; the benchmark's own code makes 54 of them, and
+    # jumps where the circle closes.
+    place = (torch.atan2(-v, -u) / math.pi + 1) / 2 * len(wheel)
+    low = place.floor().long()
+    color = torch.lerp(wheel[low % len(wheel)], wheel[(low + 1) % len(wheel)], (place - low)[..., None])
+    length = length[..., None]
+    rgb = torch.where(length <= 1, 1 - length * (1 - color), 0.75 * color) * known[..., None]
+    return (rgb * 255).floor().to(torch.uint8).movedim(-1, -3)
+
+
+def _wheel() -> Float[Tensor, "n 3"]:
+    """The benchmark's 55 colors, from red."""
+    parts = []
+    for name, count in WHEEL:
+        up = torch.arange(count, dtype=torch.float64) / count
+        ramp = {"up": up, "down": 1 - up, 0: torch.zeros_like(up), 1: torch.ones_like(up)}
+        parts.append(torch.stack([ramp[channel] for channel in RAMPS[name]], -1))
+    return torch.cat(parts)

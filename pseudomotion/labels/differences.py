@@ -1,0 +1,165 @@
+"""How much videos move, by the difference of their frames, and the halves of a data set that the paper compares (its Table 13)."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from jaxtyping import Float64, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from pseudomotion import checks
+from pseudomotion.render.format import DATA_FORMATS, to_unit
+
+COMMON_SIZE = (112, 112)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Three overlapping halves of a list of videos, its lines in their order, and what could not be read."""
+
+    top: list[str]  # that move most
+    middle: list[str]  # from the 25th to the 75th percentile
+    bottom: list[str]  # that move least
+    differences: dict[str, float]  # of every line that was read
+    skipped: dict[str, str]  # line to reason
+
+
+@overload
+def frame_difference(
+    clips: Tensor, *, stride: int = ..., data_format: str = ..., size: tuple[int, int] | None = ...
+) -> Float64[Tensor, " B"]: ...
+
+
+@overload
+def frame_difference(clips: str | Path, *, stride: int = ..., data_format: str = ..., size: tuple[int, int] | None = ...) -> float: ...
+
+
+def frame_difference(
+    clips: Tensor | str | Path, *, stride: int = 1, data_format: str = "BCTHW", size: tuple[int, int] | None = COMMON_SIZE
+) -> Float64[Tensor, " B"] | float:
+    """Mean absolute difference of successive frames, over pixels, channels and time, of values in [0, 1].
+
+    What the paper's Table 13 sorts videos by; it does not define the measure, and this is the plainest reading. Camera motion raises it,
+    as do cuts, flicker and noise.
+
+    Args:
+        clips: ``(B, C, T, h, w)`` or ``(B, T, C, h, w)``, uint8 or float in [0, 1]; or the path of a video file.
+        stride: frames from one to the next.
+        data_format: "BCTHW" or "BTCHW", of clips.
+        size: ``(h, w)`` that the frames of a file are reduced to, so that files of different sizes compare. None: their own.
+
+    Returns:
+        ``(B,)`` for clips, a number for a file.
+
+    Raises:
+        TypeError: for clips that are neither uint8 nor float.
+        ValueError: for fewer than two frames, or a file that is no video.
+        OSError: where there is no such file.
+
+    """
+    checks.positive_int("stride", stride, checks.LARGEST_SIDE)
+    if isinstance(clips, Tensor):
+        checks.one_of("data_format", data_format, DATA_FORMATS)
+        if clips.ndim != 5:
+            raise ValueError(f"clips must have shape (B, C, T, h, w) or (B, T, C, h, w), got {tuple(clips.shape)}")
+        if clips.dtype not in checks.DTYPES:
+            raise TypeError(f"clips must be uint8 or float, got {clips.dtype}")
+        frames = clips.movedim(2 if data_format == "BCTHW" else 1, 0)[::stride]
+        if len(frames) < 2:
+            raise ValueError(f"clips must have at least two frames at stride {stride}, got {len(frames)}")
+        steps = [(to_unit(after) - to_unit(before)).abs().mean((1, 2, 3), dtype=torch.float64) for before, after in pairwise(frames)]
+        return torch.stack(steps).mean(0)
+    return _difference_of_file(Path(clips), stride, size)
+
+
+def split_by_difference(
+    list_file: str | Path,
+    *,
+    root: str | Path | None = None,
+    stride: int = 1,
+    size: tuple[int, int] | None = COMMON_SIZE,
+    strict: bool = False,
+) -> Halves:
+    """The halves of a list of videos that move most, in between, and least: the paper's Table 13. They overlap.
+
+    Args:
+        list_file: VideoMAE's format, one video a line: ``path label``, or the path alone. Empty lines are left out.
+        root: folder that relative paths start from. None: that of the list file.
+        stride: as for ``frame_difference``.
+        size: as for ``frame_difference``.
+        strict: raise at a video that cannot be read, in place of leaving it out.
+
+    Returns:
+        Lists of lines as they stand in the file, in its order; of n videos each half has n // 2. A warning names what was skipped.
+
+    Raises:
+        OSError: where the list file cannot be read; under ``strict`` a video too.
+        ValueError: where no two videos could be read; under ``strict`` for a file that is no video.
+
+    """
+    list_file = Path(list_file)
+    folder = Path(root) if root is not None else list_file.parent
+    lines = list(dict.fromkeys(line for line in list_file.read_text(encoding="utf-8").splitlines() if line.strip()))
+    differences: dict[str, float] = {}
+    skipped: dict[str, str] = {}
+    for line in tqdm(lines, desc="videos", unit="video", delay=2, leave=False):
+        try:
+            differences[line] = _difference_of_file(folder / _path(line), stride, size)
+        except (OSError, ValueError) as error:  # noqa: PERF203  one broken file does not end it
+            if strict:
+                raise
+            skipped[line] = str(error)
+    if len(differences) < 2:
+        reasons = "; ".join(skipped.values()) or "nothing was skipped"
+        raise ValueError(f"{list_file} must list at least two videos that can be read, got {len(differences)} ({reasons})")
+    if skipped:
+        warnings.warn(f"skipped {len(skipped)} of {len(lines)} videos: {'; '.join(skipped.values())}", stacklevel=2)
+    order = sorted(differences, key=differences.__getitem__)
+    half, first = len(order) // 2, (len(order) - len(order) // 2) // 2
+    parts = [set(part) for part in (order[len(order) - half :], order[first : first + half], order[:half])]
+    top, middle, bottom = ([line for line in differences if line in part] for part in parts)
+    return Halves(top, middle, bottom, differences, skipped)
+
+
+def _path(line: str) -> str:
+    """The path on a line; it may hold spaces, the label after it is an integer."""
+    path, _, label = line.strip().rpartition(" ")
+    return path if path and label.lstrip("-").isdigit() else line.strip()
+
+
+def _difference_of_file(path: Path, stride: int, size: tuple[int, int] | None) -> float:
+    total, count, before = 0.0, 0, None
+    for number, frame in enumerate(_frames(path, size)):
+        if number % stride:
+            continue
+        if before is not None:
+            total += float(np.abs(frame.astype(np.int16) - before).mean()) / 255
+            count += 1
+        before = frame
+    if not count:
+        raise ValueError(f"cannot compare frames of {path}: it has fewer than two at stride {stride}")
+    return total / count
+
+
+def _frames(path: Path, size: tuple[int, int] | None) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Decoded frames, one at a time."""
+    import av
+    from av.error import FFmpegError
+
+    if not path.is_file():
+        raise FileNotFoundError(f"cannot read {path}: there is no such file")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError(f"cannot read {path}: it has no video stream")
+            for frame in container.decode(video=0):
+                h, w = size or (frame.height, frame.width)
+                yield frame.reformat(width=w, height=h, format="rgb24", interpolation="AREA").to_ndarray()
+    except FFmpegError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error

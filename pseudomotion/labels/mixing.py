@@ -1,0 +1,62 @@
+"""Labels of clips that are mixed: both clips' labels, and the weight of each at every pixel."""
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float32, Shaped
+from torch import Tensor
+
+from pseudomotion import checks
+from pseudomotion.plan import MotionPlan
+
+
+class MixedLabels(NamedTuple):
+    """The labels of B clips and of their partners, and how much of each shows."""
+
+    own: Shaped[Tensor, "B ..."]
+    partner: Shaped[Tensor, "B ..."]
+    lam: Float32[Tensor, "B T h w"]  # weight of the clip's own pixel, in [0, 1]; the partner's is 1 - lam
+    share: Float32[Tensor, " B"]  # its mean over the clip: the weight of a label that belongs to the whole clip
+
+
+def unmixed(plan: MotionPlan) -> MotionPlan:
+    """The plan without its mixing: the clips as they were before partners were blended or pasted in."""
+    return dataclasses.replace(plan, partner_weight=torch.zeros_like(plan.partner_weight))
+
+
+def mix_labels(plan: MotionPlan, labels: Tensor, size: int | tuple[int, int] | None = None) -> MixedLabels:
+    """Labels of both clips that a mixed clip consists of, with their weights.
+
+    For mixup both apply, each by its weight. For VideoMix the weights are 0 and 1, so that ``torch.where(lam > 0.5, own, partner)`` is
+    the label of whichever clip shows; ``flow`` and ``tracks`` of the mixed plan are that already.
+
+    Args:
+        plan: with partners.
+        labels: ``(B, ...)``, one entry for every clip before mixing: classes, or ``flow(unmixed(plan))``.
+        size: of the frames that ``lam`` is for. None: the plan's own.
+
+    Returns:
+        Both labels, the weight at every pixel and its mean.
+
+    Raises:
+        ValueError: for labels of another number of clips.
+
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> plan = PMG(num_frames=4, size=32).plan((2, 3, 48, 48), ids=torch.arange(2))
+        >>> mix_labels(plan, torch.tensor([7, 3])).share
+        tensor([1., 1.])
+
+    """
+    if len(labels) != len(plan):
+        raise ValueError(f"labels must have one entry for each of {len(plan)} clips, got {len(labels)}")
+    h, w = checks.frame_size(size) or plan.frame_size
+    scale = plan.partner_box.new_tensor([w / plan.frame_size[1], h / plan.frame_size[0]] * 2)
+    x = torch.arange(w, device=plan.partner_box.device)
+    y = torch.arange(h, device=plan.partner_box.device)[:, None]
+    x0, y0, x1, y1 = ((plan.partner_box + 0.5) * scale - 0.5)[:, None, None].unbind(-1)
+    lam = 1 - plan.partner_weight[:, None, None] * ((x >= x0) & (x < x1) & (y >= y0) & (y < y1))
+    partner = plan.partner.to(labels.device)
+    return MixedLabels(labels, labels[partner], lam[:, None].expand(-1, plan.num_frames, -1, -1), lam.mean((1, 2)))

@@ -1,0 +1,183 @@
+"""Flow, tracks, occlusion and displacement: where every pixel of a clip goes."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Bool, Float32, Float64
+from torch import Tensor
+
+from pseudomotion.labels.surfaces import Surfaces
+from pseudomotion.plan import MotionPlan
+
+PATCH = 16  # side of VideoMAE's patches
+
+
+def flow(
+    plan: MotionPlan, size: int | tuple[int, int] | None = None, anchor: int | None = None, backward: bool = False
+) -> Float32[Tensor, "B K 2 h w"]:
+    """Exact optical flow of every clip: where the layer that shows at a pixel takes it. Not from the paper.
+
+    Flow is defined at every pixel, also where it leads out of the frame or under another layer (``occlusion`` tells), and in padding,
+    which moves with the back layer. Of clips that are blended (mixup), it is the flow of the clip itself; ``mix_labels`` adds the
+    partner's. Where a partner is pasted in (VideoMix), it is the flow of whichever clip shows.
+
+    Args:
+        plan: of clips of T frames.
+        size: of the frames that the flow is for; vectors scale with it. None: the plan's own.
+        anchor: None: from each frame to the next, K = T - 1. A frame number, negative from the end: from that frame to every frame t,
+            K = T, zero at the anchor itself.
+        backward: turn it round: from each frame to the one before it, or from every frame t to the anchor.
+
+    Returns:
+        ``(B, K, 2, h, w)``: (u, v) = (dx, dy) in pixels of ``size``. On the plan's device. Forward flow is given on the pixels of frame k
+        (of the anchor), backward flow on those of frame k + 1 (of frame k).
+
+    Raises:
+        ValueError: for an anchor that is no frame, or a size outside 1 to 32768.
+
+    """
+    surfaces = Surfaces.of(plan, size)
+    x, y = surfaces.pixels()
+    pairs = _pairs(surfaces, anchor, backward)
+    vectors = torch.empty(len(plan), len(pairs), 2, *surfaces.size, device=x.device)
+    for k, (origin, target) in enumerate(pairs):  # one frame at a time stays in the cache
+        moved = surfaces.displace(surfaces.top(origin, x, y), origin, target, x, y)
+        vectors[:, k, :1], vectors[:, k, 1:] = moved.dx, moved.dy
+    return vectors
+
+
+def occlusion(
+    plan: MotionPlan, size: int | tuple[int, int] | None = None, anchor: int | None = None, backward: bool = False
+) -> Bool[Tensor, "B K h w"]:
+    """Pixels whose counterpart, at the end of their flow, is out of the frame or covered by another layer. Not from the paper.
+
+    With an anchor, a counterpart in a clip that reads its previous frame counts as such even if it left the frame on the way and came
+    back; ``tracks`` knows better.
+
+    Args:
+        plan: of clips of T frames.
+        size: as for ``flow``.
+        anchor: as for ``flow``.
+        backward: as for ``flow``: then it marks what has just come into view.
+
+    Returns:
+        ``(B, K, h, w)``, True where the flow of the same arguments leads to nothing that can be seen.
+
+    Raises:
+        ValueError: as ``flow``.
+
+    """
+    surfaces = Surfaces.of(plan, size)
+    x, y = surfaces.pixels()
+    pairs = _pairs(surfaces, anchor, backward)
+    lost = torch.empty(len(plan), len(pairs), *surfaces.size, dtype=torch.bool, device=x.device)
+    for k, (origin, target) in enumerate(pairs):
+        shown = surfaces.top(origin, x, y)
+        dx, dy, in_front = surfaces.displace(shown, origin, target, x, y)
+        u, v = x + dx, y + dy
+        lost[:, k : k + 1] = ~(surfaces.in_frame(u, v) & in_front & (surfaces.top(target, u, v) == shown))
+    return lost
+
+
+def tracks(plan: MotionPlan, points: Tensor | None = None, frame: int = 0) -> tuple[Float32[Tensor, "B T N 2"], Bool[Tensor, "B T N"]]:
+    """Points followed through their clips, and where they are visible. Not from the paper.
+
+    A point belongs to the layer that shows there in ``frame``. It is visible while it is in the frame and no other layer covers it; in a
+    clip that reads its previous frame, what has left the frame once is lost for good.
+
+    Args:
+        plan: of clips of T frames.
+        points: ``(N, 2)`` for all clips or ``(B, N, 2)``: (x, y) in pixels of ``frame``. None: the centres of patches of 16 pixels.
+        frame: the frame that the points are given in, negative from the end.
+
+    Returns:
+        Tracks ``(B, T, N, 2)``, (x, y) in pixels, also where invisible; and visible ``(B, T, N)``.
+
+    Raises:
+        ValueError: for points of another shape, or a frame that there is not.
+        TypeError: for points that are not of a float or integer type.
+
+    """
+    surfaces = Surfaces.of(plan)
+    points = patch_centers(surfaces.size) if points is None else check_points("points", points, len(plan))
+    x, y = points.to(surfaces.box).expand(len(plan), -1, 2)[:, None].unbind(-1)
+    u, v, visible = surfaces.follow(frame_number("frame", frame, plan.num_frames), slice(0, plan.num_frames), x, y)
+    return torch.stack([u, v], -1).float(), visible
+
+
+@dataclass(frozen=True)
+class DisplacementStats:
+    """How far each of B clips moves; of its back layer."""
+
+    mean: Float64[Tensor, " B"]  # px per step, mean over pixels and steps
+    percentile_95: Float64[Tensor, " B"]  # px per step, by nearest rank
+    visible: Float64[Tensor, " B"]  # share of the first frame still in view in the last
+
+
+def displacement_stats(plan: MotionPlan, *, samples: int = 16) -> DisplacementStats:
+    """Displacement per step and share of the first frame still in view, of every clip's back layer. Not from the paper.
+
+    Args:
+        plan: of at least two frames.
+        samples: points per axis of the grid, spread over the frame, that is looked at.
+
+    Returns:
+        Figures of shape ``(B,)``, for pixels of the plan's own frame size.
+
+    Raises:
+        ValueError: for a plan of one frame, which has no steps.
+
+    """
+    if plan.num_frames < 2:
+        raise ValueError("plan must have at least two frames to move between")
+    surfaces = Surfaces.of(plan)
+    h, w = surfaces.size
+    x, y = ((torch.arange(samples, dtype=torch.float64, device=surfaces.box.device) + 0.5) / samples * side - 0.5 for side in (w, h))
+    x, y = x[None, None, None], y[None, None, :, None]
+    step = surfaces.move(0, slice(None, -1), slice(1, None), x, y)
+    moved = torch.hypot(step.dx, step.dy).flatten(1)
+    last = surfaces.move(0, slice(0, 1), slice(-1, None), x, y)
+    visible = surfaces.in_frame(x + last.dx, y + last.dy) & last.in_front
+    # torch.quantile refuses more than 16 million values, which 4,600 clips of 16 frames have.
+    rank = -(-moved.shape[1] * 95 // 100)
+    return DisplacementStats(moved.mean(-1), moved.kthvalue(rank, -1).values, visible.double().mean((1, 2, 3)))
+
+
+def _pairs(surfaces: Surfaces, anchor: int | None, backward: bool) -> list[tuple[slice, slice]]:
+    """Frames that flow starts from and leads to."""
+    frames = [slice(t, t + 1) for t in range(surfaces.num_frames)]
+    if anchor is None:
+        pairs = list(pairwise(frames))
+    else:
+        pairs = [(frames[frame_number("anchor", anchor, surfaces.num_frames)], frame) for frame in frames]
+    return [(target, origin) for origin, target in pairs] if backward else pairs
+
+
+def frame_number(name: str, value: int, num_frames: int) -> int:
+    """A frame's number from 0; negative ones count from the end."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be the number of a frame, got {value!r}")
+    if not -num_frames <= value < num_frames:
+        raise ValueError(f"{name} must be a frame of the plan, from {-num_frames} to {num_frames - 1}, got {value}")
+    return value % num_frames
+
+
+def check_points(name: str, value: Tensor, batch: int, width: int = 2) -> Tensor:
+    """Points or boxes of every clip, ``(B, N, width)``."""
+    if not isinstance(value, Tensor) or value.is_complex() or value.dtype == torch.bool:
+        raise TypeError(f"{name} must be a tensor of coordinates, got {value.dtype if isinstance(value, Tensor) else type(value).__name__}")
+    if value.ndim not in (2, 3) or value.shape[-1] != width or (value.ndim == 3 and value.shape[0] != batch):
+        raise ValueError(f"{name} must have shape (N, {width}) or ({batch}, N, {width}), got {tuple(value.shape)}")
+    return value
+
+
+def patch_centers(size: tuple[int, int]) -> Float64[Tensor, "N 2"]:
+    """Centres (x, y) of the whole patches in a frame, row by row; of a frame smaller than a patch, its own centre."""
+    y, x = (
+        torch.arange(side // PATCH, dtype=torch.float64) * PATCH + (PATCH - 1) / 2
+        if side >= PATCH
+        else torch.tensor([(side - 1) / 2], dtype=torch.float64)
+        for side in size
+    )
+    return torch.cartesian_prod(y, x).flip(-1)

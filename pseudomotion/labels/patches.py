@@ -1,0 +1,83 @@
+"""Which token of a video transformer shows what another one showed before."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from pseudomotion import checks
+from pseudomotion.labels.motion import frame_number
+from pseudomotion.labels.surfaces import Surfaces
+from pseudomotion.plan import MotionPlan
+
+
+class PatchCorrespondence(NamedTuple):
+    """Where the content of every token of B clips comes from. The N tokens are in VideoMAE's order: tubelets, in each rows of patches."""
+
+    token: Int64[Tensor, "B N"]  # the one that shows most of it, in 0 to N - 1; -1 where none shows any
+    share: Float32[Tensor, "B N"]  # share of this token's pixels that come from that one, and are visible there
+    visible: Float32[Tensor, "B N"]  # share that is visible there in any token
+
+
+def patch_correspondence(
+    plan: MotionPlan, size: int | tuple[int, int] | None = None, patch: int = 16, tubelet: int = 2, anchor: int | None = None
+) -> PatchCorrespondence:
+    """For every token, the token that it came from and how much of it is visible there: whether patches can be tracked.
+
+    The quantity behind the paper's hypothesis (sections 3.2 and 4.7) that masked video modelling learns from patches that can be tracked;
+    this way to measure it is not from the paper. Every pixel of a token is traced back: frame k of its tubelet to frame k of the other.
+
+    Args:
+        plan: of clips whose number of frames is a multiple of ``tubelet``.
+        size: of the frames, a multiple of ``patch``. None: the plan's own.
+        patch: side of a patch in pixels.
+        tubelet: frames per token.
+        anchor: None: tokens come from the tubelet before, and those of the first tubelet from none. The number of a tubelet, negative
+            from the end: from that tubelet, in which each token comes from itself.
+
+    Returns:
+        Figures of shape ``(B, N)``, N = T / tubelet * h / patch * w / patch.
+
+    Raises:
+        ValueError: where sizes are no multiples, or there is no such anchor.
+
+    """
+    checks.positive_int("patch", patch, checks.LARGEST_SIDE)
+    checks.positive_int("tubelet", tubelet, plan.num_frames)
+    surfaces = Surfaces.of(plan, size)
+    h, w = surfaces.size
+    if h % patch or w % patch or plan.num_frames % tubelet:
+        raise ValueError(
+            f"size must be a multiple of patch={patch} and the plan's frames of tubelet={tubelet}, got {h} x {w} and {plan.num_frames}"
+        )
+    tubelets, patches = plan.num_frames // tubelet, (h // patch) * (w // patch)
+    fixed = None if anchor is None else frame_number("anchor", anchor, tubelets)
+    votes = surfaces.box.new_zeros(len(plan), tubelets, patches, patches + 1, dtype=torch.float32)
+    for number in range(tubelets):
+        other = number - 1 if fixed is None else fixed
+        if other < 0:
+            continue
+        for k in range(tubelet):
+            votes[:, number] += _votes(surfaces, number * tubelet + k, other * tubelet + k, patch)
+    most = votes[..., :patches].max(-1)
+    before = torch.arange(tubelets, device=votes.device)[:, None] - 1 if fixed is None else fixed
+    pixels = patch * patch * tubelet
+    return PatchCorrespondence(
+        torch.where(most.values > 0, before * patches + most.indices, -1).flatten(1),
+        (most.values / pixels).flatten(1),
+        (votes[..., :patches].sum(-1) / pixels).flatten(1),
+    )
+
+
+def _votes(surfaces: Surfaces, frame: int, other: int, patch: int) -> Float32[Tensor, "B n m"]:
+    """For every patch of a frame, how many of its pixels come from which patch of another frame; the last column is for those lost."""
+    h, w = surfaces.size
+    rows, columns = h // patch, w // patch
+    frames = slice(min(frame, other), max(frame, other) + 1)
+    u, v, visible = (place[:, 0 if other <= frame else -1] for place in surfaces.follow(frame, frames, *surfaces.pixels()))
+    column, row = (((place + 0.5) / patch).floor().long() for place in (u, v))
+    origin = torch.where(visible, row * columns + column, rows * columns)
+    origin = origin.reshape(-1, rows, patch, columns, patch).transpose(2, 3).reshape(-1, rows * columns, patch * patch)
+    counts = torch.zeros(len(origin), rows * columns, rows * columns + 1, device=origin.device)
+    return counts.scatter_add_(-1, origin, torch.ones((), device=origin.device).expand_as(origin))

@@ -1,0 +1,242 @@
+"""What can show at a pixel: the layers of every clip as moving surfaces, and where points on them go.
+
+Points come as ``x`` and ``y`` that broadcast against ``(B, K, *places)``, so that the pixels of a frame need no list of points:
+``x`` of shape (1, 1, 1, w) and ``y`` of shape (1, 1, h, 1) are all of them. Frames come as slices, which a GPU takes without waiting.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from pseudomotion import checks, geometry
+from pseudomotion.plan import MotionPlan
+
+Clips = Int64[Tensor, " b"] | slice  # some clips of the batch
+
+EVERYONE = slice(None)
+HORIZON = 1e-3  # homogeneous denominators below this (of 1 at the frame's centre) are out of sight, as in the renderers
+
+
+class Moved(NamedTuple):
+    """Displacement of points in pixels, and whether they stay in front of the horizon."""
+
+    dx: Float64[Tensor, "b K *places"]
+    dy: Float64[Tensor, "b K *places"]
+    in_front: Bool[Tensor, "b K *places"]
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Everything that can show in B clips of T frames, back to front.
+
+    The first of the S surfaces are the plan's layers. Where the plan pastes a partner in (VideoMix: weight 1 within a box), the partner's
+    layers follow, each behind a window that is the box. Padding belongs to the back layer and moves with it.
+    """
+
+    to_frame: Float64[Tensor, "B S T 3 3"]  # source pixel to frame pixel
+    to_source: Float64[Tensor, "B S T 3 3"]  # its inverse, with denominator 1 at the frame's centre
+    source: Int64[Tensor, "B S"]  # index in the batch of the image
+    box: Float64[Tensor, "B S 4"]  # opaque part of the image, source pixels
+    present: Bool[Tensor, "B S T"]
+    window: Float64[Tensor, "B S 4"]  # part of the frame in which the surface can show, frame pixels
+    recursive: Bool[Tensor, "B S"]  # what has left the frame is lost for good
+    layered: tuple[tuple[int, Clips], ...]  # surfaces before the first, and the clips that have them
+    reads_previous: bool  # some surface is recursive
+    num_layers: int  # of the plan: the back of each stack is at a multiple of it
+    size: tuple[int, int]  # (h, w) of the frames
+
+    @classmethod
+    def of(cls, plan: MotionPlan, size: int | tuple[int, int] | None = None) -> "Surfaces":
+        """The surfaces of a plan, in frames of its own or another size."""
+        if not isinstance(plan, MotionPlan):
+            raise TypeError(f"plan must be a MotionPlan, got {type(plan).__name__}")
+        h, w = checks.frame_size(size) or plan.frame_size
+        scale_y, scale_x = h / plan.frame_size[0], w / plan.frame_size[1]
+        resize = plan.homography.new_tensor(
+            [[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]], dtype=torch.float64
+        )
+        to_frame = geometry.matmul(resize.expand(plan.homography.shape), _from_source(plan))
+        to_source = geometry.inverse(to_frame)
+        last = to_source[..., 2, :]
+        center = last[..., 0] * ((w - 1) / 2) + last[..., 1] * ((h - 1) / 2) + last[..., 2]
+        present = plan.opacity >= 0.5
+        present[:, 0] = True
+        frame = to_frame.new_tensor([-0.5, -0.5, w - 0.5, h - 0.5])
+        surfaces = cls(
+            to_frame=to_frame * center[..., None, None],
+            to_source=to_source / center[..., None, None],
+            source=plan.source,
+            box=plan.box.double(),
+            present=present,
+            window=frame.expand(len(plan), plan.num_layers, 4),
+            recursive=plan.reads_previous[:, None].expand(-1, plan.num_layers),
+            layered=tuple(
+                (layer, torch.cat(clips))
+                for layer in range(1, plan.num_layers)
+                if (clips := [p.clips for p in plan.passes if p.layer == layer])
+            ),
+            reads_previous=any(p.recursive for p in plan.passes),
+            num_layers=plan.num_layers,
+            size=(h, w),
+        )
+        return surfaces._with_partners(plan, plan.homography.new_tensor([scale_x, scale_y] * 2)) if plan.mixes else surfaces
+
+    def _with_partners(self, plan: MotionPlan, scale: Tensor) -> "Surfaces":
+        """The surfaces, and before them those of the partners that are pasted in."""
+        pasted = (plan.partner_weight >= 1)[:, None, None].expand_as(self.present)
+        window = ((plan.partner_box + 0.5) * scale - 0.5).double()
+        theirs = plan.partner
+        return replace(
+            self,
+            to_frame=torch.cat([self.to_frame, self.to_frame[theirs]], 1),
+            to_source=torch.cat([self.to_source, self.to_source[theirs]], 1),
+            source=torch.cat([self.source, self.source[theirs]], 1),
+            box=torch.cat([self.box, self.box[theirs]], 1),
+            present=torch.cat([self.present, self.present[theirs] & pasted], 1),
+            window=torch.cat([self.window, window[:, None].expand(-1, plan.num_layers, -1)], 1),
+            recursive=torch.cat([self.recursive, self.recursive[theirs]], 1),
+            layered=(*self.layered, *((surface, EVERYONE) for surface in range(plan.num_layers, 2 * plan.num_layers))),
+        )
+
+    def __len__(self) -> int:
+        """S."""
+        return self.to_frame.shape[1]
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return self.to_frame.shape[2]
+
+    def pixels(self) -> tuple[Float64[Tensor, "1 1 1 w"], Float64[Tensor, "1 1 h 1"]]:
+        """``x`` and ``y`` of all pixels of a frame."""
+        h, w = self.size
+        x, y = (torch.arange(side, dtype=torch.float64, device=self.box.device) for side in (w, h))
+        return x[None, None, None], y[None, None, :, None]
+
+    def move(self, surface: int, origin: slice, target: slice, x: Tensor, y: Tensor, clips: Clips = EVERYONE) -> Moved:
+        """Where points of frames ``origin`` go in frames ``target``, on one surface.
+
+        The change is computed from the difference of the homographies, so that nothing moves, exactly, where they are equal.
+        """
+        before, after = self.to_frame[clips, surface, origin], self.to_frame[clips, surface, target]
+        difference = after - before
+        change = geometry.matmul(difference, self.to_source[clips, surface, origin].expand_as(difference))
+        a, b, c = _linear(change, x, y)
+        in_front = c > HORIZON - 1
+        a, b = a.addcmul_(x, c, value=-1), b.addcmul_(y, c, value=-1)  # in place: the arrays are large, and new memory is slow
+        w = c.add_(1).clamp_(min=HORIZON)
+        return Moved(a.div_(w), b.div_(w), in_front)
+
+    def at_source(
+        self, surface: int, frames: slice, x: Tensor, y: Tensor, clips: Clips = EVERYONE
+    ) -> tuple[Float64[Tensor, "b K *places"], Float64[Tensor, "b K *places"], Bool[Tensor, "b K *places"]]:
+        """The source pixel that frame pixels show on one surface, and whether it is in front of the horizon."""
+        u, v, w = _linear(self.to_source[clips, surface, frames], x, y)
+        in_front = w > HORIZON
+        w = w.clamp_(min=HORIZON)
+        return u.div_(w), v.div_(w), in_front
+
+    def covers(self, surface: int, frames: slice, x: Tensor, y: Tensor, clips: Clips = EVERYONE) -> Bool[Tensor, "b K *places"]:
+        """Whether a surface paints points of the frames; one before it may hide it."""
+        places = max(x.ndim, y.ndim) - 2
+        covered = within(x, y, self.window[clips, surface, None]) & spread(self.present[clips, surface, frames], places)
+        if surface % self.num_layers == 0:
+            return covered
+        u, v, in_front = self.at_source(surface, frames, x, y, clips)
+        return covered & within(u, v, self.box[clips, surface, None]) & in_front
+
+    def top(self, frames: slice, x: Tensor, y: Tensor) -> Int64[Tensor, "B K *places"]:
+        """The surface that shows at points of the frames."""
+        places = [max(sides) for sides in zip(x.shape[2:], y.shape[2:], strict=True)]
+        shape = (len(self.box), len(range(*frames.indices(self.num_frames))), *places)
+        if len(self) == 1:
+            return torch.zeros((), dtype=torch.int64, device=x.device).expand(shape)
+        shown = torch.zeros(shape, dtype=torch.int64, device=x.device)
+        for surface, clips in self.layered:
+            covered = self.covers(surface, frames, _of(x, clips), _of(y, clips), clips)
+            shown[clips] = torch.where(covered, surface, shown[clips])
+        return shown
+
+    def in_frame(self, x: Tensor, y: Tensor) -> Bool[Tensor, "*b"]:
+        """Whether points lie in the frame."""
+        h, w = self.size
+        return (x >= -0.5) & (x < w - 0.5) & (y >= -0.5) & (y < h - 0.5)
+
+    def displace(self, shown: Int64[Tensor, "B K *places"], origin: slice, target: slice, x: Tensor, y: Tensor) -> Moved:
+        """Where points go, each on the surface that shows there."""
+        moved = self.move(0, origin, target, x, y)
+        for surface, clips in self.layered:
+            theirs = self.move(surface, origin, target, _of(x, clips), _of(y, clips), clips)
+            chosen = shown[clips] == surface
+            for whole, part in zip(moved, theirs, strict=True):
+                whole[clips] = torch.where(chosen, part, whole[clips])
+        return moved
+
+    def follow(self, frame: int, frames: slice, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "B K *places"]]:
+        """Points of one frame, followed to neighbouring frames: ``x``, ``y`` and whether they are visible there.
+
+        ``frames`` must contain ``frame``: in a clip that reads its previous frame, what left the frame on the way is lost.
+        """
+        origin = slice(frame, frame + 1)
+        shown = self.top(origin, x, y)
+        dx, dy, in_front = self.displace(shown, origin, frames, x, y)
+        u, v = x + dx, y + dy
+        inside = self.in_frame(u, v) & in_front
+        here = frame - frames.indices(self.num_frames)[0]
+        unbroken = torch.cat([_never_false(inside[:, : here + 1].flip(1)).flip(1), _never_false(inside[:, here:])[:, 1:]], 1)
+        recursive = self.recursive.gather(1, shown.flatten(1)).reshape(shown.shape)
+        visible = torch.where(recursive, unbroken, inside) & (self.top(frames, u, v) == shown)
+        return u, v, visible
+
+    def from_source(self, surface: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "B T *places"]]:
+        """Source pixels of a surface's image in every frame, and whether they are visible there."""
+        u, v, w = _linear(self.to_frame[:, surface], x, y)
+        in_front = w > HORIZON
+        w = w.clamp_(min=HORIZON)
+        u, v = u.div_(w), v.div_(w)
+        inside = self.in_frame(u, v) & in_front
+        inside = torch.where(spread(self.recursive[:, surface, None], x.ndim - 2), _never_false(inside), inside)
+        return u, v, inside & within(x, y, self.box[:, surface, None]) & (self.top(slice(None), u, v) == surface)
+
+
+def _never_false(flags: Bool[Tensor, "B K *places"]) -> Bool[Tensor, "B K *places"]:
+    """True up to the first False along the frames."""
+    return flags.int().cummin(1).values.bool()
+
+
+def _of(coordinate: Tensor, clips: Clips) -> Tensor:
+    """Coordinates of some clips; those that all clips share stay as they are."""
+    return coordinate if len(coordinate) == 1 else coordinate[clips]
+
+
+def spread(tensor: Tensor, places: int) -> Tensor:
+    """``(B, K)``, made to broadcast against ``(B, K, *places)``."""
+    return tensor.reshape(*tensor.shape, *[1] * places)
+
+
+def within(x: Tensor, y: Tensor, box: Float64[Tensor, "B K 4"]) -> Bool[Tensor, "..."]:
+    """Whether points lie in boxes ``(x0, y0, x1, y1)``."""
+    places = max(x.ndim, y.ndim) - 2
+    x0, y0, x1, y1 = (spread(edge, places) for edge in box.unbind(-1))
+    return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+
+
+def _linear(matrices: Float64[Tensor, "B K 3 3"], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``matrices @ (x, y, 1)``, its three entries; products along a row or a column of pixels are formed once."""
+    places = max(x.ndim, y.ndim) - 2
+    first, second, third = (
+        spread(row[..., 0], places) * x + (spread(row[..., 1], places) * y + spread(row[..., 2], places)) for row in matrices.unbind(-2)
+    )
+    return first, second, third
+
+
+def _from_source(plan: MotionPlan) -> Float64[Tensor, "B L T 3 3"]:
+    """Source pixel to pixel of every frame. As in ``MotionPlan.composed``, but not rounded to float32 and without reading the plan back."""
+    recursive = plan.reads_previous[:, None, None, None]
+    matrices = [plan.homography[:, :, 0].double()]
+    for step in plan.homography[:, :, 1:].double().unbind(2):
+        matrices.append(torch.where(recursive, geometry.matmul(step, matrices[-1]), step))
+    return torch.stack(matrices, 2)

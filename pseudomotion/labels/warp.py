@@ -1,0 +1,168 @@
+"""Labels given for still images, carried along their clips."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from torch import Tensor
+
+from pseudomotion.labels.motion import check_points
+from pseudomotion.labels.surfaces import Surfaces, within
+from pseudomotion.plan import MotionPlan
+
+PROBES = 8  # points per axis of a box that are looked for
+
+
+@dataclass(frozen=True)
+class WarpedLabels:
+    """Labels along B clips of T frames; what was not asked for is None.
+
+    Boxes and points come from S surfaces: the layers of the clip, back to front, and where partners are pasted in (VideoMix) theirs after
+    them. With one layer and no pasting S is 1. Number n of surface s is at position s * N + n, and belongs to image ``source[:, s]``.
+    """
+
+    source: Int64[Tensor, "B S"]  # index in the batch of the image that a surface shows
+    boxes: Float32[Tensor, "B T M 4"] | None = None  # (x0, y0, x1, y1), edges, in frame pixels
+    boxes_visible: Float32[Tensor, "B T M"] | None = None  # share of the object's box that is visible, in [0, 1]; 0 for one not in the clip
+    points: Float32[Tensor, "B T M 2"] | None = None  # (x, y) in frame pixels
+    points_visible: Bool[Tensor, "B T M"] | None = None
+    masks: Shaped[Tensor, "B T h w"] | None = None
+    maps: Shaped[Tensor, "B C T h w"] | None = None
+
+
+def warp_labels(
+    plan: MotionPlan,
+    size: int | tuple[int, int] | None = None,
+    *,
+    boxes: Tensor | None = None,
+    points: Tensor | None = None,
+    masks: Tensor | None = None,
+    maps: Tensor | None = None,
+    fill: float = 0,
+) -> WarpedLabels:
+    """Carry labels of the source images along the clips made of them: detection, tracking, segmentation, depth. Not from the paper.
+
+    Args:
+        plan: of B clips, of as many images of source size ``(H, W)``.
+        size: of the frames. None: the plan's own.
+        boxes: ``(B, N, 4)``, or ``(N, 4)`` for all images: ``(x0, y0, x1, y1)`` in source pixels, edges, so that a whole image is
+            (-0.5, -0.5, W - 0.5, H - 0.5). A box becomes the smallest upright box around its four moved corners, cut off at the frame.
+        points: ``(B, N, 2)`` or ``(N, 2)``: (x, y) in source pixels.
+        masks: ``(B, H, W)`` of any type: the nearest pixel's value is taken, never a blend.
+        maps: ``(B, C, H, W)`` floats, such as depth: bilinear, the values as they are.
+        fill: value of masks and maps where a frame shows no image.
+
+    Returns:
+        The labels, in frames of ``size``, on the plan's device.
+
+    Raises:
+        ValueError: for labels of another shape.
+        TypeError: for coordinates or maps that are no numbers or no floats.
+
+    """
+    surfaces = Surfaces.of(plan, size)
+    labels = WarpedLabels(surfaces.source)
+    if boxes is not None:
+        moved, share = _warp_boxes(surfaces, _per_image("boxes", boxes, plan, 4))
+        labels = replace(labels, boxes=moved, boxes_visible=share)
+    if points is not None:
+        places, visible = _warp_points(surfaces, _per_image("points", points, plan, 2))
+        labels = replace(labels, points=places, points_visible=visible)
+    if masks is not None:
+        raster = _check_raster("masks", masks, plan, 3)[:, None]
+        labels = replace(labels, masks=_warp_raster(surfaces, raster, fill, nearest=True)[:, 0])
+    if maps is not None:
+        labels = replace(labels, maps=_warp_raster(surfaces, _check_raster("maps", maps, plan, 4), fill, nearest=False))
+    return labels
+
+
+def _per_image(name: str, value: Tensor, plan: MotionPlan, width: int) -> Float64[Tensor, "B N width"]:
+    return check_points(name, value, len(plan), width).to(plan.homography.device, torch.float64).expand(len(plan), -1, width)
+
+
+def _check_raster(name: str, value: Tensor, plan: MotionPlan, ndim: int) -> Shaped[Tensor, "..."]:
+    if value.ndim != ndim or len(value) != len(plan) or value.shape[-2:] != plan.source_size:
+        (h, w), channels = plan.source_size, "C, " * (ndim - 3)
+        raise ValueError(f"{name} must have shape ({len(plan)}, {channels}{h}, {w}), got {tuple(value.shape)}")
+    if name == "maps" and not value.is_floating_point():
+        raise TypeError(f"maps must be floats, got {value.dtype}; classes go into masks")
+    return value.to(plan.homography.device)
+
+
+def _warp_points(surfaces: Surfaces, points: Float64[Tensor, "B N 2"]) -> tuple[Float32[Tensor, "B T M 2"], Bool[Tensor, "B T M"]]:
+    places, flags = [], []
+    for surface in range(len(surfaces)):
+        x, y = points[surfaces.source[:, surface], None].unbind(-1)
+        u, v, visible = surfaces.from_source(surface, x, y)
+        places.append(torch.stack([u, v], -1).float())
+        flags.append(visible)
+    return torch.cat(places, 2), torch.cat(flags, 2)
+
+
+def _warp_boxes(surfaces: Surfaces, boxes: Float64[Tensor, "B N 4"]) -> tuple[Float32[Tensor, "B T M 4"], Float32[Tensor, "B T M"]]:
+    hulls, shares = [], []
+    probe = (torch.arange(PROBES, dtype=torch.float64, device=boxes.device) + 0.5) / PROBES
+    probe_y, probe_x = torch.cartesian_prod(probe, probe).unbind(-1)
+    for surface in range(len(surfaces)):
+        x0, y0, x1, y1 = boxes[surfaces.source[:, surface], None, :, None].unbind(-1)
+        _, _, visible = surfaces.from_source(surface, x0 + (x1 - x0) * probe_x, y0 + (y1 - y0) * probe_y)
+        shares.append(visible.float().mean(-1))
+
+        left, top, right, bottom = surfaces.box[:, surface, None, None, None].unbind(-1)
+        x, y = torch.cat([x0, x1, x1, x0], -1), torch.cat([y0, y0, y1, y1], -1)
+        u, v, _ = surfaces.from_source(surface, x.maximum(left).minimum(right), y.maximum(top).minimum(bottom))
+        window_x0, window_y0, window_x1, window_y1 = surfaces.window[:, surface, None, None].unbind(-1)
+        edges = [u.amin(-1), v.amin(-1), u.amax(-1), v.amax(-1)]
+        lowest, highest = [window_x0, window_y0] * 2, [window_x1, window_y1] * 2
+        hulls.append(torch.stack([e.maximum(a).minimum(b) for e, a, b in zip(edges, lowest, highest, strict=True)], -1).float())
+    return torch.cat(hulls, 2), torch.cat(shares, 2)
+
+
+def _warp_raster(surfaces: Surfaces, raster: Shaped[Tensor, "B C H W"], fill: float, *, nearest: bool) -> Shaped[Tensor, "B C T h w"]:
+    """Frames of what the raster holds for the images, of the surface that shows at each pixel."""
+    x, y = surfaces.pixels()
+    out = raster.new_full((*raster.shape[:2], surfaces.num_frames, *surfaces.size), fill)
+    sample = _nearest if nearest else _bilinear
+    for t in range(surfaces.num_frames):
+        frame = slice(t, t + 1)
+        shown = surfaces.top(frame, x, y)
+        painted = _painted(surfaces, t, shown)
+        for surface in range(len(surfaces)):
+            u, v, in_front = surfaces.at_source(surface, frame, x, y)
+            seen = (shown == surface) & within(u, v, surfaces.box[:, surface, None]) & in_front & painted
+            values = sample(raster[surfaces.source[:, surface]], u[:, 0], v[:, 0])
+            out[:, :, t] = torch.where(seen, values, out[:, :, t])
+    return out
+
+
+def _painted(surfaces: Surfaces, t: int, shown: Int64[Tensor, "B 1 h w"]) -> Bool[Tensor, "B 1 h w"]:
+    """Where a frame shows an image at all: not where a clip that reads its previous frame has read from beyond one."""
+    x, y = surfaces.pixels()
+    painted = torch.ones_like(shown, dtype=torch.bool)
+    if surfaces.reads_previous:
+        for earlier in range(t):
+            dx, dy, in_front = surfaces.displace(shown, slice(t, t + 1), slice(earlier, earlier + 1), x, y)
+            painted &= surfaces.in_frame(x + dx, y + dy) & in_front
+        painted |= ~surfaces.recursive.gather(1, shown.flatten(1)).reshape(shown.shape)
+    return painted
+
+
+def _nearest(raster: Shaped[Tensor, "B C H W"], x: Float64[Tensor, "B h w"], y: Float64[Tensor, "B h w"]) -> Shaped[Tensor, "B C h w"]:
+    return _pick(raster, (x + 0.5).floor().long(), (y + 0.5).floor().long())
+
+
+def _bilinear(raster: Shaped[Tensor, "B C H W"], x: Float64[Tensor, "B h w"], y: Float64[Tensor, "B h w"]) -> Shaped[Tensor, "B C h w"]:
+    x0, y0 = x.floor(), y.floor()
+    right, below = ((c - c0)[:, None].to(torch.promote_types(raster.dtype, torch.float32)) for c, c0 in ((x, x0), (y, y0)))
+    column, row = x0.long(), y0.long()
+    upper = _pick(raster, column, row) * (1 - right) + _pick(raster, column + 1, row) * right
+    lower = _pick(raster, column, row + 1) * (1 - right) + _pick(raster, column + 1, row + 1) * right
+    return (upper * (1 - below) + lower * below).to(raster.dtype)
+
+
+def _pick(raster: Shaped[Tensor, "B C H W"], column: Int64[Tensor, "B h w"], row: Int64[Tensor, "B h w"]) -> Shaped[Tensor, "B C h w"]:
+    """Values at pixels, at the nearest one for those outside."""
+    h, w = raster.shape[-2:]
+    index = (row.clamp(0, h - 1) * w + column.clamp(0, w - 1)).flatten(1)
+    picked = raster.flatten(2).gather(2, index[:, None].expand(-1, raster.shape[1], -1))
+    return picked.reshape(*raster.shape[:2], *column.shape[1:])

@@ -1,0 +1,73 @@
+"""Labels of a plan by brute force, in plain numpy, one point at a time: what the library's are compared with.
+
+Shares no code with the library. A surface is (clip, layer): one of the clip itself, or of a partner pasted over it.
+"""
+
+import numpy as np
+
+
+class Painter:
+    def __init__(self, plan):
+        self.field = {name: t.double().numpy() if t.is_floating_point() else t.numpy() for name, t in plan.state_dict().items()}
+        self.h, self.w = self.field["frame_size"]
+        self.layers, self.frames = self.field["homography"].shape[1:3]
+
+    def homography(self, clip, layer, t):
+        """Source to frame t: the steps multiplied up where a frame reads the one before."""
+        steps = self.field["homography"][clip, layer]
+        if not self.field["reads_previous"][clip]:
+            return steps[t]
+        whole = steps[0]
+        for k in range(1, t + 1):
+            whole = steps[k] @ whole
+        return whole
+
+    @staticmethod
+    def apply(h, point):
+        """Points (x, y), numbers or arrays, under a homography."""
+        x, y = np.asarray(point, dtype=float)
+        u, v, w = np.einsum("ij,j...->i...", h, np.stack([x, y, np.ones_like(x)]))
+        return np.stack([u / w, v / w])
+
+    def inside(self, point):
+        return -0.5 <= point[0] < self.w - 0.5 and -0.5 <= point[1] < self.h - 0.5
+
+    def shown(self, clip, t, point):
+        """The surface painted last at a point."""
+        if self.field["partner_weight"][clip] == 1:
+            x0, y0, x1, y1 = self.field["partner_box"][clip]
+            if x0 <= point[0] < x1 and y0 <= point[1] < y1:
+                clip = self.field["partner"][clip]
+        for layer in reversed(range(1, self.layers)):
+            if self.field["opacity"][clip, layer, t] == 0:
+                continue
+            x, y = self.apply(np.linalg.inv(self.homography(clip, layer, t)), point)
+            x0, y0, x1, y1 = self.field["box"][clip, layer]
+            if min(x - x0, x1 - x, y - y0, y1 - y) >= 0:
+                return clip, layer
+        return clip, 0
+
+    def follow(self, clip, origin, target, point):
+        """Where a point goes, and whether it is visible there."""
+        owner, layer = self.shown(clip, origin, point)
+
+        def at(t):
+            return self.apply(self.homography(owner, layer, t), self.apply(np.linalg.inv(self.homography(owner, layer, origin)), point))
+
+        place = at(target)
+        way = range(min(origin, target), max(origin, target) + 1) if self.field["reads_previous"][owner] else [target]
+        visible = all(self.inside(at(t)) for t in way) and self.shown(clip, target, place) == (owner, layer)
+        return place, visible
+
+    def distance_to_edges(self, clip, t, point):
+        """How far, in pixels of either side, a point is from any edge at which labels change: no test should ask for a verdict there."""
+        x, y = point
+        near = [x + 0.5, self.w - 0.5 - x, y + 0.5, self.h - 0.5 - y]
+        for owner in {clip, self.field["partner"][clip]}:
+            for layer in range(1, self.layers):
+                u, v = self.apply(np.linalg.inv(self.homography(owner, layer, t)), point)
+                x0, y0, x1, y1 = self.field["box"][owner, layer]
+                near += [u - x0, x1 - u, v - y0, y1 - v]
+        x0, y0, x1, y1 = self.field["partner_box"][clip]
+        near += [x - x0, x1 - x, y - y0, y1 - y]
+        return np.abs(near).min()

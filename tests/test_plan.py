@@ -1,0 +1,159 @@
+"""MotionPlan: composition, exactly, on coordinates; taking apart and putting together; what people read."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_render import plan_for
+
+from pseudomotion import PMG, TRANSFORMS, MotionPlan, geometry
+
+ALL = tuple(TRANSFORMS)
+
+
+def plan_of(names=ALL, batch=16, num_frames=6, **options):
+    return PMG(names, num_frames, 32, **options).plan((batch, 3, 40, 52), ids=torch.arange(batch))
+
+
+@given(st.integers(0, 2**40), st.sampled_from(ALL), st.integers(1, 20))
+def test_composed_moves_points_as_the_steps_do(clip, name, num_frames):
+    """A source point taken from frame to frame by the recursive plan lands where the composed plan says, in float64 to float32's bits."""
+    plan = PMG((name,), num_frames, 32).plan((1, 3, 40, 52), ids=torch.tensor([clip]))
+    whole = plan.composed()
+    assert not whole.reads_previous.any()
+    points = torch.tensor([[20.0, 10], [30, 35], [26, 20]], dtype=torch.float64)
+    for layer in range(plan.num_layers):
+        at = points
+        for k in range(num_frames):
+            step = plan.homography[:, layer, k].double()
+            start = at if plan.reads_previous[0] and k else points
+            at = geometry.transform_points(step, start)
+            direct = geometry.transform_points(whole.homography[:, layer, k].double(), points)
+            # The composed matrix is rounded to float32 once; far outside the frame that is more than a hair.
+            torch.testing.assert_close(direct, at.expand_as(direct), atol=2e-4, rtol=1e-5)
+
+
+@given(st.integers(0, 2**40), st.integers(1, 20))
+def test_composed_colors_are_the_steps_one_after_the_other(clip, num_frames):
+    plan = PMG(("color_jitter",), num_frames, 32).plan((1, 3, 40, 52), ids=torch.tensor([clip]))
+    whole = plan.composed()
+    rgb = np.array([0.2, 0.5, 0.7])
+    at = rgb
+    for k in range(num_frames):
+        step, direct = plan.color[0, 0, k].double().numpy(), whole.color[0, 0, k].double().numpy()
+        at = step[:, :3] @ at + step[:, 3]
+        np.testing.assert_allclose(direct[:, :3] @ rgb + direct[:, 3], at, rtol=1e-4, atol=1e-6)
+
+
+def test_composing_twice_changes_nothing_and_leaves_what_reads_the_source():
+    plan = plan_of()
+    whole = plan.composed()
+    twice = whole.composed()
+    assert torch.equal(whole.homography, twice.homography)
+    assert torch.equal(whole.color, twice.color)
+    direct = ~plan.reads_previous
+    assert torch.equal(whole.homography[direct], plan.homography[direct])
+    assert not torch.equal(whole.homography, plan.homography)
+
+
+def test_composed_and_recursive_clips_agree_as_the_steps_get_small(smooth):
+    """Their difference is resampling blur, which a smaller step does not add to where the image is smooth."""
+    from pseudomotion.transforms import Affine
+
+    image = torch.nn.functional.interpolate(smooth(1, 3, 8, 8), (64, 64), mode="bicubic", align_corners=False).clamp(0, 1)
+    differences = []
+    for step in (0.01, 0.001):
+        transform = Affine(degrees=(0, 0), translate=(step, step), scale=(1, 1), shear=(0, 0))
+        recursive, composed = (PMG((transform,), 4, 64, resampling=r, padding_mode="border")(image) for r in ("recursive", "composed"))
+        differences.append((recursive - composed).abs().max().item())
+    assert differences[0] > 0
+    assert differences[1] < differences[0] / 3
+
+
+def test_state_dict_puts_a_plan_together_again(tmp_path, smooth):
+    images = smooth(16, 3, 40, 52, dtype=torch.float32)
+    plan = plan_of()
+    torch.save(plan.state_dict(), tmp_path / "plan.pt")
+    again = MotionPlan.from_state_dict(torch.load(tmp_path / "plan.pt", weights_only=True))
+    assert all(torch.equal(a, b) for a, b in zip(plan.state_dict().values(), again.state_dict().values(), strict=True))
+    pmg = PMG(ALL, 6, 32)
+    assert torch.equal(pmg.render(images, plan), pmg.render(images, again))
+
+
+def test_from_state_dict_names_what_is_wrong():
+    state = plan_of().state_dict()
+    with pytest.raises(ValueError, match=r"missing: \['box'\], unknown: \['boxes'\]"):
+        MotionPlan.from_state_dict({("boxes" if name == "box" else name): tensor for name, tensor in state.items()})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "opacity",
+            torch.ones(15, 2, 6),
+            r"plan.opacity must be torch.float32 of shape \(16, 2, 6\), got torch.float32 of shape \(15, 2, 6\)",
+        ),
+        ("source", torch.zeros(16, 2), r"plan.source must be torch.int64 of shape \(16, 2\), got torch.float32 of shape \(16, 2\)"),
+        ("homography", torch.eye(3), r"plan.homography must have shape \(B, L, T, 3, 3\), got \(3, 3\)"),
+    ],
+)
+def test_fields_must_agree(field, value, message):
+    plan = plan_of()
+    object.__setattr__(plan, field, value)  # the constructor is type-checked while tests run
+    with pytest.raises(ValueError, match=message):
+        plan.__post_init__()
+
+
+def test_a_clip_that_reads_itself_has_one_layer():
+    plan = plan_of()
+    with pytest.raises(ValueError, match="reads_previous must be False for clips with more than one visible layer"):
+        dataclasses.replace(plan, reads_previous=torch.ones(16, dtype=torch.bool))
+
+
+def test_a_plan_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan_of().box = None
+
+
+def test_passes_cover_every_clip_once():
+    plan = plan_of(batch=64)
+    back = torch.cat([p.clips for p in plan.passes if p.layer == 0])
+    assert back.sort().values.tolist() == list(range(64))
+    front = torch.cat([p.clips for p in plan.passes if p.layer == 1])
+    assert front.sort().values.tolist() == (plan.transform == ALL.index("cutmix")).nonzero()[:, 0].tolist()
+
+
+def test_to_moves_every_tensor():
+    plan = plan_of()
+    moved = plan.to("meta")
+    assert all(tensor.device.type == "meta" for name, tensor in moved.state_dict().items() if not name.endswith("size"))
+    assert all(p.clips.device.type == "meta" for p in moved.passes)
+    assert plan.homography.device.type == "cpu"
+    assert len(moved) == 16
+
+
+def test_repr_and_describe_speak_of_what_happens():
+    plan = plan_of()
+    assert repr(plan).startswith("MotionPlan(16 clips of 6 frames, 40x52 -> 32x32, layers=2")
+    for i in range(16):
+        name = ALL[int(plan.transform[i])]
+        text = plan.describe(i)
+        assert text.startswith(f"clip {i}: {name}, 6 frames of 32x32 from 40x52")
+        assert ("the previous frame" in text) == bool(plan.reads_previous[i])
+        assert ("color map" in text) == (name in ("fade", "color_jitter"))
+        assert ("the box" in text) == (name == "cutmix")
+    assert plan.describe(-1) == plan.describe(15)
+    with pytest.raises(IndexError, match="plan has 16 clips, so there is no clip 16"):
+        plan.describe(16)
+
+
+def test_describe_gives_the_right_figures():
+    step = np.array([[1.0, 0, 3], [0, 1, 4], [0, 0, 1]])
+    text = plan_for([np.eye(3), step], (20, 30), (20, 30), reads_previous=True).describe(0)
+    assert "frame 0 sees (0.0, 0.0) to (29.0, 19.0) of it" in text
+    assert "frame 1 sees (-3.0, -4.0) to (26.0, 15.0) of it" in text
+    assert "its corners move 5.00 to 5.00 px per step" in text

@@ -1,0 +1,79 @@
+"""Written videos, read back by PyAV's own decoder."""
+
+import av
+import numpy as np
+import pytest
+
+from pseudomotion.video import write_video
+
+
+def ramp(t, h=48, w=64):
+    """Colored ramps that move: every color is in there, and every frame differs."""
+    y, x = np.mgrid[:h, :w]
+    return (
+        np.stack([np.stack([(4 * x + 8 * k) % 256, 5 * y % 256, (x + y + 3 * k) % 256], -1) for k in range(t)]).astype(np.uint8) // 2 + 64
+    )
+
+
+def smooth(t, h=48, w=64):
+    y, x = np.mgrid[:h, :w]
+    return np.stack([np.stack([x * 3 + k, 250 - y * 4, 120 + x + y - k], -1) for k in range(t)]).clip(0, 255).astype(np.uint8)
+
+
+def test_frames_come_back_in_color(tmp_path):
+    """BT.709 both ways: a wrong matrix or range would be off by ten levels and more."""
+    frames = smooth(12)
+    write_video(tmp_path / "a.mp4", frames, fps=12, crf=1)
+    with av.open(tmp_path / "a.mp4") as container:
+        decoded = [
+            frame.reformat(format="rgb24", src_colorspace="ITU709", dst_color_range="JPEG").to_ndarray()
+            for frame in container.decode(video=0)
+        ]
+    assert len(decoded) == 12
+    assert np.abs(np.stack(decoded).astype(int) - frames).mean() < 2
+
+
+def test_browsers_can_play_it(tmp_path):
+    write_video(tmp_path / "a.mp4", ramp(10), fps=12.5)
+    with av.open(tmp_path / "a.mp4") as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        assert (context.color_primaries, context.color_trc, context.colorspace, context.color_range) == (1, 1, 1, 1)
+        assert float(stream.average_rate) == 12.5
+        assert stream.frames == 10
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")  # the index first
+
+
+def test_odd_sides_gain_a_pixel(tmp_path):
+    write_video(tmp_path / "a.mp4", smooth(3, 33, 45), fps=10)
+    with av.open(tmp_path / "a.mp4") as container:
+        frame = next(container.decode(video=0))
+    assert (frame.height, frame.width) == (34, 46)
+
+
+def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"old")
+
+    def broken():
+        yield from ramp(3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_video(path, broken(), fps=10)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+    write_video(path, ramp(3), fps=10)
+    assert path.stat().st_size > 100
+
+
+def test_wrong_frames(tmp_path):
+    with pytest.raises(ValueError, match="frames must hold at least one frame"):
+        write_video(tmp_path / "a.mp4", [], fps=10)
+    with pytest.raises(ValueError, match=r"frames must be of one size, got \(20, 20\) after \(48, 64\)"):
+        write_video(tmp_path / "a.mp4", [*ramp(1), ramp(1, 20, 20)[0]], fps=10)
+    with pytest.raises(FileNotFoundError, match=r"cannot write .*a.mp4: there is no folder .*nowhere"):
+        write_video(tmp_path / "nowhere" / "a.mp4", ramp(1), fps=10)
+    assert not list(tmp_path.iterdir())
