@@ -47,18 +47,16 @@ def choose(
     """
     if renderer == "reference":
         return Choice("reference", "asked for")
-    unfit, unable = _unfit(dtype, out_dtype, needs_grad), _unable(device)
+    unfit = _unfit(dtype, out_dtype, needs_grad)
     if renderer == "fused":
         if unfit:
             raise ValueError(f"renderer='fused' cannot be used: {unfit}")
-        if unable:
+        if unable := _unable(device):
             raise RuntimeError(f"renderer='fused' cannot be used: {unable}")
         return Choice("fused", "asked for")
     if device.type != "cuda":
         return Choice("reference", f"images are on {device.type}; the fused renderer is for CUDA devices")
-    if torch.compiler.is_compiling():
-        return Choice("reference", "it compiles into one graph; the fused renderer's kernels are compiled already")
-    if reason := unfit or unable:
+    if reason := unfit or _unable(device):
         return Choice("reference", reason)
     return Choice("fused", "images are on a CUDA device and need no gradient")
 
@@ -76,6 +74,8 @@ def _unable(device: torch.device) -> str | None:
     """Why the fused renderer does not run on a device, if so."""
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"images are on {device.type}, and its kernels run on CUDA devices (elsewhere only in tests, with TRITON_INTERPRET=1)"
+    if torch.compiler.is_compiling():
+        return "torch.compile traces the call, and the fused renderer's kernels are compiled already; call it outside"
     return _import_error()
 
 

@@ -117,18 +117,18 @@ def _chunks(plan: MotionPlan, count: int, most: int) -> Iterator[Chunk]:
     stepped = stepped | (mixed & stepped[plan.partner])
     at_once = (~stepped[:count]).nonzero()[:, 0]
     if len(at_once):
-        yield Chunk(at_once, plan.partner[at_once], torch.ones(len(at_once), dtype=torch.bool), stepped=False)
+        yield Chunk(at_once, plan.partner[at_once], torch.ones_like(at_once, dtype=torch.bool), stepped=False)
     own = max(1, most // 2) if plan.mixes else most
     later = stepped[:count].nonzero()[:, 0]
     for start in range(0, len(later), own):
         clips = later[start : start + own]
-        wanted = torch.zeros(len(plan), dtype=torch.bool)
+        wanted = torch.zeros_like(plan.partner, dtype=torch.bool)
         wanted[clips] = True
         guests = torch.zeros_like(wanted)
         guests[plan.partner[clips[mixed[clips]]]] = True
         members = torch.cat([clips, (guests & ~wanted).nonzero()[:, 0]])
-        slot = torch.zeros(len(plan), dtype=torch.int64)
-        slot[members] = torch.arange(len(members))
+        slot = torch.zeros_like(plan.partner)
+        slot[members] = torch.arange(len(members), device="cpu")
         yield Chunk(members, slot[plan.partner[members]], wanted[members], stepped=True)
 
 
@@ -163,11 +163,12 @@ def _tiles(h: int, w: int) -> tuple[int, int]:
 
 def _epilogue(mean: Sequence[float] | None, std: Sequence[float] | None, dtype: torch.dtype) -> Float[Tensor, " 8"]:
     """Scale and shift that finish each of four channels."""
-    scale = torch.full((4,), 255.0 if dtype == torch.uint8 else 1.0)
-    shift = torch.zeros(4)
+    scale = torch.full((4,), 255.0 if dtype == torch.uint8 else 1.0, dtype=torch.float32, device="cpu")
+    shift = torch.zeros_like(scale)
     if mean is not None and std is not None:
-        scale[: len(std)] = 1 / torch.tensor(std)
-        shift[: len(std)] = -torch.tensor(mean) / torch.tensor(std)
+        mean_, std_ = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (mean, std))
+        scale[: len(std)] = 1 / std_
+        shift[: len(std)] = -mean_ / std_
     return torch.cat([scale, shift])
 
 
@@ -183,7 +184,7 @@ def _table(
     """All that the kernels need to know, as ``pseudomotion.kernels.table`` lays it out; pinned, so that a device can copy it by itself."""
     rows, frames = sum(len(group.clips) for group in chunks), plan.opacity.numel()
     end = len(epilogue) + layout.CLIP.value * rows
-    table = torch.empty(end + layout.FRAME.value * frames, pin_memory=pinned)
+    table = torch.empty(end + layout.FRAME.value * frames, dtype=torch.float32, device="cpu", pin_memory=pinned)
     table[: len(epilogue)] = epilogue
     _fill_clips(table[len(epilogue) : end].view(rows, -1), plan, chunks)
     _fill_frames(table[end:].view(*plan.opacity.shape, -1), plan, detail, starts)
@@ -218,6 +219,6 @@ def _fill_frames(rows: Float[Tensor, "B L T 32"], plan: MotionPlan, detail: Floa
     bits[..., layout.REDUCED.value] = (2**level).int()
     rows[..., layout.NEXT.value] = detail - level
     # Level k of the pyramid begins at starts[k - 1]; the images themselves, level 0, lie elsewhere.
-    begin = torch.tensor([0, *starts, 0], dtype=torch.int32)
+    begin = torch.tensor([0, *starts, 0], dtype=torch.int32, device="cpu")
     bits[..., layout.START.value] = begin[level]
     bits[..., layout.START.value + 1] = begin[level + 1]
