@@ -13,7 +13,7 @@ TRIES = 6  # programs tried for every number; the best of them is taken where no
 TIMES = (0.1, 10.0)  # seconds, as the published renderer draws them
 THUMBNAIL = 64
 EXPONENTS = (0.75, 1.9)  # of the amplitude spectrum; see accept()
-PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}  # what fits the CPU's cache, and what keeps a GPU busy
+PIXELS_AT_ONCE = {"cpu": 2**17, "cuda": 2**25}  # what fits the CPU's cache, and what keeps a GPU busy
 
 
 class Shaders(Generator):
