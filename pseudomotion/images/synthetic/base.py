@@ -120,6 +120,11 @@ def uniform(seed: int, ids: Int64[Tensor, " B"], purpose: str, n: int, device: t
     return (random_words(seed, ids, purpose, n, device) >> 8).float() * 2.0**-24
 
 
+def batches(ids: Int64[Tensor, " B"], size: int) -> list[Int64[Tensor, " _"]]:
+    """The ids in order, ``size`` or fewer at a time."""
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+
 def to_uint8(images: Float32[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
     """Values in [0, 1] as levels; what lies outside is cut off."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)

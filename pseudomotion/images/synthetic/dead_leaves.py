@@ -5,7 +5,7 @@ from jaxtyping import Float32, Int32, Int64, UInt8
 from torch import Tensor
 
 from pseudomotion.images.synthetic.arithmetic import cosine, sine
-from pseudomotion.images.synthetic.base import Generator, Images, count, interval, uniform
+from pseudomotion.images.synthetic.base import Generator, Images, batches, count, interval, uniform
 
 SHAPES = ("circle", "square", "rotated square", "rectangle", "triangle", "quadrilateral")
 IMAGES_AT_ONCE = {"cpu": 2, "cuda": 64}
@@ -66,12 +66,12 @@ class DeadLeaves(Generator):
         parts, start = [], 0
         for low, high, n in self.octaves():
             # The inverse of the share of radii below r, within the octave.
-            parts.append((low**-2 + (high**-2 - low**-2) * number[:, start : start + n]).rsqrt())
+            parts.append(1 / (low**-2 + (high**-2 - low**-2) * number[:, start : start + n]).sqrt())
             start += n
         return torch.cat(parts, 1)
 
     def _make(self, ids: Int64[Tensor, " B"]) -> Images:
-        return torch.cat([self._pile(part) for part in ids.split(IMAGES_AT_ONCE.get(self.device.type, IMAGES_AT_ONCE["cuda"]))])
+        return torch.cat([self._pile(part) for part in batches(ids, IMAGES_AT_ONCE.get(self.device.type, IMAGES_AT_ONCE["cuda"]))])
 
     def _pile(self, ids: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 size size"]:
         radii = self.radii(ids) * self.size

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float32, Int32, Int64, UInt8
+from jaxtyping import Int32, Int64, UInt8
 from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.images.synthetic import ifs as systems
-from pseudomotion.images.synthetic.base import Generator, Images, count
+from pseudomotion.images.synthetic.base import Generator, Images, batches, count
 from pseudomotion.images.synthetic.ifs import IFS, VARIANTS
 
 PATCHES, FLIPS = 10, 4
@@ -25,8 +25,8 @@ PACKAGED_SEED = 1
 class FractalDB(Generator):
     """FractalDB: 1,000 instances of each of ``categories`` fractals, in grey on black.
 
-    Category ``id % categories``, instance ``id // categories``. An instance is one of 25 perturbations of the fractal's maps, of 10 draws of
-    the patches that its points are stamped with, and of 4 flips, as published (Kataoka et al., ACCV 2020). Three things differ: many
+    Category ``id % categories``, instance ``id // categories``. An instance is one of 25 perturbations of the fractal's maps, of 10
+    draws of the patches that its points are stamped with, and of 4 flips, as published (Kataoka et al., ACCV 2020). Three things differ: many
     orbits of the chaos game run side by side in place of one (``ifs.play``); a perturbation that has no attractor shows the fractal
     itself, where the published renderer shows next to nothing; the points are as many per pixel as published, so fewer in a smaller image.
 
@@ -99,7 +99,7 @@ class FractalDB(Generator):
 
     def _make(self, ids: Int64[Tensor, " B"]) -> Images:
         per_batch = max(1, POINTS_AT_ONCE.get(self.device.type, POINTS_AT_ONCE["cuda"]) // self.points)
-        return torch.cat([self._render(part) for part in ids.split(per_batch)])
+        return torch.cat([self._render(part) for part in batches(ids, per_batch)])
 
     def _render(self, ids: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 size size"]:
         instance = ids // self.categories

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from torch import Tensor
 
 from pseudomotion.draws import Draws
-from pseudomotion.images.synthetic.base import random_words
+from pseudomotion.images.synthetic.base import batches, random_words
 
 MAPS = (2, 7)
 SEARCH_POINTS, SEARCH_SIZE, PADDING = 100_000, 512, 6
@@ -73,8 +73,8 @@ class IFS:
         except Exception as error:  # a broken archive raises whatever zipfile and numpy stumble over
             raise ValueError(f"cannot read {path}: {error}") from error
         n = len(maps)
-        shapes = {"maps": (maps, (n, 7, 6), torch.float32), "steps": (steps, (n, 6), torch.float32), "variants": (bits, (n, 4), torch.uint8)}
-        for name, (tensor, shape, dtype) in shapes.items():
+        expected = {"maps": ((n, 7, 6), torch.float32), "steps": ((n, 6), torch.float32), "variants": ((n, 4), torch.uint8)}
+        for (name, (shape, dtype)), tensor in zip(expected.items(), (maps, steps, bits), strict=True):
             if tuple(tensor.shape) != shape or tensor.dtype != dtype:
                 raise ValueError(f"{path}: {name} must be {dtype} of shape {shape}, got {tensor.dtype} of shape {tuple(tensor.shape)}")
         return cls(maps, steps, torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=VARIANTS)).bool())
@@ -187,7 +187,7 @@ def search(categories: int, seed: int, max_tries: int, device: torch.device | st
     for start in range(0, max_tries, 256):
         batch = draw_ifs(Draws(seed, torch.arange(start, min(start + 256, max_tries))))
         for points, share in (*LOOKS, (SEARCH_POINTS, FILLING_RATE * SEARCH_SIZE**2 / SEARCH_POINTS)):
-            parts = torch.arange(len(batch)).split(max(1, 2_000_000 // points))
+            parts = batches(torch.arange(len(batch)), max(1, 2_000_000 // points))
             enough = [filled(batch.select(part), points, device).cpu() >= share * points for part in parts]
             batch = batch.select(torch.cat(enough))
         found.append(_with_variants(batch, device))

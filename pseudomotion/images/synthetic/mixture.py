@@ -91,6 +91,8 @@ class Mixture(Generator):
                 continue
             made = source.get((number[at] * len(source)).long())
             if made.shape[1:] != images.shape[1:] or made.dtype != torch.uint8:
-                raise ValueError(f"{type(source).__name__} must give uint8 images of {tuple(images.shape[1:])}, got {tuple(made.shape[1:])}")
+                raise ValueError(
+                    f"{type(source).__name__} must give uint8 images of {tuple(images.shape[1:])}, got {tuple(made.shape[1:])}"
+                )
             images[at.to(self.device, non_blocking=True)] = made.to(self.device)
         return images

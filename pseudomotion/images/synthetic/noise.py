@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pseudomotion.draws import Draws
 from pseudomotion.images.synthetic.arithmetic import cosine, sine
-from pseudomotion.images.synthetic.base import Generator, Images, interval, to_uint8, uniform
+from pseudomotion.images.synthetic.base import Generator, Images, batches, interval, to_uint8, uniform
 
 CONTRAST = 0.22  # standard deviation of a channel
 IMAGES_AT_ONCE = {"cpu": 2, "cuda": 128}
@@ -43,7 +43,7 @@ class Noise(Generator):
         self.exponent = interval("exponent", exponent, 0, 6)
 
     def _make(self, ids: Int64[Tensor, " B"]) -> Images:
-        return torch.cat([self._noise(part) for part in ids.split(IMAGES_AT_ONCE.get(self.device.type, IMAGES_AT_ONCE["cuda"]))])
+        return torch.cat([self._noise(part) for part in batches(ids, IMAGES_AT_ONCE.get(self.device.type, IMAGES_AT_ONCE["cuda"]))])
 
     def _noise(self, ids: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 size size"]:
         side = 1 << (self.size - 1).bit_length()  # the transform's length is a power of two; the image is a part of it
@@ -73,7 +73,8 @@ def exp2(x: Float32[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
     floor = x.clamp(-120, 120).floor()
     f = x - floor
     whole = ((floor.to(torch.int32) + 127) << 23).view(torch.float32)
-    return whole * (1 + f * (0.6951786 + f * (0.2276443 + f * 0.0771771)))
+    fraction: Tensor = 1 + f * (0.6951786 + f * (0.2276443 + f * 0.0771771))
+    return whole * fraction
 
 
 def inverse_fft_2d(

@@ -7,7 +7,7 @@ from torch import Tensor
 from pseudomotion.draws import Draws
 from pseudomotion.images.synthetic import shader_program
 from pseudomotion.images.synthetic.arithmetic import blend, perlin, smoothstep
-from pseudomotion.images.synthetic.base import Generator, Images, count, to_uint8
+from pseudomotion.images.synthetic.base import Generator, Images, batches, count, to_uint8
 
 TRIES = 6  # programs tried for every number; the best of them is taken where none passes
 TIMES = (0.1, 10.0)  # seconds, as the published renderer draws them
@@ -57,7 +57,7 @@ class Shaders(Generator):
 
     def _make(self, ids: Int64[Tensor, " B"]) -> Images:
         per_batch = max(1, PIXELS_AT_ONCE.get(self.device.type, PIXELS_AT_ONCE["cuda"]) // self.size**2)
-        return torch.cat([self._mixture(part) for part in ids.split(per_batch)])
+        return torch.cat([self._mixture(part) for part in batches(ids, per_batch)])
 
     def _mixture(self, ids: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 size size"]:
         draws = Draws(self.seed, ids)
@@ -80,8 +80,8 @@ class Shaders(Generator):
 
     def _search(self, programs: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
         """The try that each program is: the first that passes, or that passes most."""
-        unknown = programs[self._passed[programs] < 0].unique()
-        if len(unknown):
+        if missing := sorted(set(programs[self._passed[programs] < 0].tolist())):
+            unknown = torch.tensor(missing)
             tried = (unknown[:, None] * TRIES + torch.arange(TRIES)).flatten()
             drawn = shader_program.draw_programs(Draws(self.seed, tried))
             middle = torch.full((len(tried),), sum(TIMES) / 2)

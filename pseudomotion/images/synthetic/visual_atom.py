@@ -9,7 +9,7 @@ from torch import Tensor
 from pseudomotion.draws import Draws
 from pseudomotion.geometry import sincos
 from pseudomotion.images.synthetic.arithmetic import blend, hash_cells, radius
-from pseudomotion.images.synthetic.base import Generator, Images, check_ids, count, interval, to_uint8, uniform
+from pseudomotion.images.synthetic.base import Generator, Images, batches, check_ids, count, interval, to_uint8, uniform
 
 INSTANCES = 1000
 PUBLISHED_SIZE = 512
@@ -39,8 +39,8 @@ class VisualAtom(Generator):
 
     Category ``id % categories``, instance ``id // categories``. A category is a number of vertices and rings, two frequencies and the
     strength of the noise; an instance is a center, a draw of the noise and the greys of the rings. The formula, and the ranges of the
-    best-practice script, are those published (Takashima et al., CVPR 2023). Lines are anti-aliased, which the published ones are not, and as
-    thick as those of a 512 x 512 image that is reduced to ``size``.
+    best-practice script, are those published (Takashima et al., CVPR 2023). Lines are anti-aliased, which the published ones are not, and
+    as thick as those of a 512 x 512 image that is reduced to ``size``.
 
     Args:
         categories: how many atoms; the published sets have 1,000 and 21,000.
@@ -112,7 +112,7 @@ class VisualAtom(Generator):
 
     def _make(self, ids: Int64[Tensor, " B"]) -> Images:
         per_batch = max(1, PIXELS_AT_ONCE.get(self.device.type, PIXELS_AT_ONCE["cuda"]) // (self.size**2))
-        return torch.cat([self._draw(part) for part in ids.split(per_batch)])
+        return torch.cat([self._draw(part) for part in batches(ids, per_batch)])
 
     def _draw(self, ids: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 size size"]:
         atoms = self.atoms(ids)
@@ -192,7 +192,8 @@ def _pieces(atoms: Atoms, k: int, n: int, size: int) -> Int64[Tensor, " n"]:
     radius = atoms.semi_axes[:n].amax(-1) + k * (atoms.noise[:n] + atoms.growth[:n] + 1)
     along = 2 * torch.pi * radius.clamp(max=PUBLISHED_SIZE) / atoms.vertices[:n]
     apart = 2 * 0.2 * atoms.noise[:n] * (4 * k) ** 0.5
-    return ((along + apart) * (size / PUBLISHED_SIZE) / 2).ceil().long().clamp(min=1)
+    pieces: Tensor = (along + apart) * (size / PUBLISHED_SIZE) / 2
+    return pieces.ceil().long().clamp(min=1)
 
 
 def cover(ring: Float32[Tensor, "b 2 q"], pieces: Int64[Tensor, " b"], size: int) -> Float32[Tensor, "b pixels"]:
