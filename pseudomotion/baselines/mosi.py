@@ -53,7 +53,7 @@ class MoSI:
         flip: bool = False,
         seed: int | None = None,
     ) -> None:
-        if not hasattr(images, "get") or not hasattr(images, "__len__"):
+        if not isinstance(images, Source):
             raise TypeError(f"images must be an image source with get(ids) and a length, got {type(images).__name__}")
         self.images = images
         self.num_frames = count("num_frames", num_frames, 2, 4096)

@@ -44,7 +44,7 @@ def radius(x: Field, y: Field) -> Field:
     return (x * x + y * y).sqrt()
 
 
-def smoothstep(low: Field | float, high: Field | float, x: Field) -> Field:
+def smoothstep(low: Tensor | float, high: Tensor | float, x: Field) -> Field:
     """0 below ``low``, 1 above ``high``, smooth between."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)

@@ -26,8 +26,8 @@ class FractalDB(Generator):
     """FractalDB: 1,000 instances of each of ``categories`` fractals, in grey on black.
 
     Category ``id % categories``, instance ``id // categories``. An instance is one of 25 perturbations of the fractal's maps, of 10
-    draws of the patches that its points are stamped with, and of 4 flips, as published (Kataoka et al., ACCV 2020). Three things differ: many
-    orbits of the chaos game run side by side in place of one (``ifs.play``); a perturbation that has no attractor shows the fractal
+    draws of the patches that its points are stamped with, and of 4 flips, as published (Kataoka et al., ACCV 2020). Three things differ:
+    many orbits of the chaos game run side by side in place of one (``ifs.play``); a perturbation that has no attractor shows the fractal
     itself, where the published renderer shows next to nothing; the points are as many per pixel as published, so fewer in a smaller image.
 
     The first 1,000 categories of seed 1 come with the library; others are searched for when the source is made, some 10 to 50 random

@@ -1,7 +1,7 @@
 """``Mixture``: images of several sources, in given shares; and the generators by name."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
@@ -24,6 +24,7 @@ SOURCES: Mapping[str, type[Generator]] = {
 }
 
 
+@runtime_checkable
 class Source(Protocol):
     """What a mixture takes images from."""
 
@@ -73,7 +74,7 @@ class Mixture(Generator):
 
     def _source(self, entry: str | Source) -> Source:
         if not isinstance(entry, str):
-            if not hasattr(entry, "get") or not hasattr(entry, "__len__"):
+            if not isinstance(entry, Source):
                 raise TypeError(f"weights must have names or image sources as keys, got {entry!r}")
             return entry
         if entry not in SOURCES:

@@ -65,7 +65,8 @@ class Noise(Generator):
 def _octaves(side: int) -> Float32[Tensor, "side side"]:
     """Base-2 logarithm of the distance of every frequency from zero, in cycles per image."""
     f = torch.fft.fftfreq(side, 1 / side, dtype=torch.float64, device="cpu")
-    return (f[:, None] ** 2 + f**2).clamp(min=1).log2().float() / 2
+    square: Tensor = f[:, None] ** 2 + f**2
+    return square.clamp(min=1).log2().float() / 2
 
 
 def exp2(x: Float32[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:

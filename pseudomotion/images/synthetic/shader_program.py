@@ -49,7 +49,8 @@ def paint(programs: Programs, time: Float32[Tensor, " n"], size: int, device: to
 
     line = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 / size) - 1
     zoom = 0.45 + 0.9 * view[2]
-    x, y = turn(zoom * line, zoom * line[:, None], view[3])
+    across, down = ((zoom * part).expand(-1, size, size) for part in (line, line[:, None]))
+    x, y = turn(across, down, view[3])
     x, y = x + 2 * view[0] * view[4] - view[4], y + 2 * view[1] * view[5] - view[5]
     for stage in range(2):
         x, y = _apply(list(WARPS.values()), programs.warps[stage], (x, y), (warp[stage], salt + 101 * stage))
