@@ -15,7 +15,8 @@ INSTANCES = 1000
 PUBLISHED_SIZE = 512
 FREQUENCIES = (0, 20)
 REACH = 10_000.0  # of the noise's argument
-NOISE_TRIES = 8
+NOISE_DEVIATION = 0.155  # standard deviation of perlin_1d
+FREQUENCY_TRIES = 8
 LAMBDA = 0.5
 PIXELS_AT_ONCE = {"cpu": 2**17, "cuda": 2**24}
 
@@ -92,7 +93,7 @@ class VisualAtom(Generator):
         draws = Draws(self.seed, self.category(ids))
         q, k, r, noise, growth, ox, oy, n1 = draws.uniform("atom", 8)
         # Redrawn until it differs from the first, as published; within a bounded number of tries, after which they may be equal.
-        others = _whole(FREQUENCIES, torch.stack(draws.uniform("second frequency", NOISE_TRIES)))
+        others = _whole(FREQUENCIES, torch.stack(draws.uniform("second frequency", FREQUENCY_TRIES)))
         first = _whole(FREQUENCIES, n1)
         differs = others != first
         second = others.gather(0, differs.long().argmax(0, keepdim=True))[0]
@@ -186,12 +187,12 @@ def perlin_1d(x: Float32[Tensor, "*n"]) -> Float32[Tensor, "*n"]:
 def _pieces(atoms: Atoms, k: int, n: int, size: int) -> Int64[Tensor, " n"]:
     """Into how many pieces of at most two pixels the segments of ring ``k`` are cut.
 
-    Noise moves neighbouring vertices apart by a random walk, 0.2 times its strength at every ring; twice that is allowed for, and of the
-    few segments that are longer, dots are drawn.
+    Noise moves neighbouring vertices apart by a random walk. Twice its standard deviation is allowed for; of the few segments that are
+    longer, dots are drawn.
     """
     radius = atoms.semi_axes[:n].amax(-1) + k * (atoms.noise[:n] + atoms.growth[:n] + 1)
     along = 2 * torch.pi * radius.clamp(max=PUBLISHED_SIZE) / atoms.vertices[:n]
-    apart = 2 * 0.2 * atoms.noise[:n] * (4 * k) ** 0.5
+    apart = 2 * NOISE_DEVIATION * atoms.noise[:n] * (2 * k) ** 0.5
     pieces: Tensor = (along + apart) * (size / PUBLISHED_SIZE) / 2
     return pieces.ceil().long().clamp(min=1)
 
@@ -199,28 +200,32 @@ def _pieces(atoms: Atoms, k: int, n: int, size: int) -> Int64[Tensor, " n"]:
 def cover(ring: Float32[Tensor, "b 2 q"], pieces: Int64[Tensor, " b"], size: int) -> Float32[Tensor, "b pixels"]:
     """The share of every pixel that the closed line through the vertices covers, to 1/255.
 
-    For the nine pixels around the middle of every piece, the distance to its segment; the largest coverage counts. Maxima of integers do
-    not depend on the order in which a GPU takes them.
+    For the nine pixels around the middle of every piece, the distance to its segment, whose ends are square; the largest coverage counts.
+    Maxima of integers do not depend on the order in which a GPU takes them.
     """
     scale = size / PUBLISHED_SIZE
     place = (ring + 0.5) * scale - 0.5
     (ax, ay), (dx, dy) = place[..., :-1].unbind(1), (place[..., 1:] - place[..., :-1]).unbind(1)
+    length = radius(dx, dy)
+    safe = length.clamp(min=1e-6)
+    ax, ay, dx, dy, length, cosine, sine = (part[..., None] for part in (ax, ay, dx, dy, length, dx / safe, dy / safe))
     piece = torch.arange(int(pieces.max())) % pieces[:, None]
     middle = ((piece + 0.5) / pieces[:, None]).to(ring.device, non_blocking=True)[:, None]
-    ax, ay, dx, dy = (part[..., None] for part in (ax, ay, dx, dy))
     column, row = (ax + dx * middle).round(), (ay + dy * middle).round()
-    length = (dx * dx + dy * dy).clamp(min=1e-12)
+    along, aside = (column - ax) * cosine + (row - ay) * sine, (row - ay) * cosine - (column - ax) * sine
     levels = torch.zeros(len(ring), size * size + 1, dtype=torch.int32, device=ring.device)
-    for k in range(9):
-        x, y = column + (k % 3 - 1), row + (k // 3 - 1)
-        ux, uy = x - ax, y - ay
-        along = ((ux * dx + uy * dy) / length).clamp(0, 1)
-        distance = radius(ux - along * dx, uy - along * dy)
-        coverage = (0.5 + 0.5 * scale - distance).clamp(0, min(1.0, scale))
-        inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
-        # What lies outside goes to one more pixel, which is cut off in the end.
-        index = torch.where(inside, y * size + x, size * size).long()
-        levels.scatter_reduce_(1, index.flatten(1), (255 * coverage).to(torch.int32).flatten(1), "amax")
+    for down in (-1, 0, 1):
+        y = row + down
+        inside_rows = (y >= 0) & (y < size)
+        for right in (-1, 0, 1):
+            x = column + right
+            place_along = along + (right * cosine + down * sine)
+            beyond = torch.maximum(-place_along, place_along - length)
+            distance = torch.maximum((aside + (down * cosine - right * sine)).abs(), beyond)
+            coverage = (255 * (0.5 + 0.5 * scale - distance)).clamp(0, 255 * min(1.0, scale))
+            # What lies outside goes to one more pixel, which is cut off in the end.
+            index = torch.where(inside_rows & (x >= 0) & (x < size), y * size + x, size * size).long()
+            levels.scatter_reduce_(1, index.flatten(1), coverage.to(torch.int32).flatten(1), "amax")
     return levels[:, :-1].float() / 255
 
 
