@@ -13,6 +13,7 @@ from pseudomotion.images.synthetic.base import random_words, to_uint8, uniform
 from pseudomotion.images.synthetic.fractaldb import last_point, stamp
 from pseudomotion.images.synthetic.shaders import accept
 from pseudomotion.images.synthetic.visual_atom import cover
+from pseudomotion.preview import main
 
 SMALL = {
     "shaders": lambda **k: Shaders(size=40, programs=24, **k),
@@ -410,3 +411,11 @@ def test_mixture_follows_its_weights():
     )
     images = Mixture({black: 3, white: 1}, size=4).get(torch.arange(4000))
     assert float(images.float().mean() / 255) == pytest.approx(0.25, abs=0.03)
+
+
+def test_preview_of_synthetic_images(tmp_path, capsys):
+    out = tmp_path / "sheet.png"
+    assert main(["--source", "noise", "--samples", "2", "--frames", "2", "--size", "32", "--transforms", "zoom", str(out)]) == 0
+    assert out.stat().st_size > 0
+    assert main(["--source", "noise", "photo.png", str(out)]) == 2
+    assert "--source makes the images, so there is nothing to do with photo.png" in capsys.readouterr().err
