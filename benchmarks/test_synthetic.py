@@ -9,7 +9,7 @@ import torch
 
 from pseudomotion.images.synthetic import SOURCES, FractalDB
 
-BATCH = {"cpu": 8, "cuda": 256}
+BATCH = {"cpu": 4, "cuda": 256}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
@@ -25,7 +25,7 @@ def test_images(benchmark, name, device):
         if device == "cuda":
             torch.cuda.synchronize()
 
-    benchmark.pedantic(make, rounds=3, warmup_rounds=1)
+    benchmark.pedantic(make, rounds=3)
     benchmark.extra_info["images_per_second"] = len(ids) / benchmark.stats.stats.min
 
 
