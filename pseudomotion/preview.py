@@ -16,6 +16,7 @@ from tqdm import tqdm
 from pseudomotion.draw import SHOWS
 from pseudomotion.files import whole_file
 from pseudomotion.images import builtin_picture, load_image
+from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.pmg import PADDING_MODES, PMG, RESAMPLINGS
 from pseudomotion.transforms import TRANSFORMS
 from pseudomotion.video import write_video
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("image", nargs="?", help="image file; a built-in picture if not given")
     parser.add_argument("out", help=f"file to write: {', '.join(SUFFIXES)} (.png is a sheet, one row per clip, one column per frame)")
+    parser.add_argument("--source", choices=SOURCES, help="make the images, another one for every sample, in place of reading one")
     parser.add_argument("--transforms", default=",".join(TRANSFORMS), help="comma-separated (default: all: %(default)s)")
     parser.add_argument("--samples", type=_at_least_one, default=1, metavar="N", help="clips per transform (default: 1)")
     parser.add_argument("--frames", type=_at_least_one, default=16, metavar="T", help="frames per clip (default: 16)")
@@ -93,9 +95,9 @@ def preview(options: argparse.Namespace) -> None:
     names = [name.strip() for name in options.transforms.split(",") if name.strip()]
     if not names:
         raise ValueError("--transforms names no transform")
-    image = load_image(options.image) if options.image else builtin_picture()
+    images = _images(options)
     resamplings = RESAMPLINGS if options.resampling == "both" else (options.resampling,)
-    tiles = _make_tiles(image, names, resamplings, options)
+    tiles = _make_tiles(images, names, resamplings, options)
     if out.suffix.lower() == ".png":
         _save(out, [_sheet(tiles, labels=options.labels)])
         return
@@ -107,7 +109,19 @@ def preview(options: argparse.Namespace) -> None:
         _save(out, frames, fps=options.fps)
 
 
-def _make_tiles(image: UInt8[Tensor, "3 H W"], names: Sequence[str], resamplings: Sequence[str], options: argparse.Namespace) -> list[Tile]:
+def _images(options: argparse.Namespace) -> UInt8[Tensor, "samples 3 H W"]:
+    """An image for every sample: the same one, or those of a synthetic source."""
+    if options.source:
+        if options.image:
+            raise ValueError(f"--source makes the images, so there is nothing to do with {options.image}")
+        return SOURCES[options.source](size=options.size, seed=options.seed).get(torch.arange(options.samples))
+    image = load_image(options.image) if options.image else builtin_picture()
+    return image.expand(options.samples, -1, -1, -1)
+
+
+def _make_tiles(
+    images: UInt8[Tensor, "samples 3 H W"], names: Sequence[str], resamplings: Sequence[str], options: argparse.Namespace
+) -> list[Tile]:
     """A clip of every transform, sample and resampling, in the order they are shown."""
     tiles = []
     with tqdm(total=len(names) * options.samples * len(resamplings), desc="clips", unit="clip", delay=2, leave=False) as bar:
@@ -122,7 +136,7 @@ def _make_tiles(image: UInt8[Tensor, "3 H W"], names: Sequence[str], resamplings
                         padding_mode=options.padding_mode,
                         seed=options.seed,
                     )
-                    tiles.append(Tile(_label(name, resampling, sample, options), _clip(pmg, image, sample, options.show)))
+                    tiles.append(Tile(_label(name, resampling, sample, options), _clip(pmg, images[sample], sample, options.show)))
                     bar.update()
     return tiles
 
