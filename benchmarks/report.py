@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-TABLES = Path(__file__).parents[1] / "docs" / "benchmarks_table.md"
+TABLES = RESULTS / "tables.md"  # docs/benchmarks.md includes it
 PACKAGES = ("torch", "triton", "kornia", "opencv-python-headless", "torchvision", "triton-augment", "fuse-augmentations", "transformers")
 
 Row = dict[str, Any]

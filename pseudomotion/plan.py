@@ -145,9 +145,8 @@ class MotionPlan:
 
     def to(self, device: torch.device | str) -> "MotionPlan":
         """The plan with its tensors on ``device``."""
-        # Away from the host a copy need not be waited for; towards it, what reads the tensors next would read them too early.
-        non_blocking = torch.device(device).type != "cpu"
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        away = torch.device(device).type != "cpu"  # towards the host it is waited for, or what is read next might not be there yet
+        return self._map(lambda tensor: tensor.to(device, non_blocking=away))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "MotionPlan":
         moved = copy.copy(self)  # takes over what was read on the host; building a new one would read it again
