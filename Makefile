@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test format docs clean
+.PHONY: demo test bench format docs clean
 
 # Everything that is needed, in the versions of constraints.txt.
 .venv/installed: pyproject.toml constraints.txt
@@ -26,6 +26,10 @@ test: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+
+## bench: speed of the renderers beside other libraries; a few minutes.
+bench: .venv/installed
+	$(BIN)/python -m benchmarks --quick
 
 ## format: put the code in order.
 format: .venv/installed

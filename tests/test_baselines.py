@@ -172,7 +172,7 @@ def test_perlin_presets():
         (lambda: MoSI(Photos(), num_frames=1), ValueError, "num_frames must be from 2"),
         (lambda: MoSI(Photos(), size=320), ValueError, "image_size must be from 321"),
         (lambda: MoSI(Photos(), mask_ratio=(0.5, 1.5)), ValueError, "mask_ratio must be a pair"),
-        (lambda: MoSI(Photos()).get(torch.tensor([27])), ValueError, "ids must be below 27"),
+        (lambda: MoSI(Photos()).get(torch.tensor([-1])), ValueError, "ids must be at least 0, got -1"),
         (lambda: PerlinVideo("vpn"), ValueError, "frequencies must be one of 'vpn-24x24', 'vpn-256'"),
         (lambda: PerlinVideo([]), ValueError, "frequencies must have at least one tuple"),
         (lambda: PerlinVideo([(0, 1, 1)]), ValueError, "frequencies must be tuples"),

@@ -109,7 +109,7 @@ def test_bad_ids(source, ids, error, message):
         (lambda: Mixture({"noise": 0}), ValueError, "weights must be finite, at least 0 and not all 0"),
         (lambda: Mixture({3: 1.0}), TypeError, "weights must have names or image sources"),
         (lambda: Mixture({Noise(size=20): 1}, size=40).get(torch.tensor([1])), ValueError, "Noise must give uint8 images"),
-        (lambda: FractalDB(2, size=40).get(torch.tensor([2000])), ValueError, "ids must be below 2000"),
+        (lambda: FractalDB(2, size=40).get(torch.tensor([-1])), ValueError, "ids must be at least 0, got -1"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -419,3 +419,9 @@ def test_preview_of_synthetic_images(tmp_path, capsys):
     assert out.stat().st_size > 0
     assert main(["--source", "noise", "photo.png", str(out)]) == 2
     assert "--source makes the images, so there is nothing to do with photo.png" in capsys.readouterr().err
+
+
+def test_finite_sources_count_round():
+    """So that ids may go on counting from epoch to epoch, as with every source of the library."""
+    source = FractalDB(2, size=40)
+    assert torch.equal(source.get(torch.tensor([2000, 6003])), source.get(torch.tensor([0, 3])))

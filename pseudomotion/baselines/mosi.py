@@ -8,7 +8,7 @@ from torch import Tensor
 from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.images.synthetic.base import check_ids, count, interval
-from pseudomotion.images.synthetic.mixture import Source
+from pseudomotion.source import ImageSource
 
 # Speeds (x, y) of the joint classes, in the published order.
 SPEEDS = ((-2, 0), (-1, 0), (1, 0), (2, 0), (0, -2), (0, -1), (0, 1), (0, 2), (0, 0))
@@ -43,7 +43,7 @@ class MoSI:
 
     def __init__(
         self,
-        images: Source,
+        images: ImageSource,
         *,
         num_frames: int = 16,
         size: int = 112,
@@ -53,7 +53,7 @@ class MoSI:
         flip: bool = False,
         seed: int | None = None,
     ) -> None:
-        if not isinstance(images, Source):
+        if not isinstance(images, ImageSource):
             raise TypeError(f"images must be an image source with get(ids) and a length, got {type(images).__name__}")
         self.images = images
         self.num_frames = count("num_frames", num_frames, 2, 4096)

@@ -2,7 +2,7 @@
 
 from pseudomotion.images.bank import ImageBank
 from pseudomotion.images.files import load_image
-from pseudomotion.images.folder import ImageFolder
+from pseudomotion.images.folder import ImageFolder, ShadersFolder
 from pseudomotion.images.huggingface import HFImages, HFStream
 from pseudomotion.images.picture import builtin_picture
 from pseudomotion.images.shards import Shards
@@ -15,6 +15,7 @@ __all__ = [
     "ImageBank",
     "ImageFolder",
     "ImageSource",
+    "ShadersFolder",
     "Shards",
     "VideoFrames",
     "batches",

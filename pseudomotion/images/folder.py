@@ -75,6 +75,17 @@ class ImageFolder(Source):
         return load_image(self.paths[index], self.size)
 
 
+class ShadersFolder(ImageFolder):
+    """Renders of Shaders1k or Shaders21k that you have: one folder for each shader program, drawn from all alike (paper, section 3.3).
+
+    Neither the programs nor their renders may be redistributed. ``synthetic.Shaders`` makes images of the same kind from nothing.
+    The arguments are those of ``ImageFolder``.
+    """
+
+    def __init__(self, root: str | Path, size: int | tuple[int, int] = 224, *, limit: int | None = None, strict: bool = False) -> None:
+        super().__init__(root, size, limit=limit, balanced=True, strict=strict)
+
+
 def _image_files(root: Path) -> Iterator[Path]:
     """Files whose suffix Pillow knows, hidden ones left out."""
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}

@@ -73,7 +73,7 @@ class HFStream(Stream):
         world_size: int = 1,
         strict: bool = False,
     ) -> None:
-        from datasets.distributed import split_dataset_by_node  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        from datasets.distributed import split_dataset_by_node
 
         super().__init__(strict=strict)
         self.size = checks.item_size(size)
@@ -91,7 +91,7 @@ class HFStream(Stream):
 
 def _undecoded(dataset: Any, column: str) -> Any:
     """The dataset with its files as they are, so that a broken one is ours to skip."""
-    from datasets import Image  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from datasets import Image
 
     if dataset.column_names is not None and column not in dataset.column_names:
         raise ValueError(f"column must be one of {', '.join(map(repr, dataset.column_names))}, got {column!r}")

@@ -152,7 +152,7 @@ def _open(url: str) -> IO[bytes]:
     """A local file, or with webdataset's help anything that is not."""
     if ":" not in url:
         return open(url, "rb")
-    from webdataset import gopen  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from webdataset import gopen
 
     stream: IO[bytes] = gopen(url)
     return stream

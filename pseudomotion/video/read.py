@@ -192,7 +192,7 @@ def _clip(frames: dict[int, Frame], wanted: Sequence[int]) -> Tensor:
 
 
 def _read_torchcodec(path: Path, num_frames: int, stride: int, start: int | float, size: tuple[int, int] | None) -> Tensor:
-    from torchcodec.decoders import VideoDecoder  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from torchcodec.decoders import VideoDecoder
 
     try:
         decoder = VideoDecoder(str(path), seek_mode="exact", dimension_order="NHWC")

@@ -35,7 +35,7 @@ class Generator(ABC):
 
     """
 
-    endless: ClassVar[bool] = False  # takes any id of at least 0, not only those below len()
+    endless: ClassVar[bool] = False  # every id has an image of its own; else id and id + len() have the same
 
     def __init__(self, *, size: int = 224, seed: int | None = None, device: torch.device | str = "cpu") -> None:
         self.size = checks.positive_int("size", size, LARGEST_SIDE)
@@ -50,7 +50,7 @@ class Generator(ABC):
         """The images of some ids.
 
         Args:
-            ids: int64 ``(B,)``, from 0 to ``len() - 1``; of an endless source any that is not negative.
+            ids: int64 ``(B,)``, at least 0. Where the source is not endless, the image is that of ``id % len()``.
 
         Returns:
             uint8 ``(B, 3, size, size)`` on the source's device.
@@ -71,7 +71,7 @@ class Generator(ABC):
 
 
 def check_ids(ids: object, length: int | None) -> Int64[Tensor, " B"]:
-    """Ids on the CPU, if they are below ``length`` (None: endless) and not negative."""
+    """Ids on the CPU, if they are not negative; counted round ``length`` items (None: endless), as every source of the library does."""
     if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
         raise TypeError(f"ids must be an int64 tensor, got {ids.dtype if isinstance(ids, Tensor) else type(ids).__name__}")
     if ids.ndim != 1:
@@ -79,9 +79,7 @@ def check_ids(ids: object, length: int | None) -> Int64[Tensor, " B"]:
     ids = ids.to("cpu")
     if len(ids) and int(ids.min()) < 0:
         raise ValueError(f"ids must be at least 0, got {int(ids.min())}")
-    if length is not None and len(ids) and int(ids.max()) >= length:
-        raise ValueError(f"ids must be below {length}, the length of the source, got {int(ids.max())}")
-    return ids
+    return ids if length is None else ids % length
 
 
 def count(name: str, value: object, low: int, high: int) -> int:

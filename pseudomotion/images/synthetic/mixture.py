@@ -1,7 +1,6 @@
 """``Mixture``: images of several sources, in given shares; and the generators by name."""
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
@@ -14,6 +13,7 @@ from pseudomotion.images.synthetic.fractaldb import FractalDB
 from pseudomotion.images.synthetic.noise import Noise
 from pseudomotion.images.synthetic.shaders import Shaders
 from pseudomotion.images.synthetic.visual_atom import VisualAtom
+from pseudomotion.source import ImageSource
 
 SOURCES: Mapping[str, type[Generator]] = {
     "shaders": Shaders,
@@ -22,19 +22,6 @@ SOURCES: Mapping[str, type[Generator]] = {
     "dead_leaves": DeadLeaves,
     "noise": Noise,
 }
-
-
-@runtime_checkable
-class Source(Protocol):
-    """What a mixture takes images from."""
-
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
-
-    def get(self, ids: Tensor) -> Tensor:
-        """uint8 ``(B, 3, H, W)`` for int64 ids ``(B,)``."""
-        ...
 
 
 class Mixture(Generator):
@@ -62,7 +49,7 @@ class Mixture(Generator):
     endless = True
 
     def __init__(
-        self, weights: Mapping[str | Source, float], *, size: int = 224, seed: int | None = None, device: torch.device | str = "cpu"
+        self, weights: Mapping[str | ImageSource, float], *, size: int = 224, seed: int | None = None, device: torch.device | str = "cpu"
     ) -> None:
         super().__init__(size=size, seed=seed, device=device)
         if not isinstance(weights, Mapping) or not weights:
@@ -72,9 +59,9 @@ class Mixture(Generator):
             raise ValueError(f"weights must be finite, at least 0 and not all 0, got {self.weights}")
         self.sources = [self._source(entry) for entry in weights]
 
-    def _source(self, entry: str | Source) -> Source:
+    def _source(self, entry: str | ImageSource) -> ImageSource:
         if not isinstance(entry, str):
-            if not isinstance(entry, Source):
+            if not isinstance(entry, ImageSource):
                 raise TypeError(f"weights must have names or image sources as keys, got {entry!r}")
             return entry
         if entry not in SOURCES:
