@@ -114,7 +114,7 @@ def _images(options: argparse.Namespace) -> UInt8[Tensor, "samples 3 H W"]:
     if options.source:
         if options.image:
             raise ValueError(f"--source makes the images, so there is nothing to do with {options.image}")
-        return SOURCES[options.source](size=options.size, seed=options.seed).get(torch.arange(options.samples))
+        return SOURCES[options.source](size=options.size).get(torch.arange(options.samples))
     image = load_image(options.image) if options.image else builtin_picture()
     return image.expand(options.samples, -1, -1, -1)
 

@@ -1,9 +1,6 @@
 """Program run by test_fused: compiles a kernel for GPUs that need not be there. Its own process, without Triton's interpreter."""
 
-import os
 import sys
-
-os.environ.pop("TRITON_INTERPRET", None)
 
 import triton
 from triton.backends.compiler import GPUTarget

@@ -161,7 +161,7 @@ WRONG_ARGUMENTS = [
     ({"resampling": "both"}, ValueError, "resampling must be one of 'recursive', 'composed', got 'both'"),
     ({"padding_mode": "wrap"}, ValueError, "padding_mode must be one of 'zeros', 'border', 'reflection', got 'wrap'"),
     ({"data_format": "TCHW"}, ValueError, "data_format must be one of 'BCTHW', 'BTCHW', got 'TCHW'"),
-    ({"renderer": "opengl"}, ValueError, "renderer must be one of 'auto', 'reference'"),
+    ({"renderer": "opengl"}, ValueError, "renderer must be one of 'auto', 'fused', 'reference', got 'opengl'"),
     ({"crop": (0, 1)}, ValueError, "crop must satisfy 0 < min_scale <= max_scale <= 1, got (0, 1)"),
     ({"crop": (0.9, 0.2)}, ValueError, "crop must satisfy 0 < min_scale <= max_scale <= 1"),
     ({"crop": 0.5}, TypeError, "crop must be a pair (min_scale, max_scale) or None, got 0.5"),

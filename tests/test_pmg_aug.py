@@ -137,7 +137,7 @@ class Augmented:
         return self.aug(torch.stack(clips), ids=torch.tensor(ids))[0]
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
 def test_in_workers_it_gives_the_same_clips(num_workers):
     collate = Augmented(PMGAug(PMG(num_frames=4, size=None), 0.5))
     alone = torch.cat(list(DataLoader(RealClips(), batch_size=3, collate_fn=collate)))

@@ -32,7 +32,7 @@ class Mixture(Generator):
     Args:
         weights: of sources: names of ``SOURCES``, or sources that give uint8 images of ``size`` on ``device``. They need not sum to 1.
         size: side of the square images in pixels.
-        seed: any integer of 64 bits; None is 0. Also that of sources given by name.
+        seed: any integer of 64 bits; None is 0. Also that of sources given by name, None being each one's own default.
         device: where the images are made.
 
     Raises:
@@ -57,16 +57,16 @@ class Mixture(Generator):
         self.weights = [float(weight) for weight in weights.values()]
         if not all(0 <= weight < float("inf") for weight in self.weights) or sum(self.weights) <= 0:
             raise ValueError(f"weights must be finite, at least 0 and not all 0, got {self.weights}")
-        self.sources = [self._source(entry) for entry in weights]
+        self.sources = [self._source(entry, seed) for entry in weights]
 
-    def _source(self, entry: str | ImageSource) -> ImageSource:
+    def _source(self, entry: str | ImageSource, seed: int | None) -> ImageSource:
         if not isinstance(entry, str):
             if not isinstance(entry, ImageSource):
                 raise TypeError(f"weights must have names or image sources as keys, got {entry!r}")
             return entry
         if entry not in SOURCES:
             raise ValueError(f"unknown source {entry!r}; known are {', '.join(SOURCES)}")
-        return SOURCES[entry](size=self.size, seed=self.seed, device=self.device)
+        return SOURCES[entry](size=self.size, seed=seed, device=self.device)
 
     def _make(self, ids: Int64[Tensor, " B"]) -> Images:
         draws = Draws(self.seed, ids)
