@@ -18,6 +18,7 @@ RANKS = [
     ["geometry", "kernels"],
     ["color", "draws"],
     ["transforms"],
+    ["describe"],
     ["plan"],
     ["render", "checks"],
     ["mix", "source"],
@@ -33,7 +34,12 @@ def part(module):
 
 
 def imports_of(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    """What a file imports when it runs; imports for type checkers alone do not count."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
