@@ -137,6 +137,7 @@ class Augmented:
         return self.aug(torch.stack(clips), ids=torch.tensor(ids))[0]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # 4 workers on 2 cores
 @pytest.mark.parametrize("num_workers", [1, 2, 4])
 def test_in_workers_it_gives_the_same_clips(num_workers):
     collate = Augmented(PMGAug(PMG(num_frames=4, size=None), 0.5))

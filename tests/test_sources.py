@@ -129,6 +129,7 @@ def test_strict_raises_at_the_first(mess):
         epoch(source, 4, shuffle=False)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # 4 workers on 2 cores
 @pytest.mark.parametrize("num_workers", [1, 2, 4])
 def test_workers_deliver_the_same_and_their_findings(mess, num_workers):
     root, bad = mess
