@@ -239,8 +239,14 @@ def test_asked_for_but_impossible_is_an_error(monkeypatch):
         pmg(torch.rand(1, 3, 5, 5))
 
 
-def test_auto_takes_it_on_cuda_where_it_can():
+REASON = "no GPU has run the fused renderer's tests yet; renderer='fused' asks for it"
+
+
+def test_auto_takes_it_on_cuda_where_it_can(monkeypatch):
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert choose("auto", cuda, torch.uint8, torch.bfloat16) == ("reference", REASON)
+    assert choose("fused", cuda, torch.uint8, torch.bfloat16).renderer == "fused"
+    monkeypatch.setattr("pseudomotion.render.choice.RUN_ON_A_GPU", True)
     assert choose("auto", cuda, torch.uint8, torch.bfloat16).renderer == "fused"
     assert choose("auto", cuda, torch.float64, torch.float32).renderer == "reference"
     assert choose("auto", cuda, torch.float32, torch.float32, needs_grad=True).renderer == "reference"
@@ -249,6 +255,8 @@ def test_auto_takes_it_on_cuda_where_it_can():
 
 
 def test_explain_names_renderer_and_reason():
+    assert REASON in PMG().explain()
+    assert "cuda" in PMG(renderer="fused").explain()
     text = PMG(renderer="auto").explain()
     assert "cpu: reference: images are on cpu" in text
     assert "fused" in text.splitlines()[2]
