@@ -1,0 +1,1 @@
+"""The VideoMAE reference trainer, and what validates it."""
