@@ -9,7 +9,7 @@ before.
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -18,6 +18,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws
+
+Batch = TypeVar("Batch")
+Given = TypeVar("Given", covariant=True)
+
+
+class Numbered(Protocol[Given]):
+    """What gives batches of anything by number."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+
+    def get(self, ids: Int64[Tensor, " B"]) -> Given:
+        """The items of some ids, which are at least 0; ``id % len(source)`` names the item."""
 
 
 @runtime_checkable
@@ -31,8 +44,8 @@ class ImageSource(Protocol):
         """The images of some ids, which are at least 0; ``id % len(source)`` names the image."""
 
 
-class Source(ABC):
-    """Items that are read from files, one at a time, all of one shape.
+class Files(ABC):
+    """Items that are read from files, one at a time.
 
     Attributes:
         strict: raise at the first broken file in place of skipping it.
@@ -54,6 +67,28 @@ class Source(ABC):
     def read(self, index: int, id_: int) -> Tensor:
         """Item ``index``, asked for as ``id_``; an OSError or ValueError that names the file where it is broken."""
 
+    def readable(self, id_: int) -> tuple[int, Tensor]:
+        """The item that an id stands for, broken ones passed over: its number, and what was read."""
+        for step in range(len(self)):
+            index = (id_ + step) % len(self)
+            if index in self.skipped:
+                continue
+            try:
+                return index, self.read(index, id_)
+            except (OSError, ValueError) as error:
+                if self.strict:
+                    raise
+                self.skipped[index] = str(error)
+        raise ValueError(f"not one of {len(self)} files can be read; the first: {next(iter(self.skipped.values()))}")
+
+    def report(self) -> str:
+        """What was skipped so far: a line for each file."""
+        return "\n".join([f"skipped {len(self.skipped)} of {len(self)} files", *(f"  {self.skipped[i]}" for i in sorted(self.skipped))])
+
+
+class Source(Files):
+    """Items that are read from files, one at a time, all of one shape."""
+
     def get(self, ids: Tensor) -> Tensor:
         """The items of some ids, stacked.
 
@@ -68,28 +103,11 @@ class Source(ABC):
         numbers = checks.item_ids(ids)
         if not numbers:
             raise ValueError("ids must name at least one item, got none")
-        return torch.stack([self._readable(number) for number in numbers])
-
-    def _readable(self, id_: int) -> Tensor:
-        for step in range(len(self)):
-            index = (id_ + step) % len(self)
-            if index in self.skipped:
-                continue
-            try:
-                return self.read(index, id_)
-            except (OSError, ValueError) as error:
-                if self.strict:
-                    raise
-                self.skipped[index] = str(error)
-        raise ValueError(f"not one of {len(self)} files can be read; the first: {next(iter(self.skipped.values()))}")
-
-    def report(self) -> str:
-        """What was skipped so far: a line for each file."""
-        return "\n".join([f"skipped {len(self.skipped)} of {len(self)} files", *(f"  {self.skipped[i]}" for i in sorted(self.skipped))])
+        return torch.stack([self.readable(number)[1] for number in numbers])
 
 
 def batches(
-    source: ImageSource,
+    source: Numbered[Batch],
     batch_size: int,
     *,
     epoch: int = 0,
@@ -98,14 +116,14 @@ def batches(
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Batch, Tensor]]:
     """One epoch of a source: batches of items, and the ids they go by, on to ``PMG(...)(images, ids=ids)``.
 
     Order and ids depend on epoch and seed alone; ranks share them out without overlap or loss. A source with ``groups`` draws every item's
     group first, all alike, then the item (paper, section 4), and an item may come more than once, or not at all.
 
     Args:
-        source: images or clips; any object with ``len`` and ``get``.
+        source: images, clips or anything else; any object with ``len`` and ``get``.
         batch_size: at least 1; the last batch may be smaller.
         epoch: at least 0.
         seed: of the order; None is 0.
@@ -115,7 +133,7 @@ def batches(
         world_size: number of processes that share the epoch.
 
     Yields:
-        Items ``(B, ...)`` and int64 ids ``(B,)``.
+        What ``source.get`` returns, for images ``(B, 3, H, W)``, and int64 ids ``(B,)``.
 
     Warns:
         UserWarning: at the end, the files found broken, if there are any.
@@ -124,10 +142,28 @@ def batches(
     checks.positive_int("batch_size", batch_size, 2**31)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, got {rank}")
-    own = (_order(source, epoch, checks.seed(seed)) if shuffle else torch.arange(len(source), device="cpu") + epoch * len(source))[
+    own = (order(source, epoch, checks.seed(seed)) if shuffle else torch.arange(len(source), device="cpu") + epoch * len(source))[
         rank::world_size
     ]
     parts = torch.split(own, batch_size) if len(own) else ()
+    yield from read_batches(source, parts, num_workers)
+
+
+def read_batches(source: Numbered[Batch], parts: Sequence[Tensor], num_workers: int = 0) -> Iterator[tuple[Batch, Tensor]]:
+    """Items of given ids, batch by batch.
+
+    Args:
+        source: what to read.
+        parts: int64 ids of every batch; any sequence, which may work them out when asked.
+        num_workers: processes that read; 0 reads in this one.
+
+    Yields:
+        Items and their ids, in order.
+
+    Warns:
+        UserWarning: at the end, the files found broken, if there are any.
+
+    """
     skipped: dict[int, str] = getattr(source, "skipped", {})
     known = set(skipped)
     if num_workers:
@@ -137,20 +173,21 @@ def batches(
             skipped.update(found)
             yield items, ids
     else:
-        for ids in parts:
-            yield source.get(ids), ids
+        for position in range(len(parts)):
+            yield source.get(parts[position]), parts[position]
     if new := sorted(set(skipped) - known):
         warnings.warn("\n".join([f"skipped {len(new)} broken files:", *(f"  {skipped[index]}" for index in new)]), stacklevel=2)
 
 
-def _order(source: ImageSource, epoch: int, seed: int) -> Int64[Tensor, " n"]:
+def order(source: Numbered[Batch], epoch: int, seed: int) -> Int64[Tensor, " n"]:
+    """The ids of an epoch in the order that ``batches`` takes them."""
     n, groups = len(source), getattr(source, "groups", None)
     position = torch.arange(n, device="cpu")
     draws = Draws(seed, position + epoch * n)
     if groups is None:
         (number,) = draws.uniform("order", 1)
-        order: Tensor = number.argsort(stable=True) + epoch * n
-        return order
+        shuffled: Tensor = number.argsort(stable=True) + epoch * n
+        return shuffled
     members, counts = groups.argsort(stable=True), groups.bincount()
     members_from, sizes = (counts.cumsum(0) - counts)[counts > 0], counts[counts > 0]
     group, within = draws.uniform("groups", 2)
@@ -160,16 +197,16 @@ def _order(source: ImageSource, epoch: int, seed: int) -> Int64[Tensor, " n"]:
     return ids  # an item that is drawn again gets another id
 
 
-class _Reading(Dataset[tuple[Tensor, Tensor, dict[int, str]]]):
+class _Reading(Dataset[tuple[Batch, Tensor, dict[int, str]]], Generic[Batch]):
     """Batches of a source, and what was found broken, for the workers of a DataLoader: what they find would stay with them."""
 
-    def __init__(self, source: ImageSource, batches_of_ids: Sequence[Tensor]) -> None:
+    def __init__(self, source: Numbered[Batch], batches_of_ids: Sequence[Tensor]) -> None:
         self.source = source
         self.batches_of_ids = batches_of_ids
 
     def __len__(self) -> int:
         return len(self.batches_of_ids)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor, dict[int, str]]:
+    def __getitem__(self, position: int) -> tuple[Batch, Tensor, dict[int, str]]:
         ids = self.batches_of_ids[position]
         return self.source.get(ids), ids, dict(getattr(self.source, "skipped", {}))

@@ -1,7 +1,7 @@
 """Video files: writing, reading, lists of them."""
 
 from pseudomotion.video.clips import VideoClips
-from pseudomotion.video.read import read_clip
+from pseudomotion.video.read import read_clip, read_frames
 from pseudomotion.video.write import write_video
 
-__all__ = ["VideoClips", "read_clip", "write_video"]
+__all__ = ["VideoClips", "read_clip", "read_frames", "write_video"]

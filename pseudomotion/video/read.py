@@ -1,6 +1,6 @@
 """Reading clips from video files, by PyAV or torchcodec."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +53,33 @@ def read_clip(
     checks.positive_int("num_frames", num_frames, MOST_FRAMES)
     checks.positive_int("stride", stride, MOST_FRAMES)
     share = _start(start)
+    return read_frames(path, lambda total: _pick(total, num_frames, stride, share), size=size, backend=backend)
+
+
+def read_frames(
+    path: str | Path,
+    pick: Callable[[int], Sequence[int]],
+    *,
+    size: int | tuple[int, int] | None = None,
+    backend: str = "pyav",
+) -> UInt8[Tensor, "3 T h w"]:
+    """Any frames of a video file; what is said of ``read_clip`` holds here too.
+
+    Args:
+        path: any format that FFmpeg reads.
+        pick: which frames to take, given how many there are: at least one number from 0 up to that, in any order.
+        size: as for ``read_clip``.
+        backend: as for ``read_clip``.
+
+    Raises:
+        OSError, ValueError, ImportError: as ``read_clip``.
+
+    """
     sides = checks.frame_size(size)
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no video file {path}")
     read = {"pyav": _read_pyav, "torchcodec": _read_torchcodec}[checks.one_of("backend", backend, BACKENDS)]
-    return read(Path(path), num_frames, stride, share, sides)
+    return read(Path(path), pick, sides)
 
 
 def _start(start: Any) -> int | float:
@@ -81,7 +103,7 @@ def _pick(total: int, num_frames: int, stride: int, start: int | float) -> list[
     return [min(start + k * stride, total - 1) for k in range(num_frames)]
 
 
-def _read_pyav(path: Path, num_frames: int, stride: int, start: int | float, size: tuple[int, int] | None) -> Tensor:
+def _read_pyav(path: Path, pick: Callable[[int], Sequence[int]], size: tuple[int, int] | None) -> Tensor:
     import av
 
     try:
@@ -93,11 +115,12 @@ def _read_pyav(path: Path, num_frames: int, stride: int, start: int | float, siz
                 raise ValueError(f"cannot read {path}: it holds no video frames")
             if not whole:
                 raise ValueError(f"cannot read {path}: the file is cut off")
-            wanted = _pick(len(shown), num_frames, stride, start)
-            frames = _from_keyframe(container, stream, shown, wanted, size)
+            wanted = pick(len(shown))
+            in_order = sorted(set(wanted))
+            frames = _from_keyframe(container, stream, shown, in_order, size)
         if not set(wanted) <= set(frames):
             with av.open(str(path)) as container:
-                frames = _collect(enumerate(container.decode(container.streams[index])), wanted, size)
+                frames = _collect(enumerate(container.decode(container.streams[index])), in_order, size)
     except av.FFmpegError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     if not frames:
@@ -191,13 +214,12 @@ def _clip(frames: dict[int, Frame], wanted: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.stack(picked).transpose(3, 0, 1, 2)))
 
 
-def _read_torchcodec(path: Path, num_frames: int, stride: int, start: int | float, size: tuple[int, int] | None) -> Tensor:
+def _read_torchcodec(path: Path, pick: Callable[[int], Sequence[int]], size: tuple[int, int] | None) -> Tensor:
     from torchcodec.decoders import VideoDecoder
 
     try:
         decoder = VideoDecoder(str(path), seek_mode="exact", dimension_order="NHWC")
-        wanted = _pick(len(decoder), num_frames, stride, start)
-        frames = decoder.get_frames_at(wanted).data.numpy()
+        frames = decoder.get_frames_at(list(pick(len(decoder)))).data.numpy()
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"cannot read {path}: {error}") from error
     if size is not None:
