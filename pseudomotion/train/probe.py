@@ -29,28 +29,27 @@ BOX = 0.5  # side of the patch, as a share of its image's
 WINDOW = 0.75  # what the background shows of its image, as a share of the side
 COPIES = ((0, 0), (1, 0), (0, 1), (1, 1))  # of a patch that lies across the frame's edge
 LEAST_SIDE = 8
+MARGIN = 2  # source pixels between what a layer shows and its image's edge, for soft edges and averages
 
 
 @dataclass(frozen=True)
-class Look:
-    """How fast things move, and how they look. Speeds are ranges per step from one frame to the next.
+class Motions:
+    """How far things move from the first frame of a clip to its last, as ranges ``(low, high)``.
 
     Args:
         shift: of the eight directions, as a share of the frame's side.
         degrees: of the two rotations.
         growth: of the two scalings, the larger side over the smaller.
         drift: of the background, as a share of the frame's side, in a direction of its own.
-        side: least and greatest side of the patch, as shares of the frame's; its diagonal must be shorter than the frame.
-        light: what the background's colors are multiplied by; below 1 the patch stands out, and a small model learns the classes sooner.
+        side: no motion: least and greatest side of the patch, as shares of the frame's; the diagonal must be shorter than the frame.
 
     """
 
-    shift: Range = (0.03, 0.06)
-    degrees: Range = (7.0, 12.0)
-    growth: Range = (1.04, 1.07)
-    drift: Range = (0.0, 0.01)
-    side: Range = (0.3, 0.7)
-    light: float = 0.5
+    shift: Range = (0.25, 0.45)
+    degrees: Range = (60.0, 90.0)
+    growth: Range = (1.35, 1.55)
+    drift: Range = (0.0, 0.07)
+    side: Range = (0.35, 0.7)
 
 
 class MotionProbe:
@@ -65,7 +64,7 @@ class MotionProbe:
         num_frames: T, at least 2.
         size: side of the frames in pixels, at least 8.
         seed: any integer of 64 bits.
-        look: how fast the classes move, and how they look. The background must not drift out of its image.
+        motions: how far the classes move. The background must not drift out of its image.
 
     Raises:
         TypeError, ValueError: for arguments outside these.
@@ -78,7 +77,7 @@ class MotionProbe:
 
     """
 
-    def __init__(self, images: Tensor, num_frames: int = 8, size: int = 32, seed: int = 0, *, look: Look | None = None) -> None:
+    def __init__(self, images: Tensor, num_frames: int = 8, size: int = 32, seed: int = 0, *, motions: Motions | None = None) -> None:
         checks.images(images)
         if images.dtype != torch.uint8 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or len(images) < 2:
             raise ValueError(f"images must be uint8 (N, 3, S, S) with N >= 2, got {images.dtype} {tuple(images.shape)}")
@@ -87,9 +86,9 @@ class MotionProbe:
                 raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
         self.images = images
         self.num_frames, self.size, self.seed = num_frames, size, checks.seed(seed)
-        self.look = look or Look()
-        if (room := 1 - WINDOW) < (need := WINDOW * self.look.drift[1] * (num_frames - 1) + 4 / images.shape[2]):
-            raise ValueError(f"look.drift leads out of the image: it needs {need:.3g} of its side in {num_frames} frames, of {room:.3g}")
+        self.motions = motions or Motions()
+        if (room := (1 - WINDOW) / WINDOW - 2 * MARGIN / (WINDOW * images.shape[2])) < self.motions.drift[1]:
+            raise ValueError(f"motions.drift must be at most {room:.3g} for images of this size, got {self.motions.drift[1]}")
         self._pmg = PMG(("identity",), num_frames, size, data_format="BTCHW", padding_mode="border")
 
     def get(self, ids: Tensor) -> tuple[UInt8[Tensor, "B T 3 h w"], Int64[Tensor, " B"]]:
@@ -120,21 +119,19 @@ class MotionProbe:
         layers, t = 1 + len(COPIES), self.num_frames
         place_x, place_y, angle, size, *box = draws.uniform("probe patch", 6)
         velocity = self._velocity(draws, ids % len(CLASSES))
-        states = [(start[:, None] + speed[:, None] * steps(t)) % 1.0 for start, speed in zip((place_x, place_y, angle, size), velocity, strict=True)]
-        corner = torch.stack(box, -1) * (side * (1 - BOX) - 4) + 2 - 0.5  # two pixels inside, so that the soft edge reads its own image
-        corner = corner + torch.tensor([side, 0.0], dtype=torch.float64)
+        starts = (place_x, place_y, angle, size)
+        states = [(start[:, None] + way[:, None] * self._time()) % 1.0 for start, way in zip(starts, velocity, strict=True)]
         box_side = side * BOX
+        corner = torch.stack(box, -1) * (side - box_side - 2 * MARGIN) + MARGIN - 0.5 + torch.tensor([side, 0.0], dtype=torch.float64)
         homography = torch.cat([self._background(draws)[:, None], self._patch(states, corner + box_side / 2, box_side)], 1)
         boxes = torch.cat([corner, corner + box_side], -1)[:, None].repeat(1, layers, 1)
         boxes[:, 0] = torch.tensor([-0.5, -0.5, 2 * side - 0.5, side - 0.5], dtype=torch.float64)
-        color = color_maps.identity(len(ids), layers, t).clone()
-        color[:, 0] *= self.look.light
         blend = whole_clips(len(ids), t, (self.size, self.size))
         own = torch.arange(len(ids))
         return MotionPlan(
             source=own[:, None].repeat(1, layers),
             homography=homography.float(),
-            color=color.float(),
+            color=color_maps.identity(len(ids), layers, t).float(),
             box=boxes.float(),
             opacity=torch.ones(len(ids), layers, t),
             reads_previous=torch.zeros(len(ids), dtype=torch.bool),
@@ -155,52 +152,53 @@ class MotionProbe:
         return first, (first + 1 + (other * (n - 1)).long()) % n
 
     def _velocity(self, draws: Draws, labels: Int64[Tensor, " b"]) -> Sequence[Float64[Tensor, " b"]]:
-        """Turns per step on the circles of x, y, angle and logarithm of the size."""
-        (speed,) = draws.uniform("probe speed", 1)
-        look = self.look
-        sine, cosine = geometry.sincos(labels.double() * (2 * math.pi / len(DIRECTIONS)))
-        moves = labels < len(DIRECTIONS)
-        shift = torch.where(moves, between(look.shift, speed), 0.0)
-        turn = between(look.degrees, speed) / 360
-        low, high = (log(torch.tensor(value, dtype=torch.float64)) for value in look.growth)
-        grow = (low + (high - low) * speed) / log(torch.tensor(look.side[1] / look.side[0], dtype=torch.float64))
+        """Turns in a whole clip on the circles of x, y, angle and logarithm of the size."""
+        (share,) = draws.uniform("probe speed", 1)
+        motions, directions = self.motions, len(DIRECTIONS)
+        shifts, rotates = labels < directions, (labels >= directions) & (labels < directions + 2)
+        sine, cosine = geometry.sincos(labels.double() * (2 * math.pi / directions))
+        shift = torch.where(shifts, between(motions.shift, share), 0.0)
         sign = 1.0 - 2.0 * (labels % 2)
-        rotates = ~moves & (labels < len(DIRECTIONS) + 2)
-        return shift * cosine, shift * sine, torch.where(rotates, sign * turn, 0.0), torch.where(moves | rotates, 0.0, sign * grow)
+        turn = torch.where(rotates, sign * between(motions.degrees, share) / 360, 0.0)
+        grow = sign * between((_log(motions.growth[0]), _log(motions.growth[1])), share) / _log(motions.side[1] / motions.side[0])
+        return shift * cosine, shift * sine, turn, torch.where(shifts | rotates, 0.0, grow)
 
     def _background(self, draws: Draws) -> Float64[Tensor, "b T 3 3"]:
-        """A window of the left image, at its middle in the middle of the clip plus what is left of the room, drifting."""
-        x, y, speed, direction = draws.uniform("probe background", 4)
-        side = self.images.shape[2]
+        """A window of the left image that drifts within it."""
+        x, y, share, direction = draws.uniform("probe background", 4)
+        side, middle = self.images.shape[2], (self.size - 1) / 2
         scale = side * WINDOW / self.size
+        drift = between(self.motions.drift, share) * side * WINDOW
         sine, cosine = geometry.sincos(direction * 2 * math.pi)
-        drift = between(self.look.drift, speed) * self.size * scale
-        time = steps(self.num_frames) - (self.num_frames - 1) / 2
         path = []
-        for start, along in ((x, cosine), (y, sine)):
-            reach = (drift * along).abs() * (self.num_frames - 1) / 2
-            room = side * (1 - WINDOW) / 2 - 2 - reach
-            path.append((side - 1) / 2 + ((2 * start - 1) * room)[:, None] + (drift * along)[:, None] * time)
+        for start, way in ((x, drift * cosine), (y, drift * sine)):
+            room = side * (1 - WINDOW) / 2 - MARGIN - way.abs() / 2
+            path.append(((side - 1) / 2 + (2 * start - 1) * room)[:, None] + way[:, None] * (self._time() - 0.5))
         zoom = torch.full_like(path[0], 1 / scale)
-        middle = (self.size - 1) / 2
         return geometry.stack([[zoom, 0.0, middle - path[0] * zoom], [0.0, zoom, middle - path[1] * zoom], [0.0, 0.0, 1.0]])
 
-    def _patch(self, states: Sequence[Float64[Tensor, "b T"]], middle: Float64[Tensor, "b 2"], box_side: float) -> Float64[Tensor, "b 4 T 3 3"]:
-        """The patch where its state says, and where it comes in again on the other sides."""
+    def _time(self) -> Float64[Tensor, " T"]:
+        """From 0 at the first frame to 1 at the last."""
+        return steps(self.num_frames) / (self.num_frames - 1)
+
+    def _patch(
+        self, states: Sequence[Float64[Tensor, "b T"]], middle: Float64[Tensor, "b 2"], side: float
+    ) -> Float64[Tensor, "b 4 T 3 3"]:
+        """The patch, of a middle and side in its image, where its state says, and where it comes in again on the other sides."""
         x, y, angle, size = states
-        least, greatest = self.look.side
-        ratio = log(torch.tensor(greatest / least, dtype=torch.float64))
-        scale = greatest * self.size / box_side * exp((size - 1) * ratio)
-        sine, cosine = geometry.sincos(angle * 2 * math.pi)
-        mx, my = middle[:, None].expand(-1, self.num_frames, 2).unbind(-1)
+        least, greatest = self.motions.side
+        scale = greatest * self.size / side * exp((size - 1) * _log(greatest / least))
+        sine, cosine = (scale * part for part in geometry.sincos(angle * 2 * math.pi))
+        from_x, from_y = middle[:, :1], middle[:, 1:]
         copies = []
         for across, down in COPIES:
-            # The patch itself, or the copy a frame's side further on: towards the side that it is not already at.
-            at_x = (x - across * torch.where(x < 0.5, -1.0, 1.0)) * self.size - 0.5
-            at_y = (y - down * torch.where(y < 0.5, -1.0, 1.0)) * self.size - 0.5
-            turned_x = scale * (cosine * mx - sine * my)
-            turned_y = scale * (sine * mx + cosine * my)
-            copies.append(
-                geometry.stack([[scale * cosine, -scale * sine, at_x - turned_x], [scale * sine, scale * cosine, at_y - turned_y], [0.0, 0.0, 1.0]])
-            )
+            # Where it lies across an edge, it is the nearer one.
+            to_x, to_y = ((at + far * torch.where(at < 0.5, 1.0, -1.0)) * self.size - 0.5 for at, far in ((x, across), (y, down)))
+            rows = [[cosine, -sine, to_x - cosine * from_x + sine * from_y], [sine, cosine, to_y - sine * from_x - cosine * from_y]]
+            copies.append(geometry.stack([*rows, [0.0, 0.0, 1.0]]))
         return torch.stack(copies, 1)
+
+
+def _log(value: float) -> float:
+    """Natural logarithm that is the same on every machine."""
+    return float(log(torch.tensor(value, dtype=torch.float64)))

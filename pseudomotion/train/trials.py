@@ -1,0 +1,278 @@
+"""Short trainings in memory, for ``pmg-validate``: pre-train a small VideoMAE, then see what its encoder is good for.
+
+Straight loops without checkpoints: a trial takes seconds to minutes. Batches are a function of seed and step alone, so arms that share a
+seed begin with the same weights and see the same images and clips in the same order.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor, nn
+from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
+
+from pseudomotion import PMG
+from pseudomotion.draws import Draws
+from pseudomotion.train.masking import tube_mask
+from pseudomotion.train.models import IMAGENET_MEAN, IMAGENET_STD, TUBELET_SIZE, pretraining_model
+from pseudomotion.train.optimise import cosine_schedule, parameter_groups
+
+WARMUP = 0.1  # share of the steps
+WEIGHT_DECAY = 0.05
+GRADIENT_NORM = 1.0  # gradients are clipped to it; a few hundred steps at a high learning rate leave no time to recover
+TEST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes of everything, and learning rates.
+
+    Args:
+        width: of the encoder; its head count is a sixteenth, its decoder's width three quarters.
+        layers: of the encoder; the decoder has one.
+        frame_size: side of the frames in pixels.
+        num_frames: T.
+        patch_size: side of a token in pixels; a token is two frames deep.
+        mask_ratio: share of the tokens that is hidden.
+        batch_size: clips of a step.
+        images: number that is pre-trained on; as many others make the labelled clips for training, and half as many those for testing.
+        train_clips: number of labelled clips, of which ``shots`` per class count in low-shot training.
+        test_clips: number of labelled clips to test on.
+        shots: clips per class.
+        light: of the probe's background, see ``Look``.
+        pretrain_lr: peak learning rate.
+        classify_lr: peak learning rate of fine-tuning and low-shot training.
+        probe_lr: peak learning rate of the probe on the frozen encoder.
+
+    """
+
+    width: int
+    layers: int
+    frame_size: int
+    num_frames: int
+    patch_size: int
+    mask_ratio: float
+    batch_size: int
+    images: int
+    train_clips: int
+    test_clips: int
+    shots: int
+    light: float
+    pretrain_lr: float
+    classify_lr: float
+    probe_lr: float
+
+    def config(self, **more: Any) -> VideoMAEConfig:
+        """Settings of the model."""
+        return VideoMAEConfig(
+            image_size=self.frame_size,
+            num_frames=self.num_frames,
+            patch_size=self.patch_size,
+            tubelet_size=TUBELET_SIZE,
+            hidden_size=self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.width // 16,
+            intermediate_size=4 * self.width,
+            decoder_hidden_size=self.width * 3 // 4,
+            decoder_num_hidden_layers=1,
+            decoder_num_attention_heads=self.width * 3 // 64,
+            decoder_intermediate_size=3 * self.width,
+            layer_norm_eps=1e-6,
+            **more,
+        )
+
+
+PRESETS = {
+    "cpu": Setting(
+        width=64,
+        layers=2,
+        frame_size=24,
+        num_frames=6,
+        patch_size=6,
+        mask_ratio=0.75,
+        batch_size=32,
+        images=600,
+        train_clips=2400,
+        test_clips=960,
+        shots=20,
+        light=0.7,
+        pretrain_lr=2e-3,
+        classify_lr=2e-3,
+        probe_lr=1e-2,
+    ),
+    "gpu": Setting(
+        width=256,
+        layers=6,
+        frame_size=48,
+        num_frames=8,
+        patch_size=6,
+        mask_ratio=0.75,
+        batch_size=256,
+        images=10_000,
+        train_clips=24_000,
+        test_clips=4_800,
+        shots=40,
+        light=1.0,
+        pretrain_lr=1e-3,
+        classify_lr=1e-3,
+        probe_lr=5e-3,
+    ),
+}
+
+
+class Labelled(NamedTuple):
+    """Labelled clips."""
+
+    clips: UInt8[Tensor, "N T 3 h w"]
+    labels: Int64[Tensor, " N"]
+
+
+class Classifier(nn.Module):
+    """A classifier of clips on an encoder.
+
+    Args:
+        encoder: with its final norm; it is frozen for good.
+        classes: number of classes.
+        pool: "mean" of the tokens, or "attentive": a weighted mean, the weights found by one learnt query.
+
+    """
+
+    def __init__(self, encoder: VideoMAEModel, classes: int, pool: str) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False)
+        width = encoder.config.hidden_size
+        heads = encoder.config.num_attention_heads
+        self.query = nn.Parameter(torch.zeros(1, 1, width))
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True) if pool == "attentive" else None
+        self.norm = nn.BatchNorm1d(width, affine=False)  # features of different encoders differ in scale
+        self.head = nn.Linear(width, classes)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """The encoder stays as it is."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, pixel_values: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b k"]:
+        """Logits."""
+        with torch.no_grad():
+            tokens = self.encoder(pixel_values).last_hidden_state
+        if self.attention is None:
+            features = tokens.mean(1)
+        else:
+            features = self.attention(self.query.expand(len(tokens), -1, -1), tokens, tokens, need_weights=False)[0][:, 0]
+        logits: Tensor = self.head(self.norm(features.float()))
+        return logits
+
+
+class FineTuned(nn.Module):
+    """Transformers' classifier, all weights trained, begun with the weights of an encoder; its final norm is new, as in VideoMAE.
+
+    Args:
+        encoder: to begin with.
+        classes: number of classes.
+
+    """
+
+    def __init__(self, encoder: VideoMAEModel, classes: int) -> None:
+        super().__init__()
+        config = VideoMAEConfig(**(encoder.config.to_dict() | {"use_mean_pooling": True, "num_labels": classes}))
+        self.model = VideoMAEForVideoClassification(config)
+        weights = {name: value for name, value in encoder.state_dict().items() if not name.startswith("layernorm.")}
+        self.model.videomae.load_state_dict(weights)
+
+    def forward(self, pixel_values: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b k"]:
+        """Logits."""
+        logits: Tensor = self.model(pixel_values).logits.float()
+        return logits
+
+
+def new_model(setting: Setting, seed: int, device: torch.device) -> VideoMAEForPreTraining:
+    """A masked autoencoder with fresh weights, a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return pretraining_model(setting.config()).to(device)
+
+
+def pretrain(
+    model: VideoMAEForPreTraining, images: UInt8[Tensor, "N 3 H W"], pmg: PMG, setting: Setting, steps: int, seed: int
+) -> Iterator[float]:
+    """Masked modeling on clips that ``pmg`` makes of images; yields the loss of every step."""
+    config, device, n = setting, images.device, setting.batch_size
+
+    def loss(step: int) -> Tensor:
+        draws = Draws(seed, torch.arange(step * n, (step + 1) * n))
+        (number,) = draws.uniform("validate images", 1)
+        pixels = pmg(images[(number * len(images)).long().to(device)], ids=draws.ids)
+        patches = (config.frame_size // config.patch_size) ** 2
+        mask = tube_mask(draws, config.num_frames // TUBELET_SIZE, patches, config.mask_ratio).to(device)
+        with _precision(device):
+            result: Tensor = model(pixel_values=pixels, bool_masked_pos=mask).loss
+        return result
+
+    yield from _descend(model, loss, steps, setting.pretrain_lr, betas=(0.9, 0.95))
+
+
+def classify(model: nn.Module, data: Labelled, setting: Setting, steps: int, lr: float, seed: int) -> Iterator[float]:
+    """Train a classifier on labelled clips; yields the loss of every step."""
+    device, n = data.clips.device, setting.batch_size
+
+    def loss(step: int) -> Tensor:
+        (number,) = Draws(seed, torch.arange(step * n, (step + 1) * n)).uniform("validate clips", 1)
+        chosen = (number * len(data.labels)).long().to(device)
+        with _precision(device):
+            logits = model(normalise(data.clips[chosen]))
+        return F.cross_entropy(logits.float(), data.labels[chosen])
+
+    yield from _descend(model, loss, steps, lr, betas=(0.9, 0.999))
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, data: Labelled) -> float:
+    """Share of labelled clips that a classifier gets right."""
+    was_training = model.training
+    model.eval()
+    with _precision(data.clips.device):
+        right = [
+            (model(normalise(clips)).argmax(1) == labels).sum()
+            for clips, labels in zip(data.clips.split(TEST_BATCH), data.labels.split(TEST_BATCH), strict=True)
+        ]
+    model.train(was_training)
+    return int(torch.stack(right).sum()) / len(data.labels)
+
+
+def normalise(clips: UInt8[Tensor, "b t 3 h w"]) -> Float32[Tensor, "b t 3 h w"]:
+    """Clips as VideoMAE models take them: float32, less ImageNet's mean, over its deviation."""
+    mean, std = (torch.tensor(values, device=clips.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (clips.float() / 255 - mean) / std
+
+
+def _descend(model: nn.Module, loss: Callable[[int], Tensor], steps: int, lr: float, betas: tuple[float, float]) -> Iterator[float]:
+    """AdamW with a warm-up and a cosine; a step's loss is read while the next one runs, so that a GPU need not wait."""
+    model.train()
+    optimizer = torch.optim.AdamW(parameter_groups(model, WEIGHT_DECAY), lr=lr, betas=betas)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    pending: Tensor | None = None
+    for step in range(steps):
+        rate = cosine_schedule(step + 1, steps=steps + 1, warmup=max(1, round(WARMUP * steps)), peak=lr, end=0.0)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        now = loss(step)
+        optimizer.zero_grad()
+        now.backward()
+        nn.utils.clip_grad_norm_(weights, GRADIENT_NORM)
+        optimizer.step()
+        if pending is not None:
+            yield float(pending)
+        pending = now.detach()
+    if pending is not None:
+        yield float(pending)
+
+
+def _precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """bfloat16 on a GPU, float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
