@@ -81,7 +81,11 @@ class MotionProbe:
         checks.images(images)
         if images.dtype != torch.uint8 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or len(images) < 2:
             raise ValueError(f"images must be uint8 (N, 3, S, S) with N >= 2, got {images.dtype} {tuple(images.shape)}")
-        for name, value, least in (("images' side", images.shape[2], LEAST_SIDE), ("size", size, LEAST_SIDE), ("num_frames", num_frames, 2)):
+        for name, value, least in (
+            ("images' side", images.shape[2], LEAST_SIDE),
+            ("size", size, LEAST_SIDE),
+            ("num_frames", num_frames, 2),
+        ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
         self.images = images
@@ -181,9 +185,7 @@ class MotionProbe:
         """From 0 at the first frame to 1 at the last."""
         return steps(self.num_frames) / (self.num_frames - 1)
 
-    def _patch(
-        self, states: Sequence[Float64[Tensor, "b T"]], middle: Float64[Tensor, "b 2"], side: float
-    ) -> Float64[Tensor, "b 4 T 3 3"]:
+    def _patch(self, states: Sequence[Float64[Tensor, "b T"]], middle: Float64[Tensor, "b 2"], side: float) -> Float64[Tensor, "b 4 T 3 3"]:
         """The patch, of a middle and side in its image, where its state says, and where it comes in again on the other sides."""
         x, y, angle, size = states
         least, greatest = self.motions.side

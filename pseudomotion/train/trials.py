@@ -5,130 +5,32 @@ seed begin with the same weights and see the same images and clips in the same o
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
-from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
+from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
 
 from pseudomotion import PMG
 from pseudomotion.draws import Draws
+from pseudomotion.train.arms import Arm
+from pseudomotion.train.labelled import Data, Labelled
 from pseudomotion.train.masking import tube_mask
 from pseudomotion.train.models import IMAGENET_MEAN, IMAGENET_STD, TUBELET_SIZE, pretraining_model
 from pseudomotion.train.optimise import cosine_schedule, parameter_groups
+from pseudomotion.train.presets import Setting
+from pseudomotion.train.probe import CLASSES
 
 WARMUP = 0.1  # share of the steps
 WEIGHT_DECAY = 0.05
 GRADIENT_NORM = 1.0  # gradients are clipped to it; a few hundred steps at a high learning rate leave no time to recover
 TEST_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Sizes of everything, and learning rates.
-
-    Args:
-        width: of the encoder; its head count is a sixteenth, its decoder's width three quarters.
-        layers: of the encoder; the decoder has one.
-        frame_size: side of the frames in pixels.
-        num_frames: T.
-        patch_size: side of a token in pixels; a token is two frames deep.
-        mask_ratio: share of the tokens that is hidden.
-        batch_size: clips of a step.
-        images: number that is pre-trained on; as many others make the labelled clips for training, and half as many those for testing.
-        train_clips: number of labelled clips, of which ``shots`` per class count in low-shot training.
-        test_clips: number of labelled clips to test on.
-        shots: clips per class.
-        light: of the probe's background, see ``Look``.
-        pretrain_lr: peak learning rate.
-        classify_lr: peak learning rate of fine-tuning and low-shot training.
-        probe_lr: peak learning rate of the probe on the frozen encoder.
-
-    """
-
-    width: int
-    layers: int
-    frame_size: int
-    num_frames: int
-    patch_size: int
-    mask_ratio: float
-    batch_size: int
-    images: int
-    train_clips: int
-    test_clips: int
-    shots: int
-    light: float
-    pretrain_lr: float
-    classify_lr: float
-    probe_lr: float
-
-    def config(self, **more: Any) -> VideoMAEConfig:
-        """Settings of the model."""
-        return VideoMAEConfig(
-            image_size=self.frame_size,
-            num_frames=self.num_frames,
-            patch_size=self.patch_size,
-            tubelet_size=TUBELET_SIZE,
-            hidden_size=self.width,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.width // 16,
-            intermediate_size=4 * self.width,
-            decoder_hidden_size=self.width * 3 // 4,
-            decoder_num_hidden_layers=1,
-            decoder_num_attention_heads=self.width * 3 // 64,
-            decoder_intermediate_size=3 * self.width,
-            layer_norm_eps=1e-6,
-            **more,
-        )
-
-
-PRESETS = {
-    "cpu": Setting(
-        width=64,
-        layers=2,
-        frame_size=24,
-        num_frames=6,
-        patch_size=6,
-        mask_ratio=0.75,
-        batch_size=32,
-        images=600,
-        train_clips=2400,
-        test_clips=960,
-        shots=20,
-        light=0.7,
-        pretrain_lr=2e-3,
-        classify_lr=2e-3,
-        probe_lr=1e-2,
-    ),
-    "gpu": Setting(
-        width=256,
-        layers=6,
-        frame_size=48,
-        num_frames=8,
-        patch_size=6,
-        mask_ratio=0.75,
-        batch_size=256,
-        images=10_000,
-        train_clips=24_000,
-        test_clips=4_800,
-        shots=40,
-        light=1.0,
-        pretrain_lr=1e-3,
-        classify_lr=1e-3,
-        probe_lr=5e-3,
-    ),
-}
-
-
-class Labelled(NamedTuple):
-    """Labelled clips."""
-
-    clips: UInt8[Tensor, "N T 3 h w"]
-    labels: Int64[Tensor, " N"]
+CURVE = 60  # points of a loss curve that are kept
 
 
 class Classifier(nn.Module):
@@ -180,7 +82,8 @@ class FineTuned(nn.Module):
 
     def __init__(self, encoder: VideoMAEModel, classes: int) -> None:
         super().__init__()
-        config = VideoMAEConfig(**(encoder.config.to_dict() | {"use_mean_pooling": True, "num_labels": classes}))
+        config = copy.deepcopy(encoder.config)
+        config.use_mean_pooling, config.num_labels = True, classes
         self.model = VideoMAEForVideoClassification(config)
         weights = {name: value for name, value in encoder.state_dict().items() if not name.startswith("layernorm.")}
         self.model.videomae.load_state_dict(weights)
@@ -189,6 +92,61 @@ class FineTuned(nn.Module):
         """Logits."""
         logits: Tensor = self.model(pixel_values).logits.float()
         return logits
+
+
+def run_trial(
+    arm: Arm, seed: int, steps: dict[str, int], pool: str, setting: Setting, data: Data, tell: Callable[[str, float], None]
+) -> dict[str, Any]:
+    """Pre-train, then fine-tune, train on few clips, and probe the frozen encoder.
+
+    Args:
+        arm: how to pre-train.
+        seed: of weights and order.
+        steps: of every stage.
+        pool: as for ``Classifier``.
+        setting: the sizes.
+        data: what to learn from.
+        tell: called with the stage and the loss of every step.
+
+    Returns:
+        Accuracies, loss curves and seconds.
+
+    """
+    begin, device = time.perf_counter(), data.images.device
+    model, row = new_model(setting, seed, device), dict[str, Any]()
+    if arm.one_frame:
+        data = data.one_frame()
+
+    def follow(stage: str, losses: Iterator[float]) -> None:
+        kept = []
+        for loss in losses:
+            kept.append(loss)
+            tell(stage, loss)
+        row[f"{stage}_loss"] = thin(kept)
+
+    if arm.transforms:
+        pmg = arm.pmg(setting.num_frames, setting.frame_size, seed)
+        follow("pretrain", pretrain(model, data.images, pmg, setting, steps["pretrain"], seed))
+    few = Labelled(*(part[: setting.shots * len(CLASSES)] for part in data.train))
+    for stage, labelled in (("fine_tune", data.train), ("low_shot", few)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tuned = FineTuned(model.videomae, len(CLASSES)).to(device)
+        follow(stage, classify(tuned, labelled, setting, steps[stage], setting.classify_lr, seed))
+        row[stage] = accuracy(tuned, data.test)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        probe = Classifier(model.videomae, len(CLASSES), pool).to(device)
+    follow("probe", classify(probe, data.train, setting, steps["probe"], setting.probe_lr, seed))
+    row["probe"] = accuracy(probe, data.test)
+    return row | {"seconds": round(time.perf_counter() - begin, 1)}
+
+
+def thin(losses: Sequence[float]) -> list[tuple[float, float]]:
+    """A curve of few points ``(step, loss)``, each the mean of the losses around it."""
+    width = max(1, -(-len(losses) // CURVE))
+    parts = [losses[start : start + width] for start in range(0, len(losses), width)]
+    return [(number * width + (len(part) - 1) / 2, round(sum(part) / len(part), 5)) for number, part in enumerate(parts)]
 
 
 def new_model(setting: Setting, seed: int, device: torch.device) -> VideoMAEForPreTraining:
@@ -239,7 +197,7 @@ def accuracy(model: nn.Module, data: Labelled) -> float:
     with _precision(data.clips.device):
         right = [
             (model(normalise(clips)).argmax(1) == labels).sum()
-            for clips, labels in zip(data.clips.split(TEST_BATCH), data.labels.split(TEST_BATCH), strict=True)
+            for clips, labels in zip(torch.split(data.clips, TEST_BATCH), torch.split(data.labels, TEST_BATCH), strict=True)
         ]
     model.train(was_training)
     return int(torch.stack(right).sum()) / len(data.labels)
@@ -263,7 +221,7 @@ def _descend(model: nn.Module, loss: Callable[[int], Tensor], steps: int, lr: fl
             group["lr"] = rate
         now = loss(step)
         optimizer.zero_grad()
-        now.backward()
+        torch.autograd.backward(now)
         nn.utils.clip_grad_norm_(weights, GRADIENT_NORM)
         optimizer.step()
         if pending is not None:
