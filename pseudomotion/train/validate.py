@@ -123,9 +123,9 @@ def validate(config: ValidateConfig, device: torch.device) -> Row:
     found = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "command": _command(config),
+        **(work or {}),
         "device": {"name": _device_name(device), "threads": torch.get_num_threads()},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "transformers", "kornia")},
-        **(work or {}),
         "trials": trials,
     }
     write(out / RESULTS, json.dumps(found, indent=1) + "\n")
