@@ -123,8 +123,10 @@ class MotionProbe:
         layers, t = 1 + len(COPIES), self.num_frames
         place_x, place_y, angle, size, *box = draws.uniform("probe patch", 6)
         velocity = self._velocity(draws, ids % len(CLASSES))
-        starts = (place_x, place_y, angle, size)
-        states = [(start[:, None] + way[:, None] * self._time()) % 1.0 for start, way in zip(starts, velocity, strict=True)]
+        x, y, angle, size = (
+            start[:, None] + way[:, None] * self._time() for start, way in zip((place_x, place_y, angle, size), velocity, strict=True)
+        )
+        states = (x, y, angle, size % 1.0)
         box_side = side * BOX
         corner = torch.stack(box, -1) * (side - box_side - 2 * MARGIN) + MARGIN - 0.5 + torch.tensor([side, 0.0], dtype=torch.float64)
         homography = torch.cat([self._background(draws)[:, None], self._patch(states, corner + box_side / 2, box_side)], 1)
@@ -194,7 +196,7 @@ class MotionProbe:
         from_x, from_y = middle[:, :1], middle[:, 1:]
         copies = []
         for across, down in COPIES:
-            # Where it lies across an edge, it is the nearer one.
+            # Where the patch lies across an edge, it is the nearer one.
             to_x, to_y = ((at + far * torch.where(at < 0.5, 1.0, -1.0)) * self.size - 0.5 for at, far in ((x, across), (y, down)))
             rows = [[cosine, -sine, to_x - cosine * from_x + sine * from_y], [sine, cosine, to_y - sine * from_x - cosine * from_y]]
             copies.append(geometry.stack([*rows, [0.0, 0.0, 1.0]]))
