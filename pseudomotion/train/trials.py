@@ -30,6 +30,7 @@ WARMUP = 0.1  # share of the steps
 WEIGHT_DECAY = 0.05
 GRADIENT_NORM = 1.0  # gradients are clipped to it; a few hundred steps at a high learning rate leave no time to recover
 TEST_BATCH = 256
+MADE_TOGETHER = 256  # clips: of small ones, many at once cost little more than a few
 CURVE = 60  # points of a loss curve that are kept
 
 
@@ -160,16 +161,20 @@ def pretrain(
     model: VideoMAEForPreTraining, images: UInt8[Tensor, "N 3 H W"], pmg: PMG, setting: Setting, steps: int, seed: int
 ) -> Iterator[float]:
     """Masked modeling on clips that ``pmg`` makes of images; yields the loss of every step."""
-    config, device, n = setting, images.device, setting.batch_size
+    device, n, together = images.device, setting.batch_size, max(1, MADE_TOGETHER // setting.batch_size)
+    made: list[tuple[Tensor, Tensor]] = []
 
     def loss(step: int) -> Tensor:
-        draws = Draws(seed, torch.arange(step * n, (step + 1) * n))
-        (number,) = draws.uniform("validate images", 1)
-        pixels = pmg(images[(number * len(images)).long().to(device)], ids=draws.ids)
-        patches = (config.frame_size // config.patch_size) ** 2
-        mask = tube_mask(draws, config.num_frames // TUBELET_SIZE, patches, config.mask_ratio).to(device)
+        if step % together == 0:
+            draws = Draws(seed, torch.arange(step * n, min(step + together, steps) * n))
+            (number,) = draws.uniform("validate images", 1)
+            pixels = pmg(images[(number * len(images)).long().to(device)], ids=draws.ids)
+            patches = (setting.frame_size // setting.patch_size) ** 2
+            mask = tube_mask(draws, setting.num_frames // TUBELET_SIZE, patches, setting.mask_ratio).to(device)
+            made[:] = zip(torch.split(pixels, n), torch.split(mask, n), strict=True)
+        clips, hidden = made[step % together]
         with _precision(device):
-            result: Tensor = model(pixel_values=pixels, bool_masked_pos=mask).loss
+            result: Tensor = model(pixel_values=clips, bool_masked_pos=hidden).loss
         return result
 
     yield from _descend(model, loss, steps, setting.pretrain_lr, betas=(0.9, 0.95))
