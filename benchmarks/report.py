@@ -92,7 +92,7 @@ def write(found: Row) -> Path:
     path = RESULTS / (re.sub(r"[^a-z0-9]+", "-", found["device"]["name"].lower()).strip("-") + ".json")
     path.write_text(json.dumps(found, indent=1) + "\n")
     every = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
-    TABLES.write_text("\n\n".join(_section(entry) for entry in every) + "\n")
+    TABLES.write_text("\n\n".join(_section(entry) for entry in every if "rows" in entry) + "\n")  # others are of pmg-validate
     return path
 
 

@@ -13,6 +13,7 @@ from pseudomotion.train.trials import Classifier, FineTuned, accuracy, classify,
 
 SHARES = {"pretrain": 0.5, "fine_tune": 0.25, "low_shot": 0.12, "probe": 0.13}  # of the time, over all trials
 WARM, TIMED = 3, 8  # steps before and while time is taken
+LEAST_STEPS = 10
 
 
 def seconds(budget: str) -> float:
@@ -39,6 +40,9 @@ def affordable(budget: float, arms: Sequence[Arm], seeds: int, pool: str, settin
         setting: the sizes.
         data: what is learnt from.
 
+    Raises:
+        ValueError: where there is no time for as much as a few steps.
+
     """
     begin, device, trials = time.perf_counter(), data.images.device, len(arms) * seeds
     model = new_model(setting, 0, device)
@@ -56,7 +60,10 @@ def affordable(budget: float, arms: Sequence[Arm], seeds: int, pool: str, settin
     testing = 3 * trials * (time.perf_counter() - moment)
     left = max(0.0, budget - testing - (time.perf_counter() - begin))
     whole = sum(share for stage, share in SHARES.items() if runs[stage])
-    return {stage: max(1, int(left * share / whole / (runs[stage] * cost[stage]))) if runs[stage] else 1 for stage, share in SHARES.items()}
+    steps = {stage: int(left * share / whole / (runs[stage] * cost[stage])) if runs[stage] else 0 for stage, share in SHARES.items()}
+    if short := [stage for stage, count in steps.items() if runs[stage] and count < LEAST_STEPS]:
+        raise ValueError(f"--budget leaves {left:.0f} s to train {trials} models, fewer than {LEAST_STEPS} steps of {', '.join(short)}")
+    return steps
 
 
 def _per_step(losses: Iterator[float]) -> float:

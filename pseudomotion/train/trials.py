@@ -6,22 +6,24 @@ seed begin with the same weights and see the same images and clips in the same o
 
 import contextlib
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
 
 from pseudomotion import PMG
 from pseudomotion.draws import Draws
 from pseudomotion.train.arms import Arm
+from pseudomotion.train.data import normalise
 from pseudomotion.train.labelled import Data, Labelled
 from pseudomotion.train.masking import tube_mask
-from pseudomotion.train.models import IMAGENET_MEAN, IMAGENET_STD, TUBELET_SIZE, pretraining_model
+from pseudomotion.train.models import TUBELET_SIZE, pretraining_model
 from pseudomotion.train.optimise import cosine_schedule, parameter_groups
 from pseudomotion.train.presets import Setting
 from pseudomotion.train.probe import CLASSES
@@ -49,8 +51,10 @@ class Classifier(nn.Module):
         self.encoder = encoder.requires_grad_(False)
         width = encoder.config.hidden_size
         heads = encoder.config.num_attention_heads
-        self.query = nn.Parameter(torch.zeros(1, 1, width))
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True) if pool == "attentive" else None
+        self.attention = None
+        if pool == "attentive":
+            self.query = nn.Parameter(torch.zeros(1, 1, width))
+            self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
         self.norm = nn.BatchNorm1d(width, affine=False)  # features of different encoders differ in scale
         self.head = nn.Linear(width, classes)
 
@@ -188,7 +192,7 @@ def classify(model: nn.Module, data: Labelled, setting: Setting, steps: int, lr:
         (number,) = Draws(seed, torch.arange(step * n, (step + 1) * n)).uniform("validate clips", 1)
         chosen = (number * len(data.labels)).long().to(device)
         with _precision(device):
-            logits = model(normalise(data.clips[chosen]))
+            logits = model(_pixels(data.clips[chosen]))
         return F.cross_entropy(logits.float(), data.labels[chosen])
 
     yield from _descend(model, loss, steps, lr, betas=(0.9, 0.999))
@@ -201,17 +205,11 @@ def accuracy(model: nn.Module, data: Labelled) -> float:
     model.eval()
     with _precision(data.clips.device):
         right = [
-            (model(normalise(clips)).argmax(1) == labels).sum()
+            (model(_pixels(clips)).argmax(1) == labels).sum()
             for clips, labels in zip(torch.split(data.clips, TEST_BATCH), torch.split(data.labels, TEST_BATCH), strict=True)
         ]
     model.train(was_training)
     return int(torch.stack(right).sum()) / len(data.labels)
-
-
-def normalise(clips: UInt8[Tensor, "b t 3 h w"]) -> Float32[Tensor, "b t 3 h w"]:
-    """Clips as VideoMAE models take them: float32, less ImageNet's mean, over its deviation."""
-    mean, std = (torch.tensor(values, device=clips.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (clips.float() / 255 - mean) / std
 
 
 def _descend(model: nn.Module, loss: Callable[[int], Tensor], steps: int, lr: float, betas: tuple[float, float]) -> Iterator[float]:
@@ -230,10 +228,22 @@ def _descend(model: nn.Module, loss: Callable[[int], Tensor], steps: int, lr: fl
         nn.utils.clip_grad_norm_(weights, GRADIENT_NORM)
         optimizer.step()
         if pending is not None:
-            yield float(pending)
+            yield _finite(pending)
         pending = now.detach()
     if pending is not None:
-        yield float(pending)
+        yield _finite(pending)
+
+
+def _pixels(clips: UInt8[Tensor, "b t 3 h w"]) -> Float[Tensor, "b t 3 h w"]:
+    """Clips as VideoMAE models take them."""
+    return normalise(clips.transpose(1, 2))
+
+
+def _finite(loss: Tensor) -> float:
+    value = float(loss)
+    if not math.isfinite(value):
+        raise ValueError(f"the loss became {value}; its learning rate in pseudomotion.train.presets is too high for these sizes")
+    return value
 
 
 def _precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
