@@ -206,6 +206,14 @@ def test_a_clip_is_a_function_of_seed_and_id():
     assert clips.shape == (30, 4, 3, 24, 24)
 
 
+def test_light_is_that_of_the_background():
+    images = textures(6, 36, torch.device("cpu"))
+    full, dim = (MotionProbe(images, 4, 24, motions=Motions(light=light)).get(torch.arange(24))[0].double() for light in (1.0, 0.5))
+    halved = (dim - full / 2).abs() <= 1
+    assert ((dim == full) | halved)[:, :, 0].double().mean() > 0.85  # all but the soft edge of the patch
+    assert 0.4 < halved.double().mean() < 0.95
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -215,6 +223,8 @@ def test_a_clip_is_a_function_of_seed_and_id():
         ({"num_frames": 1}, "num_frames must be"),
         ({"size": 4}, "size must be"),
         ({"motions": Motions(drift=(0.0, 0.5))}, "drift must be at most"),
+        ({"motions": Motions(side=(0.5, 0.9))}, "side must be a pair"),
+        ({"motions": Motions(light=2.0)}, "light must be from 0 to 1"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

@@ -25,7 +25,7 @@ ARGUMENTS = ["--arms", "scratch", "zoom-affine-mixup", "--seeds", "2", "--steps"
 
 @pytest.fixture(scope="module")
 def data():
-    return make_data(images=16, train_clips=48, test_clips=24, num_frames=6, size=24, device=CPU)
+    return make_data(images=16, train_clips=48, test_clips=24, num_frames=6, size=24, light=0.4, device=CPU)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_budgets():
 
 
 def test_twice_the_time_allows_about_twice_the_steps(data):
-    setting = ValidateConfig(out="x", images=16, train_clips=48, test_clips=24, shots=2, batch_size=4, preset="cpu").setting(CPU)
+    setting = ValidateConfig(out="x", images=16, train_clips=48, test_clips=24, shots=2, batch_size=32, preset="cpu").setting(CPU)
     arms = [ARMS[name] for name in DEFAULT_ARMS]
     short, long = (affordable(budget, arms, 2, "mean", setting, data) for budget in (60.0, 240.0))
     for stage, steps in short.items():

@@ -3,16 +3,16 @@
 import copy
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pseudomotion.train.arms import Arm
 from pseudomotion.train.labelled import Data
 from pseudomotion.train.presets import Setting
 from pseudomotion.train.probe import CLASSES
-from pseudomotion.train.trials import Classifier, FineTuned, accuracy, classify, new_model, pretrain
+from pseudomotion.train.trials import Classifier, FineTuned, accuracy, classify, made_together, new_model, pretrain
 
 SHARES = {"pretrain": 0.5, "fine_tune": 0.25, "low_shot": 0.12, "probe": 0.13}  # of the time, over all trials
-WARM, TIMED = 3, 8  # steps before and while time is taken
+WARM, TIMED = 3, 8  # steps before and while time is taken, at least
 LEAST_STEPS = 10
 
 
@@ -51,10 +51,10 @@ def affordable(budget: float, arms: Sequence[Arm], seeds: int, pool: str, settin
     cost, runs = {"pretrain": 0.0}, dict.fromkeys(SHARES, trials)
     if pretrained := [arm for arm in arms if arm.transforms]:
         pmg = max(pretrained, key=lambda arm: arm.mixup).pmg(setting.num_frames, setting.frame_size, 0)
-        cost["pretrain"] = _per_step(pretrain(model, data.images, pmg, setting, WARM + TIMED, 0))
+        cost["pretrain"] = _per_step(lambda steps: pretrain(model, data.images, pmg, setting, steps, 0), made_together(setting))
     runs["pretrain"] = len(pretrained) * seeds
-    cost["fine_tune"] = cost["low_shot"] = _per_step(classify(tuned, data.train, setting, WARM + TIMED, 0.0, 0))
-    cost["probe"] = _per_step(classify(frozen, data.train, setting, WARM + TIMED, 0.0, 0))
+    cost["fine_tune"] = cost["low_shot"] = _per_step(lambda steps: classify(tuned, data.train, setting, steps, 0.0, 0))
+    cost["probe"] = _per_step(lambda steps: classify(frozen, data.train, setting, steps, 0.0, 0))
     moment = time.perf_counter()
     accuracy(tuned, data.test)
     testing = 3 * trials * (time.perf_counter() - moment)
@@ -66,6 +66,8 @@ def affordable(budget: float, arms: Sequence[Arm], seeds: int, pool: str, settin
     return steps
 
 
-def _per_step(losses: Iterator[float]) -> float:
-    moments = [time.perf_counter() for _ in losses]
-    return (moments[-1] - moments[WARM - 1]) / (len(moments) - WARM)
+def _per_step(train: Callable[[int], Iterator[float]], together: int = 1) -> float:
+    """Seconds per step of a training that is given its number of steps, and makes its clips for ``together`` steps at once."""
+    warm, timed = (-(-least // together) * together for least in (WARM, TIMED))
+    moments = [time.perf_counter() for _ in train(warm + timed)]
+    return (moments[-2] - moments[warm - 2]) / timed  # a step's loss comes when the next one has run

@@ -8,7 +8,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from pseudomotion.images.synthetic import DeadLeaves, Mixture, Noise
-from pseudomotion.train.probe import MotionProbe
+from pseudomotion.train.probe import MotionProbe, Motions
 
 AT_ONCE = 256
 SPARE = 1.5  # side of the images over that of the frames
@@ -34,7 +34,7 @@ class Data:
         return Data(self.images, *(Labelled(_still(part.clips), part.labels) for part in (self.train, self.test)))
 
 
-def make_data(*, images: int, train_clips: int, test_clips: int, num_frames: int, size: int, device: torch.device) -> Data:
+def make_data(*, images: int, train_clips: int, test_clips: int, num_frames: int, size: int, light: float, device: torch.device) -> Data:
     """Images and labelled clips, the same for the same numbers.
 
     Args:
@@ -43,13 +43,14 @@ def make_data(*, images: int, train_clips: int, test_clips: int, num_frames: int
         test_clips: number of clips.
         num_frames: T.
         size: side of the frames in pixels.
+        light: of the probe's background, see ``Motions``.
         device: where all is made and kept.
 
     """
     counts = [images, images, max(2, images // 2)]
     parts = torch.split(textures(sum(counts), int(size * SPARE), device), counts)
     train, test = (
-        _clips(MotionProbe(part, num_frames, size, seed), count)
+        _clips(MotionProbe(part, num_frames, size, seed, motions=Motions(light=light)), count)
         for seed, (part, count) in enumerate(((parts[1], train_clips), (parts[2], test_clips)))
     )
     return Data(parts[0], train, test)

@@ -24,6 +24,7 @@ class Setting:
         train_clips: number of labelled clips, of which ``shots`` per class count in low-shot training.
         test_clips: number of labelled clips to test on.
         shots: clips per class.
+        light: of the probe's background, see ``Motions``.
         pretrain_lr: peak learning rate.
         classify_lr: peak learning rate of fine-tuning and low-shot training.
         probe_lr: peak learning rate of the probe on the frozen encoder.
@@ -41,6 +42,7 @@ class Setting:
     train_clips: int
     test_clips: int
     shots: int
+    light: float
     pretrain_lr: float
     classify_lr: float
     probe_lr: float
@@ -73,11 +75,12 @@ PRESETS = {
         num_frames=6,
         patch_size=6,
         mask_ratio=0.75,
-        batch_size=16,
+        batch_size=32,
         images=600,
         train_clips=2400,
         test_clips=600,
         shots=20,
+        light=0.4,
         pretrain_lr=2e-3,
         classify_lr=2e-3,
         probe_lr=1e-2,
@@ -94,6 +97,7 @@ PRESETS = {
         train_clips=24_000,
         test_clips=4_800,
         shots=40,
+        light=1.0,
         pretrain_lr=1e-3,
         classify_lr=1e-3,
         probe_lr=5e-3,

@@ -34,14 +34,16 @@ MARGIN = 2  # source pixels between what a layer shows and its image's edge, for
 
 @dataclass(frozen=True)
 class Motions:
-    """How far things move from the first frame of a clip to its last, as ranges ``(low, high)``.
+    """How far things move from the first frame of a clip to its last, as ranges ``(low, high)``, and how large and light they are.
 
     Args:
         shift: of the eight directions, as a share of the frame's side.
         degrees: of the two rotations.
         growth: of the two scalings, the larger side over the smaller.
         drift: of the background, as a share of the frame's side, in a direction of its own.
-        side: no motion: least and greatest side of the patch, as shares of the frame's; the diagonal must be shorter than the frame.
+        side: least and greatest side of the patch, as shares of the frame's; its diagonal must be shorter than the frame.
+        light: what the background's colors are multiplied by, up to 1. Where it is dim, the patch stands out, and a small model sees
+            within fewer steps what there is to learn.
 
     """
 
@@ -50,6 +52,7 @@ class Motions:
     growth: Range = (1.35, 1.55)
     drift: Range = (0.0, 0.07)
     side: Range = (0.35, 0.7)
+    light: float = 1.0
 
 
 class MotionProbe:
@@ -93,6 +96,10 @@ class MotionProbe:
         self.motions = motions or Motions()
         if (room := (1 - WINDOW) / WINDOW - 2 * MARGIN / (WINDOW * images.shape[2])) < self.motions.drift[1]:
             raise ValueError(f"motions.drift must be at most {room:.3g} for images of this size, got {self.motions.drift[1]}")
+        if not 0 <= self.motions.light <= 1:
+            raise ValueError(f"motions.light must be from 0 to 1, got {self.motions.light}")
+        if not 0 < self.motions.side[0] < self.motions.side[1] <= 0.5**0.5:
+            raise ValueError(f"motions.side must be a pair with 0 < low < high <= 0.707, got {self.motions.side}")
         self._pmg = PMG(("identity",), num_frames, size, data_format="BTCHW", padding_mode="border")
 
     def get(self, ids: Tensor) -> tuple[UInt8[Tensor, "B T 3 h w"], Int64[Tensor, " B"]]:
@@ -132,12 +139,14 @@ class MotionProbe:
         homography = torch.cat([self._background(draws)[:, None], self._patch(states, corner + box_side / 2, box_side)], 1)
         boxes = torch.cat([corner, corner + box_side], -1)[:, None].repeat(1, layers, 1)
         boxes[:, 0] = torch.tensor([-0.5, -0.5, 2 * side - 0.5, side - 0.5], dtype=torch.float64)
+        color = color_maps.identity(len(ids), layers, t).clone()
+        color[:, 0] *= self.motions.light
         blend = whole_clips(len(ids), t, (self.size, self.size))
         own = torch.arange(len(ids))
         return MotionPlan(
             source=own[:, None].repeat(1, layers),
             homography=homography.float(),
-            color=color_maps.identity(len(ids), layers, t).float(),
+            color=color.float(),
             box=boxes.float(),
             opacity=torch.ones(len(ids), layers, t),
             reads_previous=torch.zeros(len(ids), dtype=torch.bool),

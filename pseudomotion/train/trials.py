@@ -161,11 +161,16 @@ def new_model(setting: Setting, seed: int, device: torch.device) -> VideoMAEForP
         return pretraining_model(setting.config()).to(device)
 
 
+def made_together(setting: Setting) -> int:
+    """Number of steps whose clips ``pretrain`` makes at once."""
+    return max(1, MADE_TOGETHER // setting.batch_size)
+
+
 def pretrain(
     model: VideoMAEForPreTraining, images: UInt8[Tensor, "N 3 H W"], pmg: PMG, setting: Setting, steps: int, seed: int
 ) -> Iterator[float]:
     """Masked modeling on clips that ``pmg`` makes of images; yields the loss of every step."""
-    device, n, together = images.device, setting.batch_size, max(1, MADE_TOGETHER // setting.batch_size)
+    device, n, together = images.device, setting.batch_size, made_together(setting)
     made: list[tuple[Tensor, Tensor]] = []
 
     def loss(step: int) -> Tensor:

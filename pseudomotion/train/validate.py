@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import platform
 import re
 import sys
@@ -112,6 +113,7 @@ def validate(config: ValidateConfig, device: torch.device) -> Row:
             test_clips=setting.test_clips,
             num_frames=setting.num_frames,
             size=setting.frame_size,
+            light=setting.light,
             device=device,
         )
         spent = time.perf_counter() - begin
@@ -124,7 +126,7 @@ def validate(config: ValidateConfig, device: torch.device) -> Row:
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "command": _command(config),
         **(work or {}),
-        "device": {"name": _device_name(device), "threads": torch.get_num_threads()},
+        "device": {"name": _device_name(device), "threads": torch.get_num_threads(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "transformers", "kornia")},
         "trials": trials,
     }
