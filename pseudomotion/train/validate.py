@@ -72,7 +72,12 @@ class ValidateConfig:
         """The preset, with what was asked for in its place."""
         preset = PRESETS[self.preset or ("gpu" if device.type == "cuda" else "cpu")]
         names = ("images", "train_clips", "test_clips", "shots", "batch_size")
-        return dataclasses.replace(preset, **{name: value for name in names if (value := getattr(self, name)) is not None})
+        setting = dataclasses.replace(preset, **{name: value for name in names if (value := getattr(self, name)) is not None})
+        if setting.shots * len(CLASSES) > setting.train_clips:
+            raise ValueError(
+                f"--shots must be at most {setting.train_clips // len(CLASSES)} for {setting.train_clips} clips, got {setting.shots}"
+            )
+        return setting
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,6 +150,8 @@ def _known_work(out: Path, fixed: Row, config: ValidateConfig) -> Row | None:
     steps = list(work["steps"].values())
     if {name: work[name] for name in fixed} != fixed or (config.steps and list(config.steps) != steps):
         raise ValueError(f"{out} holds results of other sizes, steps or devices; choose another --out")
+    if not work["steps"]["pretrain"] and any(ARMS[name].transforms for name in config.arms):
+        raise ValueError(f"{out} holds results of arms without pre-training, which was given no steps; choose another --out")
     return work
 
 
