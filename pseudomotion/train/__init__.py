@@ -1,0 +1,1 @@
+"""The VideoMAE reference trainer: pre-training on pseudo-motion, fine-tuning, testing."""
