@@ -142,10 +142,28 @@ def batches(
     checks.positive_int("batch_size", batch_size, 2**31)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, got {rank}")
-    own = (_order(source, epoch, checks.seed(seed)) if shuffle else torch.arange(len(source), device="cpu") + epoch * len(source))[
+    own = (order(source, epoch, checks.seed(seed)) if shuffle else torch.arange(len(source), device="cpu") + epoch * len(source))[
         rank::world_size
     ]
     parts = torch.split(own, batch_size) if len(own) else ()
+    yield from read_batches(source, parts, num_workers)
+
+
+def read_batches(source: Numbered[Batch], parts: Sequence[Tensor], num_workers: int = 0) -> Iterator[tuple[Batch, Tensor]]:
+    """Items of given ids, batch by batch.
+
+    Args:
+        source: what to read.
+        parts: int64 ids of every batch; any sequence, which may work them out when asked.
+        num_workers: processes that read; 0 reads in this one.
+
+    Yields:
+        Items and their ids, in order.
+
+    Warns:
+        UserWarning: at the end, the files found broken, if there are any.
+
+    """
     skipped: dict[int, str] = getattr(source, "skipped", {})
     known = set(skipped)
     if num_workers:
@@ -155,20 +173,21 @@ def batches(
             skipped.update(found)
             yield items, ids
     else:
-        for ids in parts:
-            yield source.get(ids), ids
+        for position in range(len(parts)):
+            yield source.get(parts[position]), parts[position]
     if new := sorted(set(skipped) - known):
         warnings.warn("\n".join([f"skipped {len(new)} broken files:", *(f"  {skipped[index]}" for index in new)]), stacklevel=2)
 
 
-def _order(source: Numbered[Batch], epoch: int, seed: int) -> Int64[Tensor, " n"]:
+def order(source: Numbered[Batch], epoch: int, seed: int) -> Int64[Tensor, " n"]:
+    """The ids of an epoch in the order that ``batches`` takes them."""
     n, groups = len(source), getattr(source, "groups", None)
     position = torch.arange(n, device="cpu")
     draws = Draws(seed, position + epoch * n)
     if groups is None:
         (number,) = draws.uniform("order", 1)
-        order: Tensor = number.argsort(stable=True) + epoch * n
-        return order
+        shuffled: Tensor = number.argsort(stable=True) + epoch * n
+        return shuffled
     members, counts = groups.argsort(stable=True), groups.bincount()
     members_from, sizes = (counts.cumsum(0) - counts)[counts > 0], counts[counts > 0]
     group, within = draws.uniform("groups", 2)

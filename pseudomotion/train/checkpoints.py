@@ -1,0 +1,125 @@
+"""Checkpoints of a run: folders ``step-00001234`` that appear whole, are checked when read, and hold no pickle.
+
+In each: ``model/`` as transformers' ``save_pretrained`` writes it, ``optimizer.safetensors``, and ``state.json`` with the step and the
+checksums of the other files. Nothing else is needed to go on: order, motion, masks and dropout are functions of seed and step.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from pseudomotion.files import whole_folder
+
+FORMAT = 1
+MODEL, OPTIMIZER, STATE = "model", "optimizer.safetensors", "state.json"
+
+
+def save(folder: Path, step: int, model: PreTrainedModel, optimizer: Optimizer, *, keep: int) -> Path:
+    """Write a checkpoint, and delete all but the last ones.
+
+    Args:
+        folder: of the run's checkpoints.
+        step: number of steps done.
+        model: without wrappers.
+        optimizer: whose state is kept.
+        keep: how many checkpoints stay.
+
+    Raises:
+        OSError: where it cannot be written, such as on a full disk; those before stay.
+
+    """
+    path = folder / f"step-{step:08d}"
+    try:
+        with whole_folder(path) as new:
+            model.save_pretrained(new / MODEL)
+            save_file(_optimizer_tensors(optimizer), new / OPTIMIZER)
+            state = {"format": FORMAT, "step": step, "sums": {name: _sum(new / name) for name in _names(new)}}
+            (new / STATE).write_text(json.dumps(state, indent=2))
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(f"cannot write {path}: {error}") from error
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first, good or not."""
+    return sorted(folder.glob("step-*"), key=lambda path: path.name)
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The last checkpoint that is whole, and what is wrong with those after it."""
+    wrong: list[str] = []
+    for path in reversed(checkpoints(folder)):
+        fault = _fault(path)
+        if fault is None:
+            return path, wrong
+        wrong.append(f"{path} is damaged ({fault})")
+    return None, wrong
+
+
+def load(path: Path, model: PreTrainedModel, optimizer: Optimizer) -> int:
+    """Put a checkpoint's weights and optimiser state in place; returns the number of steps done.
+
+    Raises:
+        ValueError: where it is of another model.
+
+    """
+    weights = load_file(path / MODEL / "model.safetensors")
+    try:
+        model.load_state_dict(weights)
+        _put_optimizer_tensors(optimizer, load_file(path / OPTIMIZER))
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} does not fit the model: {error}") from error
+    return int(_state(path)["step"])
+
+
+def _optimizer_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": value.contiguous() for number, values in state.items() for name, value in values.items()}
+
+
+def _put_optimizer_tensors(optimizer: Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _names(folder: Path) -> Iterator[str]:
+    return (str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file())
+
+
+def _sum(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as content:
+        while part := content.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _state(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((path / STATE).read_text())
+    return state
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint."""
+    try:
+        state = _state(path)
+        if state["format"] != FORMAT:
+            return f"its format is {state['format']}, this version reads {FORMAT}"
+        changed = [name for name, value in state["sums"].items() if _sum(path / name) != value]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return f"{', '.join(changed)} changed since it was written" if changed else None

@@ -1,0 +1,194 @@
+"""What pre-training reads: images or real clips by number, and how clips for the model are made of them."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from pseudomotion import checks
+from pseudomotion.draws import Draws
+from pseudomotion.images import ImageBank, ImageFolder, VideoFrames
+from pseudomotion.images.synthetic import SOURCES
+from pseudomotion.source import ImageSource, Source
+from pseudomotion.train.models import IMAGENET_MEAN, IMAGENET_STD
+from pseudomotion.video import VideoClips, read_clip
+
+CROP_SCALES = (1.0, 0.875, 0.75, 0.66)  # of VideoMAE's multi-scale crop
+CROP_PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))  # in quarters
+
+
+def open_images(
+    *,
+    images: str | None,
+    source: str | None,
+    videos: str | None,
+    size: int,
+    limit: int | None,
+    balanced: bool,
+    bank: bool,
+    seed: int,
+    device: torch.device,
+    num_workers: int,
+) -> ImageSource:
+    """The images that clips are made of: of a folder or a saved bank, made up, or a frame of every video.
+
+    Args:
+        images: a folder, or a file that ``ImageBank.save`` wrote.
+        source: a name of ``SOURCES``.
+        videos: a list of videos.
+        size: side of the images in pixels; a bank has its own.
+        limit: so many images in all, chosen by the seed, from all classes alike; None for all.
+        balanced: draw from all classes alike, also where they differ in size.
+        bank: read all once and keep them in memory, on the device.
+        seed: of the choices, and of made-up images.
+        device: where made-up images are made, and a bank is kept.
+        num_workers: processes that read a bank's images.
+
+    Raises:
+        ValueError: unless exactly one of images, source and videos is given.
+
+    """
+    given = {"--images": images, "--source": source, "--videos": videos}
+    if sum(value is not None for value in given.values()) != 1:
+        raise ValueError(f"exactly one of {', '.join(given)} must say where images come from")
+    opened: ImageSource
+    if source:
+        opened = SOURCES[source](size=size, seed=seed, device=device)
+    elif videos:
+        opened = VideoFrames(videos, size, seed=seed)
+    elif Path(str(images)).is_file():
+        opened = ImageBank.load(str(images), device)
+    else:
+        opened = ImageFolder(str(images), size, balanced=balanced)
+    if limit is not None:
+        opened = Subset(opened, limit, seed)
+    return ImageBank(opened, device, num_workers=num_workers) if bank and not isinstance(opened, ImageBank) else opened
+
+
+class Subset:
+    """Some images of a source, from all its classes alike where it has ``labels`` or ``groups`` (paper, section 4).
+
+    Args:
+        source: of images.
+        limit: number of images.
+        seed: of the choice.
+
+    Raises:
+        ValueError: where the source has fewer.
+
+    """
+
+    def __init__(self, source: ImageSource, limit: int, seed: int) -> None:
+        n = len(source)
+        if not 0 < limit <= n:
+            raise ValueError(f"limit must be from 1 to the {n} images there are, got {limit}")
+        (number,) = Draws(seed, torch.arange(n)).uniform("subset", 1)
+        order = number.argsort(stable=True)
+        labels = getattr(source, "labels", getattr(source, "groups", None))
+        if labels is not None:
+            ordered = labels[order]
+            within = torch.zeros(n, dtype=torch.int64)
+            for label in ordered.unique():
+                members = (ordered == label).nonzero()[:, 0]
+                within[members] = torch.arange(len(members))
+            order = order[within.argsort(stable=True)]  # the first of every class, then the second of every class
+        self.source, self.chosen = source, order[:limit].sort().values
+        self.groups: Tensor | None = None if getattr(source, "groups", None) is None else source.groups[self.chosen]  # type: ignore[attr-defined]
+        self.skipped: dict[int, str] = getattr(source, "skipped", {})
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.chosen)
+
+    def get(self, ids: Tensor) -> UInt8[Tensor, "B 3 H W"]:
+        """The images of some ids."""
+        checks.item_ids(ids)
+        return self.source.get(self.chosen[ids % len(self)])
+
+
+class WithPartners:
+    """Images, each with the one that its clip is mixed with: from anywhere in the source, so that a clip is a function of its id alone.
+
+    Args:
+        source: of images.
+        seed: that of the ``PMG`` which makes clips of them.
+
+    """
+
+    def __init__(self, source: ImageSource, seed: int) -> None:
+        self.source, self.seed = source, seed
+        self.groups: Tensor | None = getattr(source, "groups", None)
+        self.skipped: dict[int, str] = getattr(source, "skipped", {})
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.source)
+
+    def get(self, ids: Tensor) -> UInt8[Tensor, "B 2 3 H W"]:
+        """Images and their partners."""
+        partners = Draws(self.seed, ids).partner_ids("partner images")
+        both: Tensor = self.source.get(torch.cat([ids, partners]))
+        return both.reshape(2, len(ids), *both.shape[1:]).transpose(0, 1)
+
+
+class MultiScaleClips(Source):
+    """Real clips, cropped as VideoMAE crops them in pre-training: a window of a side drawn from four, at one of 13 places, resized.
+
+    ``get(ids)`` gives uint8 ``(B, 3, T, h, w)``. Width and height of the window are 1, 0.875, 0.75 or 0.66 of the short side each, and at
+    most one step apart. No flip, no color jitter (facts of VideoMAE's released code).
+
+    Args:
+        list_file: as for ``VideoClips``.
+        num_frames: T.
+        stride: from one frame of the clip to the next, in frames of the video.
+        size: side of the frames in pixels.
+        seed: of start and window.
+
+    """
+
+    def __init__(self, list_file: str, num_frames: int, stride: int, size: int, *, seed: int) -> None:
+        super().__init__()
+        self.videos = VideoClips(list_file, num_frames, stride, size, seed=seed)
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return len(self.videos)
+
+    def read(self, index: int, id_: int) -> UInt8[Tensor, "3 T h w"]:
+        """One clip."""
+        videos = self.videos
+        draws = Draws(videos.seed, torch.tensor([id_]))
+        start = float(draws.uniform("video start", 1)[0])
+        frames = read_clip(videos.paths[index], videos.num_frames, videos.stride, start)
+        scale, place = (float(number) for number in draws.uniform("multi-scale crop", 2))
+        return multi_scale_crop(frames, videos.size, scale, place)
+
+
+def multi_scale_crop(frames: UInt8[Tensor, "3 T H W"], size: tuple[int, int], scale: float, place: float) -> UInt8[Tensor, "3 T h w"]:
+    """A window of frames, resized with antialiasing.
+
+    Args:
+        frames: of any size.
+        size: ``(h, w)`` of the result.
+        scale: number in (0, 1) that chooses width and height.
+        place: number in (0, 1) that chooses the place.
+
+    """
+    h, w = frames.shape[-2:]
+    pairs = [(a, b) for i, a in enumerate(CROP_SCALES) for j, b in enumerate(CROP_SCALES) if abs(i - j) <= 1]
+    pair = pairs[int(scale * len(pairs))]
+    ch, cw = (max(1, round(min(h, w) * share)) for share in pair)
+    x, y = CROP_PLACES[int(place * len(CROP_PLACES))]
+    top, left = (h - ch) * y // 4, (w - cw) * x // 4
+    window = frames[..., top : top + ch, left : left + cw].transpose(0, 1).float()
+    resized = F.interpolate(window, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return resized.round().clamp(0, 255).to(torch.uint8).transpose(0, 1)
+
+
+def normalise(clips: UInt8[Tensor, "b c t h w"] | Float[Tensor, "b c t h w"]) -> Float[Tensor, "b t c h w"]:
+    """Clips as VideoMAE models take them: float32, less ImageNet's mean, over its deviation, time first."""
+    mean, std = (torch.tensor(values, device=clips.device)[:, None, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    unit = clips.float() / 255 if clips.dtype == torch.uint8 else clips.float()
+    return ((unit - mean) / std).transpose(1, 2).contiguous()
