@@ -129,6 +129,24 @@ def model_folder(path: str | Path) -> Path:
     raise FileNotFoundError(f"there is no model in {path}: neither config.json nor model/config.json")
 
 
+def load_classifier(path: str | Path) -> VideoMAEForVideoClassification:
+    """A trained classifier, of a folder as ``model_folder`` finds it; only safetensors are read.
+
+    Raises:
+        OSError: where there is none.
+        ValueError: where the model in the folder is no video classifier.
+
+    """
+    folder = model_folder(path)
+    loading: Any = VideoMAEForVideoClassification
+    with _quiet():
+        model, info = loading.from_pretrained(folder, use_safetensors=True, local_files_only=True, output_loading_info=True)
+    if lost := sorted(info["missing_keys"]):
+        raise ValueError(f"{folder} holds no classifier, or not all of it: no {', '.join(lost[:3])}")
+    classifier: VideoMAEForVideoClassification = model
+    return classifier
+
+
 def freeze_encoder(model: VideoMAEForVideoClassification) -> None:
     """Leave only the new norm and the head to be trained: a linear probe."""
     model.videomae.requires_grad_(False)
