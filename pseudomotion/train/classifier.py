@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
@@ -129,24 +130,6 @@ def model_folder(path: str | Path) -> Path:
     raise FileNotFoundError(f"there is no model in {path}: neither config.json nor model/config.json")
 
 
-def load_classifier(path: str | Path) -> VideoMAEForVideoClassification:
-    """A trained classifier, of a folder as ``model_folder`` finds it; only safetensors are read.
-
-    Raises:
-        OSError: where there is none.
-        ValueError: where the model in the folder is no video classifier.
-
-    """
-    folder = model_folder(path)
-    loading: Any = VideoMAEForVideoClassification
-    with _quiet():
-        model, info = loading.from_pretrained(folder, use_safetensors=True, local_files_only=True, output_loading_info=True)
-    if lost := sorted(info["missing_keys"]):
-        raise ValueError(f"{folder} holds no classifier, or not all of it: no {', '.join(lost[:3])}")
-    classifier: VideoMAEForVideoClassification = model
-    return classifier
-
-
 def freeze_encoder(model: VideoMAEForVideoClassification) -> None:
     """Leave only the new norm and the head to be trained: a linear probe."""
     model.videomae.requires_grad_(False)
@@ -188,16 +171,19 @@ def _pretrained(folder: Path, num_classes: int, class_names: Sequence[str] | Non
     settings = json.loads((folder / "config.json").read_text())
     if settings.get("model_type") != "videomae":
         raise ValueError(f"{folder} must hold a VideoMAE model, it is of type {settings.get('model_type')!r}")
-    with _quiet():
-        loading: Any = VideoMAEForVideoClassification
-        model, info = loading.from_pretrained(
-            folder,
-            config=_with_classes(VideoMAEConfig.from_dict(settings), num_classes, class_names),
-            use_safetensors=True,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,  # of a head with other classes, which is not kept
-            output_loading_info=True,
-        )
+    loading: Any = VideoMAEForVideoClassification
+    try:
+        with _quiet():
+            model, info = loading.from_pretrained(
+                folder,
+                config=_with_classes(VideoMAEConfig.from_dict(settings), num_classes, class_names),
+                use_safetensors=True,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # of a head with other classes, which is not kept
+                output_loading_info=True,
+            )
+    except SafetensorError as error:
+        raise ValueError(f"{folder} holds no model: {error}") from error
     absent = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
     if lost := sorted(name for name in absent if name.startswith(ENCODER)):
         raise ValueError(f"{folder} does not hold all weights of the encoder: no {', '.join(lost[:3])}")

@@ -8,11 +8,13 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from transformers import VideoMAEForVideoClassification
 from transformers.utils import logging as transformers_logging
 
 from pseudomotion.files import whole_file
+from pseudomotion.train.checkpoints import load_model
 from pseudomotion.train.classification import BEST, class_scores, predict, top_scores
-from pseudomotion.train.classifier import load_classifier
+from pseudomotion.train.classifier import model_folder
 from pseudomotion.train.loop import MODEL
 from pseudomotion.train.options import CONFIG, option, parse, read_recipe
 from pseudomotion.train.views import SAMPLINGS, EvaluationViews, Sampling
@@ -80,7 +82,8 @@ def evaluate(options: EvaluateOptions, accelerator: Accelerator) -> dict[str, An
 
     """
     folder = Path(options.run)
-    model = load_classifier(folder / BEST if options.weights == BEST else folder).to(accelerator.device).eval()
+    weights = model_folder(folder / BEST if options.weights == BEST else folder)
+    model = load_model(VideoMAEForVideoClassification, weights).to(accelerator.device).eval()
     sampling = _sampling(options, model.config.num_frames)
     videos = EvaluationViews(options.test, sampling, model.config.image_size, clips=options.clips, crops=options.crops)
     if (largest := int(videos.labels.max())) >= model.config.num_labels:
@@ -96,7 +99,7 @@ def evaluate(options: EvaluateOptions, accelerator: Accelerator) -> dict[str, An
         "videos": len(labels),
         "skipped": skipped,
         "list": options.test,
-        "weights": options.weights,
+        "weights": str(weights),
         "clips": options.clips,
         "crops": options.crops,
         "num_frames": sampling.num_frames,
