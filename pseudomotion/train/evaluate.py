@@ -34,7 +34,7 @@ class EvaluateOptions:
     weights: str = option(
         MODEL, "of a run: model, after the last step; best, of the best measurement on --val", group=TEST, choices=(MODEL, BEST)
     )
-    sampling: str | None = option(None, "dense or segments; None for that of the run, else dense", group=TEST)
+    sampling: str | None = option(None, "as in pmg-finetune; None for that of the run, else dense", group=TEST, choices=SAMPLINGS)
     stride: int | None = option(
         None, "frames of the video from one frame of a dense clip to the next; None for the run's, else 4", group=TEST
     )
@@ -46,8 +46,6 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         """Check the numbers that nothing else checks."""
-        if self.sampling is not None and self.sampling not in SAMPLINGS:
-            raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {self.sampling!r}")
         if self.batch_size < 1 or self.num_workers < 0:
             raise ValueError(f"batch_size must be at least 1, num_workers at least 0, got {self.batch_size}, {self.num_workers}")
 

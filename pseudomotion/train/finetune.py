@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     accelerator = make_accelerator(options)
     task = make_task(options)
     model = train(task, options, "finetune", accelerator)
-    accelerator.print(f"{model}: the model; {options.out}/{BEST}: the best on --val, with {task.best:.1f} % top-1; loss.png: how it went")
+    best = "" if task.best is None else f"{options.out}/{BEST}: the best on --val, with {task.best:.1f} % top-1; "
+    accelerator.print(f"{model}: the model; {best}{options.out}/loss.png: how it went")
     return 0
 
 
