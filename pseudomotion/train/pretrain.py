@@ -197,3 +197,7 @@ class _Looped:
 
     def get(self, ids: Tensor) -> Tensor:
         return self.clips.get(ids % len(self))[0]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
