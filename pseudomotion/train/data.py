@@ -44,7 +44,7 @@ def open_images(
         classes: from so many classes, chosen by the seed; None for all.
         balanced: draw from all classes alike, also where they differ in size.
         bank: read all once and keep them in memory, on the device.
-        seed: of the choices, and of made-up images.
+        seed: of the choices, not of made-up images.
         device: where made-up images are made, and a bank is kept.
         num_workers: processes that read a bank's images.
 
@@ -57,7 +57,7 @@ def open_images(
         raise ValueError(f"exactly one of {', '.join(given)} must say where images come from")
     opened: ImageSource
     if source:
-        opened = SOURCES[source](size=size, seed=seed, device=device)
+        opened = SOURCES[source](size=size, device=device)  # of its own seed, as files are the same for every run; FractalDB would search
     elif videos:
         opened = VideoFrames(videos, size, seed=seed)
     elif Path(str(images)).is_file():
@@ -92,9 +92,11 @@ class Subset:
         if labels is None and classes is not None:
             raise ValueError(f"classes must be None for images that have no classes, got {classes}")
         if labels is not None:
-            members = [order[labels[order] == label] for label in _classes(labels, classes, seed)]
-            place = torch.cat([torch.arange(len(own)) for own in members])
-            order = torch.cat(members)[place.argsort(stable=True)]  # the first of every class, then the second of every class
+            order = order[labels[order].argsort(stable=True)]  # class after class
+            counts = labels.bincount()
+            place = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)  # within its class
+            taken = torch.isin(labels[order], _classes(counts, classes, seed))
+            order = order[taken][place[taken].argsort(stable=True)]  # the first of every class, then the second of every class
         n = len(order)
         if limit is not None and not 0 < limit <= n:
             raise ValueError(f"limit must be from 1 to the {n} images there are, got {limit}")
@@ -120,13 +122,13 @@ def _labels(source: ImageSource) -> Tensor | None:
     return labels
 
 
-def _classes(labels: Tensor, count: int | None, seed: int) -> Tensor:
-    """Some classes, in an order drawn from the seed; all of them if ``count`` is None."""
-    present = labels.bincount().nonzero()[:, 0]
-    if count is not None and not 0 < count <= len(present):
-        raise ValueError(f"classes must be from 1 to the {len(present)} there are, got {count}")
+def _classes(counts: Tensor, limit: int | None, seed: int) -> Tensor:
+    """Some of the classes that have images, drawn by the seed; all of them if ``limit`` is None."""
+    present = counts.nonzero()[:, 0]
+    if limit is not None and not 0 < limit <= len(present):
+        raise ValueError(f"classes must be from 1 to the {len(present)} there are, got {limit}")
     (number,) = Draws(seed, present).uniform("subset classes", 1)
-    chosen: Tensor = present[number.argsort(stable=True)[:count]]
+    chosen: Tensor = present[number.argsort(stable=True)[:limit]]
     return chosen
 
 

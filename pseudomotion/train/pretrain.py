@@ -182,7 +182,7 @@ def _aug_images(options: PretrainOptions, size: int, device: torch.device) -> di
     """What pseudo-motion among real clips is made of, each kind as often as the others."""
     kinds: dict[ImageSource | str, float] = {"frames": 1.0} if options.aug_frames else {}
     for entry in options.aug_images or ():
-        images: ImageSource = SOURCES[entry](size=size, seed=options.seed, device=device) if entry in SOURCES else ImageFolder(entry, size)
+        images: ImageSource = SOURCES[entry](size=size, device=device) if entry in SOURCES else ImageFolder(entry, size)
         kinds[images if options.limit is None else Subset(images, options.limit, options.seed)] = 1.0
     return kinds
 
