@@ -116,8 +116,12 @@ def denominators(last_row: Float[Tensor, "*b 3"], size: tuple[int, int]) -> Floa
 
 
 def source_scale(h: Float[Tensor, "*b 3 3"], size: tuple[int, int]) -> Float[Tensor, "*b"]:
-    """Source pixels per frame pixel, at the centre of a frame ``(h, w)``: geometric mean of both directions."""
-    back = inverse(h)
+    """Source pixels per frame pixel, at the centre of a frame ``(h, w)``, under homographies from source to frame."""
+    return scale_at_center(inverse(h), size)
+
+
+def scale_at_center(back: Float[Tensor, "*b 3 3"], size: tuple[int, int]) -> Float[Tensor, "*b"]:
+    """The same under homographies from frame to source: geometric mean of both directions."""
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     w = back[..., 2, 0] * x + back[..., 2, 1] * y + back[..., 2, 2]
     return (determinant(back) / (w * w * w)).abs().sqrt()
