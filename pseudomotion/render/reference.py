@@ -77,9 +77,10 @@ def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Clips:
 
 
 def _frames_at_once(images: Images, plan: MotionPlan) -> int:
-    """How many frames to paint together. What a CPU has painted it reads again at once, which takes half the time if it is in a cache still.
+    """How many frames to paint together.
 
-    Elsewhere, and where each piece would be a piece of a graph, all of them.
+    What a CPU has painted it reads again at once, in half the time where it is in a cache still. Elsewhere, and where every piece would
+    make a graph longer, it is all of them.
     """
     if images.device.type != "cpu" or torch.compiler.is_compiling() or (images.requires_grad and torch.is_grad_enabled()):
         return max(1, len(plan) * plan.num_frames)
@@ -192,7 +193,7 @@ def _to_level(matrices: Float[Tensor, "n T 3 3"], level: int) -> Float[Tensor, "
 def _sample(images: Float[Tensor, "n C H W"], grid: Float[Tensor, "n t h w 2"], padding_mode: str) -> Frames:
     """Frames from images. They lie below each other in one grid, so that no image is copied."""
     frames = F.grid_sample(images, grid.flatten(1, 2), padding_mode=padding_mode, align_corners=True)
-    return frames.unflatten(2, grid.shape[1:3])
+    return frames.view(*images.shape[:2], *grid.shape[1:4])
 
 
 def _with_axes(images: Float[Tensor, "n C H W"], padding_mode: str) -> Float[Tensor, "n C _ _"]:
