@@ -97,7 +97,7 @@ def draw(found: Row, path: Path) -> bool:
         panel.set_xlabel(name)
         panel.grid(alpha=0.3)
         if shown:
-            panel.legend(fontsize=8)
+            panel.legend(loc="lower center", fontsize=8)
     panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("ns per byte of clips")
     figure.suptitle(f"{found['device']['name']}: cost per byte of clips; level is right")

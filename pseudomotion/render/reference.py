@@ -22,7 +22,7 @@ Clips = Float[Tensor, "B C T h w"]
 Frames = Float[Tensor, "n C t h w"]
 
 HORIZON = 1e-3  # denominators below this (of 1 at the frame's centre) are as far outside the image as matters
-CACHE = 2**22  # bytes that a core of a CPU keeps at hand: its own cache and its share of a common one
+CACHE = 2**21  # bytes that a core of a CPU keeps at hand
 
 
 class Part(NamedTuple):
