@@ -103,6 +103,8 @@ def redraw() -> None:
     sections = []
     for file in sorted(RESULTS.glob("*.json")):
         found, plot = json.loads(file.read_text()), PLOTS / f"growth-{file.stem}.png"
+        if "rows" not in found:  # a result of pmg-validate
+            continue
         sections.append(_section(found, plot if growth.draw(found, plot) else None))
     TABLES.write_text("\n\n".join(sections) + "\n")
 
