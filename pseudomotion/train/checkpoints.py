@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +18,8 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from pseudomotion.files import whole_folder
+
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model", "optimizer.safetensors", "state.json"
@@ -74,13 +76,31 @@ def load(path: Path, model: PreTrainedModel, optimizer: Optimizer) -> int:
         ValueError: where it is of another model.
 
     """
-    weights = load_file(path / MODEL / "model.safetensors")
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(load_model(type(model), path / MODEL).state_dict())
         _put_optimizer_tensors(optimizer, load_file(path / OPTIMIZER))
     except (RuntimeError, KeyError) as error:
         raise ValueError(f"{path} does not fit the model: {error}") from error
     return int(_state(path)["step"])
+
+
+def load_model(kind: type[Model], folder: Path) -> Model:
+    """A model that ``save_pretrained`` wrote: from this folder alone, and from safetensors alone.
+
+    Raises:
+        ValueError: where there is none, or not all of its weights.
+
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no model: there is no config.json")
+    try:
+        model, report = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True)
+    except SafetensorError as error:
+        raise ValueError(f"{folder} holds no model: {error}") from error
+    if absent := sorted(report["missing_keys"]):
+        raise ValueError(f"{folder} holds no whole {kind.__name__}: {', '.join(absent)} missing")
+    loaded: Model = model
+    return loaded
 
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:
