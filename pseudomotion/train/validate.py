@@ -190,7 +190,7 @@ def _command(config: ValidateConfig) -> str:
     words = ["pmg-validate"]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value != field.default:
+        if value != field.default or field.name == "budget":
             words += [flag(field.name), *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return " ".join(words)
 

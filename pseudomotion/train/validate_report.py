@@ -39,6 +39,7 @@ def table(found: Row) -> str:
         f"Top-1 accuracy in percent on {setting['test_clips']} test clips of {len(CLASSES)} classes (chance is {CHANCE:.1f}), "
         f"mean ± standard deviation over {seeds} seeds; {steps['pretrain']} steps of pre-training, {steps['fine_tune']} of fine-tuning, "
         f"{steps['low_shot']} of low-shot training, {steps['probe']} of the probe, {setting['batch_size']} clips each. "
+        "Masked loss: just under 1 for guessing the mean of every patch. "
         f"{found['device']['name']}, {found['preparation_seconds'] / 60 + sum(t['seconds'] for t in found['trials']) / 60:.1f} minutes.",
     ]
     return "\n".join(lines)
