@@ -1,0 +1,213 @@
+"""What pre-training reads, and which ids it trains on."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pseudomotion import PMG, Mixup
+from pseudomotion.images import ImageBank, ImageFolder
+from pseudomotion.images.synthetic import Noise
+from pseudomotion.train.data import CROP_SCALES, MultiScaleClips, Subset, WithPartners, multi_scale_crop, normalise, open_images
+from pseudomotion.train.mosi import MoSIClips
+from pseudomotion.train.pretrain import PretrainOptions, make_task
+from pseudomotion.train.stream import Parts, Steps
+from pseudomotion.video import write_video
+
+
+class Numbers:
+    """A source whose items are their numbers."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+    def get(self, ids):
+        return ids % self.n
+
+
+@given(n=st.integers(1, 9), batch=st.integers(1, 12), steps=st.integers(1, 8), seed=st.integers(0, 3))
+def test_steps_are_epochs_end_to_end(n, batch, steps, seed):
+    """Cut anywhere, the row of all ids holds every item once per epoch, and counts on from epoch to epoch."""
+    row = torch.cat([Steps(Numbers(n), batch, seed)[step] for step in range(steps)])
+    assert len(row) == batch * steps
+    for epoch in range(len(row) // n):
+        assert sorted(row[epoch * n : (epoch + 1) * n].tolist()) == list(range(epoch * n, (epoch + 1) * n))
+
+
+def test_order_differs_from_epoch_to_epoch_and_seed_to_seed():
+    first, second, other = Steps(Numbers(50), 50, 0)[0], Steps(Numbers(50), 50, 0)[1] - 50, Steps(Numbers(50), 50, 1)[0]
+    assert not torch.equal(first, torch.arange(50))
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (2, 1), (1, 3), (2, 3)])
+def test_processes_and_parts_share_a_step_out(world_size, accumulate):
+    steps = Steps(Numbers(10), 12, 0)
+    parts = [Parts(steps, 3, 7, accumulate, rank, world_size) for rank in range(world_size)]
+    for step in range(3, 7):
+        positions = range((step - 3) * accumulate, (step - 2) * accumulate)
+        together = torch.cat([own[k] for own in parts for k in positions])
+        assert all(len(own[k]) == 12 // world_size // accumulate for own in parts for k in positions)
+        assert sorted(together.tolist()) == sorted(steps[step].tolist())
+    assert all(len(own) == 4 * accumulate for own in parts)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Five classes of 1 to 5 images, each image of a shade of its own."""
+    root = tmp_path_factory.mktemp("images")
+    for label in range(5):
+        (root / f"class{label}").mkdir()
+        for k in range(label + 1):
+            Image.new("RGB", (24, 24), (50 * label, 40 * k, 7)).save(root / f"class{label}" / f"{k}.png")
+    return root
+
+
+def test_a_subset_takes_from_all_classes_alike(folder):
+    source = ImageFolder(folder, 8)
+    subset = Subset(source, 9, seed=0)
+    images = subset.get(torch.arange(9))
+    labels = (images[:, 0, 0, 0] // 50).tolist()
+    assert [labels.count(label) for label in range(5)] == [1, 2, 2, 2, 2]
+    assert len({tuple(image[:, 0, 0].tolist()) for image in images}) == 9
+    assert torch.equal(subset.get(torch.tensor([2 + 9])), images[2:3])
+
+
+def test_a_subset_depends_on_its_seed_and_has_a_size_that_exists(folder):
+    source = ImageFolder(folder, 8)
+    chosen = {tuple(Subset(source, 7, seed).chosen.tolist()) for seed in range(5)}
+    assert len(chosen) > 1
+    with pytest.raises(ValueError, match="limit must be from 1 to the 15 images there are, got 16"):
+        Subset(source, 16, 0)
+
+
+def test_partners_come_from_the_whole_source_and_depend_on_the_id_alone(folder):
+    source = WithPartners(ImageFolder(folder, 8), seed=5)
+    pairs = source.get(torch.arange(15))
+    assert torch.equal(pairs[:, 0], source.source.get(torch.arange(15)))
+    assert torch.equal(source.get(torch.tensor([11]))[0], pairs[11])
+    assert sum(not torch.equal(own, partner) for own, partner in pairs) > 10
+
+
+def test_partners_are_those_whose_motion_is_mixed_in(folder):
+    """A clip mixed with its partner is the blend of two clips: its own, and that of the partner's id."""
+    source = WithPartners(ImageFolder(folder, 16), seed=5)
+    ids = torch.arange(6)
+    plain, mixed = (PMG(num_frames=4, size=16, seed=5, mix=mix) for mix in (None, Mixup()))
+    pairs = source.get(ids).float() / 255
+    clips = mixed(pairs[:, 0], ids=ids, partner_images=pairs[:, 1])
+    plan = mixed.plan((6, 3, 16, 16), ids=ids, partner_images=True)
+    weight = plan.partner_weight[:6, None, None, None, None]
+    assert (weight > 0.02).all()
+    others = (clips - (1 - weight) * plain(pairs[:, 0], ids=ids)) / weight
+    rest = (others.amax((3, 4)) - pairs[:, 1].amax((2, 3))[:, :, None]).abs()
+    assert (rest < 1e-3).all()  # of one shade, so the partner's clip shows its shade in every frame
+
+
+def test_where_images_come_from(folder, tmp_path):
+    common = {"size": 8, "limit": None, "balanced": False, "bank": False, "seed": 0, "device": torch.device("cpu"), "num_workers": 0}
+    none = {"images": None, "source": None, "videos": None}
+    assert len(open_images(**{**none, "images": str(folder)}, **common)) == 15
+    assert isinstance(open_images(**{**none, "source": "noise"}, **common), Noise)
+    bank = open_images(**{**none, "images": str(folder)}, **{**common, "bank": True, "limit": 5})
+    assert isinstance(bank, ImageBank)
+    assert len(bank) == 5
+    bank.save(tmp_path / "bank.safetensors")
+    assert torch.equal(open_images(**{**none, "images": str(tmp_path / "bank.safetensors")}, **common).images, bank.images)
+    for wrong in (none, {**none, "images": str(folder), "source": "noise"}):
+        with pytest.raises(ValueError, match="exactly one of --images, --source, --videos"):
+            open_images(**wrong, **common)
+
+
+def test_normalised_clips_are_those_of_numpy():
+    clips = torch.randint(0, 256, (2, 3, 4, 5, 6), dtype=torch.uint8)
+    mean, std = (np.reshape(values, (3, 1, 1, 1)) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    expected = (clips.double().numpy() / 255 - mean) / std
+    np.testing.assert_allclose(normalise(clips).numpy(), expected.transpose(0, 2, 1, 3, 4), atol=1e-5)
+
+
+def test_multi_scale_crops_are_windows_of_the_published_sides():
+    """A ramp shows which window was cut: its least and largest value, and its slope."""
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 2, 160, 200).contiguous()
+    seen = set()
+    for scale in np.linspace(0.01, 0.99, 10):
+        for place in np.linspace(0.01, 0.99, 13):
+            frames = multi_scale_crop(ramp, (40, 40), float(scale), float(place))
+            assert frames.shape == (3, 2, 40, 40)
+            width = (int(frames[0, 0, 0, -5]) - int(frames[0, 0, 0, 4])) / 31 * 40
+            seen.add(min(CROP_SCALES, key=lambda share: abs(share * 160 - width)))
+            assert min(abs(share * 160 - width) for share in CROP_SCALES) < 4
+    assert seen == set(CROP_SCALES)
+
+
+def test_a_crop_is_opencvs():
+    frame = torch.randint(0, 256, (3, 1, 60, 80), dtype=torch.uint8)
+    frame = torch.from_numpy(cv2.GaussianBlur(frame[:, 0].permute(1, 2, 0).numpy(), (7, 7), 2)).permute(2, 0, 1)[:, None]
+    cut = multi_scale_crop(frame, (30, 30), 0.01, 0.01)[:, 0]  # the whole short side, at the left top corner
+    expected = cv2.resize(frame[:, 0, :, :60].permute(1, 2, 0).contiguous().numpy(), (30, 30), interpolation=cv2.INTER_AREA)
+    assert np.abs(cut.permute(1, 2, 0).numpy().astype(int) - expected).mean() < 3
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    draw = np.random.default_rng(0)
+    for k in range(3):
+        still = cv2.GaussianBlur(draw.integers(0, 256, (48, 64, 3), dtype=np.uint8), (9, 9), 3)
+        write_video(root / f"{k}.mp4", [np.roll(still, 2 * t, 1) for t in range(12)], fps=12)
+    (root / "list.csv").write_text("".join(f"{root / f'{k}.mp4'} {k}\n" for k in range(3)))
+    return root / "list.csv"
+
+
+def test_real_clips_are_cropped_anew_for_every_id(videos):
+    source = MultiScaleClips(str(videos), 4, 2, 32, seed=0)
+    clips = source.get(torch.tensor([0, 3, 0, 1]))
+    assert clips.shape == (4, 3, 4, 32, 32)
+    assert torch.equal(clips[0], clips[2])
+    assert not torch.equal(clips[0], clips[1])
+    assert (clips[:, :, 1:].float() - clips[:, :, :-1].float()).abs().mean() > 2
+
+
+def test_mosi_clips_go_on_over_the_epochs(folder):
+    source = MoSIClips(ImageFolder(folder, 40), 4, 14, seed=0)
+    assert len(source) == 135
+    clips, labels = source.get(torch.tensor([3, 134, 135 + 3, 136]))
+    assert labels.tolist() == [3, 8, 3, 1]
+    assert clips.shape == (4, 3, 4, 14, 14)
+    assert torch.equal(source.get(torch.tensor([138]))[0][0], clips[2])
+
+
+@pytest.mark.parametrize("clips", ["pmg", "videos", "pmg-aug", "perlin", "mosi"])
+@pytest.mark.parametrize("mix", ["none", "mixup", "videomix"])
+def test_every_kind_of_clips_gives_a_loss(folder, videos, clips, mix):
+    given = {"videos": str(videos)} if clips in ("videos", "pmg-aug") else {} if clips == "perlin" else {"images": str(folder)}
+    options = PretrainOptions(
+        out="o", clips=clips, mix=mix, model="tiny", frame_size=16, num_frames=4, stride=1, aug_images=(str(folder), "noise"), **given
+    )
+    torch.manual_seed(0)
+    task = make_task(options, torch.device("cpu"))
+    ids = torch.arange(6)
+    inputs = task.inputs(task.source.get(ids), ids, torch.device("cpu"))
+    assert inputs[0].shape == (6, 4, 3, 16, 16)
+    assert inputs[0].dtype == torch.float32
+    loss = task.loss(task.model, inputs)
+    expected = (0.3, 2.0) if clips != "mosi" else (1.9, 2.6)  # a model that knows nothing: near 1, less for flat images; near log 9
+    assert expected[0] < loss.item() < expected[1]
+    loss.backward()
+    assert all(weight.grad is not None for weight in task.model.parameters())
+
+
+def test_clips_do_not_depend_on_the_batch_unless_partners_do(folder):
+    for partners, alike in (("source", True), ("batch", False)):
+        options = PretrainOptions(out="o", images=str(folder), partners=partners, model="tiny", frame_size=16, num_frames=4)
+        task = make_task(options, torch.device("cpu"))
+        ids = torch.arange(8)
+        whole, part = (task.inputs(task.source.get(chosen), chosen, torch.device("cpu")).pixels for chosen in (ids, ids[5:]))
+        assert torch.allclose(whole[5:], part, atol=1e-5) is alike

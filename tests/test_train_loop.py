@@ -1,0 +1,206 @@
+"""The training loop: what it computes does not depend on how it is run, and nothing that happens to it loses a run."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from processes import pretraining, ranks
+from safetensors.torch import load_file
+from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification
+
+from pseudomotion.train import checkpoints
+from pseudomotion.train.pretrain import PretrainOptions, main, make_task
+from pseudomotion.train.records import read_metrics
+
+TINY = (
+    *("--source", "noise", "--limit", "6", "--bank", "--model", "tiny", "--frame-size", "16", "--image-size", "20", "--num-frames", "4"),
+    *("--batch-size", "4", "--save-every", "2", "--seed", "3"),
+)
+
+
+def losses(out):
+    return {row["step"]: row["loss"] for row in read_metrics(Path(out))}
+
+
+def run(out, *more, steps=8):
+    main([*TINY, "--max-steps", str(steps), "--out", str(out), *more])
+    return losses(out)
+
+
+def steps_done(out):
+    return max(losses(out), default=0)
+
+
+def wait_for(child, out, steps):
+    """Until a run has done so many steps, or is over."""
+    deadline = time.time() + 120
+    while child.is_alive() and steps_done(out) < steps and time.time() < deadline:
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    return out, run(out)
+
+
+def test_a_run_leaves_what_was_promised(undisturbed):
+    out, numbers = undisturbed
+    assert list(numbers) == list(range(1, 9))
+    names = {path.name for path in out.iterdir()}
+    assert names == {"config.yaml", "metrics.jsonl", "loss.png", "reconstructions.png", "model", "checkpoints", "tensorboard"}
+    assert [path.name for path in checkpoints.checkpoints(out / "checkpoints")] == ["step-00000006", "step-00000008"]
+    assert any(path.stat().st_size > 100 for path in (out / "tensorboard").iterdir())
+    row = json.loads((out / "metrics.jsonl").read_text().splitlines()[3])
+    assert row["epoch"] == pytest.approx(16 / 6)
+    assert 0 < row["pmg_share"] < 1
+    assert row["clips_per_second"] > 0
+
+
+def test_the_model_loads_into_transformers_also_for_classification(undisturbed):
+    out, _ = undisturbed
+    encoder = VideoMAEForPreTraining.from_pretrained(out / "model").videomae.encoder
+    classifier, report = VideoMAEForVideoClassification.from_pretrained(out / "model", num_labels=7, output_loading_info=True)
+    assert not any("encoder" in key or "embeddings" in key for key in report["missing_keys"])
+    torch.testing.assert_close(classifier.videomae.encoder.state_dict(), encoder.state_dict(), rtol=0, atol=0)
+
+
+def test_weights_change_while_training(undisturbed):
+    early, late = (load_file(path / "model" / "model.safetensors") for path in checkpoints.checkpoints(undisturbed[0] / "checkpoints"))
+    moved = [name for name in early if not torch.equal(early[name], late[name])]
+    assert len(moved) > len(early) * 0.9
+
+
+def test_resuming_at_any_step_gives_the_same_losses_bit_by_bit(undisturbed, tmp_path):
+    whole = tmp_path / "whole"
+    run(whole, "--save-every", "1", "--keep", "9")
+    for first in (2, 5):
+        out = tmp_path / str(first)
+        shutil.copytree(whole, out)
+        for path in checkpoints.checkpoints(out / "checkpoints")[first:]:  # what a run that was killed after `first` would not have
+            shutil.rmtree(path)
+        main(["--out", str(out), "--resume", "--save-every", "9"])
+        assert losses(out) == undisturbed[1]
+
+
+def test_another_seed_gives_other_losses(undisturbed, tmp_path):
+    assert run(tmp_path / "other", "--seed", "4")[1] != undisturbed[1][1]
+
+
+@pytest.mark.parametrize("more", [("--accumulate", "2"), ("--accumulate", "4"), ("--num-workers", "2")], ids=" ".join)
+def test_losses_depend_neither_on_accumulation_nor_on_workers(undisturbed, tmp_path, more):
+    numbers = run(tmp_path / "run", *more)
+    assert numbers == pytest.approx(undisturbed[1], rel=1e-4)
+
+
+def test_two_processes_give_the_losses_of_one(undisturbed, tmp_path):
+    """Mixup's partners come from the whole source, so that the clips are the same ones."""
+    out = tmp_path / "run"
+    arguments = [*TINY, "--max-steps", 8, "--out", out, "--cpu"]
+    children = [pretraining(arguments, tmp_path / f"log{place['RANK']}", **place) for place in ranks(2)]
+    for child in children:
+        child.join(300)
+    assert [child.exitcode for child in children] == [0, 0], (tmp_path / "log0").read_text()
+    assert losses(out) == pytest.approx(undisturbed[1], rel=1e-4)
+
+
+def test_killed_at_random_moments_a_run_ends_as_if_undisturbed(tmp_path):
+    out, log, moments = tmp_path / "run", tmp_path / "log", random.Random(0)
+    expected = run(tmp_path / "undisturbed", "--save-every", "3", steps=30)
+    for _ in range(4):
+        child = pretraining([*TINY, "--max-steps", 30, "--save-every", 3, "--resume", "--out", out], log)
+        wait_for(child, out, steps_done(out) + 4)
+        time.sleep(moments.uniform(0, 0.3))
+        child.kill()
+        child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert 8 <= steps_done(out) < 30
+    assert run(out, "--resume", "--save-every", "3", steps=30) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_saves_and_ends_the_run(tmp_path, number):
+    out, log = tmp_path / "run", tmp_path / "log"
+    child = pretraining([*TINY, "--max-steps", 5000, "--save-every", 5000, "--out", out], log)
+    wait_for(child, out, 3)
+    os.kill(child.pid, number)
+    child.join(60)
+    assert child.exitcode == 128 + number, log.read_text()
+    done = steps_done(out)
+    assert f"stopped by {number.name} and saved after step {done}" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert [path.name for path in checkpoints.checkpoints(out / "checkpoints")] == [f"step-{done:08d}"]
+
+
+def test_a_damaged_checkpoint_is_passed_over(undisturbed, tmp_path, capsys):
+    for name in ("model/model.safetensors", "optimizer.safetensors", "state.json"):
+        out = tmp_path / name.replace("/", "-")
+        shutil.copytree(undisturbed[0], out)
+        file = out / "checkpoints" / "step-00000008" / name
+        file.write_bytes(file.read_bytes()[:-7])
+        main(["--out", str(out), "--resume"])
+        said = capsys.readouterr().err
+        assert "step-00000008 is damaged" in said
+        assert "going on from" in said
+        assert "step-00000006" in said
+        assert losses(out) == undisturbed[1]
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(undisturbed, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    run(out, steps=4)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pseudomotion.train.checkpoints.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(
+            out / "checkpoints", 6, make_task(options(out), torch.device("cpu")).model, torch.optim.AdamW([torch.ones(1)]), keep=1
+        )
+    assert [path.name for path in checkpoints.checkpoints(out / "checkpoints")] == ["step-00000002", "step-00000004"]
+    assert checkpoints.newest(out / "checkpoints")[0].name == "step-00000004"
+    assert not list((out / "checkpoints").glob(".*"))
+
+
+def options(out):
+    return PretrainOptions(out=str(out), source="noise", limit=6, model="tiny", frame_size=16, num_frames=4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_clips(tmp_path, monkeypatch):
+    original = VideoMAEForPreTraining.forward
+    calls = []
+
+    def forward(self, *args, **kwargs):
+        output = original(self, *args, **kwargs)
+        calls.append(1)
+        if len(calls) == 3:
+            output.loss = output.loss * float("nan")
+        return output
+
+    monkeypatch.setattr(VideoMAEForPreTraining, "forward", forward)
+    with pytest.raises(ValueError, match=r"loss is nan in step 3, so training stops; ids of its clips: \[\d+, \d+, \d+, \d+\]"):
+        run(tmp_path / "run")
+    assert [path.name for path in checkpoints.checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000002"]
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(undisturbed):
+    with pytest.raises(ValueError, match="holds a run already"):
+        run(undisturbed[0])
+
+
+def test_options_of_a_resumed_run_cannot_change(undisturbed, capsys):
+    with pytest.raises(SystemExit):
+        main(["--out", str(undisturbed[0]), "--resume", "--base-lr", "1"])
+    assert "--base-lr (was 0.00015, now 1.0)" in capsys.readouterr().err
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="batch_size must be a multiple of processes x accumulate = 3"):
+        run(tmp_path / "run", "--accumulate", "3")
