@@ -4,20 +4,16 @@ import dataclasses
 import importlib.util
 import re
 import subprocess
-import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
-from pseudomotion.images import ImageFolder
 from pseudomotion.train import pretrain
-from pseudomotion.train.data import Subset
 from pseudomotion.train.options import RECIPES, from_values, parse, read_recipe, recipe_names
 from pseudomotion.train.pretrain import PretrainOptions
 from pseudomotion.video import write_video
@@ -306,33 +302,6 @@ def test_fine_tuning_recipes_are_videomaes():
         assert (evaluate["clips"], evaluate["crops"]) == views.get(data, (5, 3))
 
 
-def test_images_of_some_classes(tmp_path):
-    for label, count in enumerate((5, 3, 4, 6)):
-        (tmp_path / str(label)).mkdir()
-        for k in range(count):
-            Image.fromarray(np.full((8, 8, 3), 10 * label + k, np.uint8)).save(tmp_path / str(label) / f"{k}.png")
-    source = ImageFolder(tmp_path, 8)
-
-    def counts(limit, classes=None, seed=0):
-        subset = Subset(source, limit, seed, classes=classes)
-        assert len(set(subset.chosen.tolist())) == len(subset)
-        shown = subset.get(torch.arange(len(subset)))[:, 0, 0, 0]  # the label, and the number within it
-        return (shown // 10).bincount(minlength=4).tolist()
-
-    assert counts(12) == [3, 3, 3, 3]
-    assert counts(16) == [4 + 1, 3, 4, 4] or sum(counts(16)) == 16
-    two = counts(6, 2)
-    assert sorted(two) == [0, 0, 3, 3]
-    three = counts(9, 3)
-    assert all(more for few, more in zip(two, three, strict=True) if few), "fewer classes are not among more"
-    assert len({tuple(counts(6, 2, seed)) for seed in range(20)}) > 1
-    assert counts(None, 4) == [5, 3, 4, 6]
-    with pytest.raises(ValueError, match="classes must be from 1 to the 4 there are, got 5"):
-        counts(4, 5)
-    with pytest.raises(ValueError, match="limit must be from 1 to the"):
-        counts(19)
-
-
 def test_commands_of_the_page_are_understood():
     """Bash runs every block, with functions in place of the commands; our parsers read what these were given."""
     table = recipes_table()
@@ -382,4 +351,3 @@ def test_names_of_recipes_in_the_docs_exist():
     for path in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
         named = set(re.findall(r"--recipe ([a-z][\w-]+)", path.read_text()))
         assert named <= known, f"{path.name}: {named - known}"
-    assert sys.modules["pseudomotion"].__file__

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pseudomotion import PMG, Mixup
 from pseudomotion.images import ImageBank, ImageFolder
-from pseudomotion.images.synthetic import Noise
+from pseudomotion.images.synthetic import Noise, VisualAtom
 from pseudomotion.train.data import CROP_SCALES, MultiScaleClips, Subset, WithPartners, multi_scale_crop, normalise, open_images
 from pseudomotion.train.mosi import MoSIClips
 from pseudomotion.train.pretrain import PretrainOptions, make_task
@@ -88,6 +88,39 @@ def test_a_subset_depends_on_its_seed_and_has_a_size_that_exists(folder):
         Subset(source, 16, 0)
 
 
+def test_a_subset_takes_from_some_classes(tmp_path):
+    for label, count in enumerate((5, 3, 4, 6)):
+        (tmp_path / str(label)).mkdir()
+        for k in range(count):
+            Image.fromarray(np.full((8, 8, 3), 10 * label + k, np.uint8)).save(tmp_path / str(label) / f"{k}.png")
+    source = ImageFolder(tmp_path, 8)
+
+    def counts(limit, classes=None, seed=0):
+        subset = Subset(source, limit, seed, classes=classes)
+        shown = subset.get(torch.arange(len(subset)))[:, 0, 0, 0].tolist()  # ten times the class, and the number within it
+        assert len(set(shown)) == len(shown)
+        return np.bincount([value // 10 for value in shown], minlength=4).tolist()
+
+    two, three = counts(6, 2), counts(9, 3)
+    assert sorted(two) == [0, 0, 3, 3]
+    assert sorted(three) == [0, 3, 3, 3]
+    assert all(more for few, more in zip(two, three, strict=True) if few), "fewer classes are not among more"
+    assert len({tuple(counts(6, 2, seed)) for seed in range(20)}) > 1
+    assert counts(12) == [3, 3, 3, 3]
+    assert counts(None, 4) == [5, 3, 4, 6]
+    with pytest.raises(ValueError, match="classes must be from 1 to the 4 there are, got 5"):
+        counts(4, 5)
+    with pytest.raises(ValueError, match="classes must be None for images that have no classes, got 2"):
+        Subset(Noise(size=8), 4, 0, classes=2)
+
+
+def test_a_subset_of_made_up_categories_takes_from_all_alike():
+    source = VisualAtom(categories=7, size=16)
+    subset = Subset(source, 21, seed=0)
+    assert (subset.chosen % 7).bincount().tolist() == [3] * 7
+    assert not torch.equal(subset.chosen, torch.arange(21)), "the first ones are no random ones"
+
+
 def test_partners_come_from_the_whole_source_and_depend_on_the_id_alone(folder):
     source = WithPartners(ImageFolder(folder, 8), seed=5)
     pairs = source.get(torch.arange(15))
@@ -112,7 +145,16 @@ def test_partners_are_those_whose_motion_is_mixed_in(folder):
 
 
 def test_where_images_come_from(folder, tmp_path):
-    common = {"size": 8, "limit": None, "balanced": False, "bank": False, "seed": 0, "device": torch.device("cpu"), "num_workers": 0}
+    common = {
+        "size": 8,
+        "limit": None,
+        "classes": None,
+        "balanced": False,
+        "bank": False,
+        "seed": 0,
+        "device": torch.device("cpu"),
+        "num_workers": 0,
+    }
     none = {"images": None, "source": None, "videos": None}
     assert len(open_images(**{**none, "images": str(folder)}, **common)) == 15
     assert isinstance(open_images(**{**none, "source": "noise"}, **common), Noise)
