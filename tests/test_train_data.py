@@ -253,3 +253,29 @@ def test_clips_do_not_depend_on_the_batch_unless_partners_do(folder):
         ids = torch.arange(8)
         whole, part = (task.inputs(task.source.get(chosen), chosen, torch.device("cpu")).pixels for chosen in (ids, ids[5:]))
         assert torch.allclose(whole[5:], part, atol=1e-5) is alike
+
+
+def test_real_clips_stay_whole_where_pseudo_motion_is_mixed(videos):
+    """PMG Aug: what is replaced is mixed, what is not is as without it."""
+    ids, pixels = torch.arange(24), {}
+    for clips, mix in (("videos", "none"), ("pmg-aug", "none"), ("pmg-aug", "mixup")):
+        options = PretrainOptions(out="o", clips=clips, mix=mix, videos=str(videos), model="tiny", frame_size=16, num_frames=4, stride=1)
+        task = make_task(options, torch.device("cpu"))
+        pixels[clips, mix] = task.inputs(task.source.get(ids), ids, torch.device("cpu")).pixels
+    real = (pixels["pmg-aug", "none"] == pixels["videos", "none"]).flatten(1).all(1)
+    mixed = (pixels["pmg-aug", "mixup"] != pixels["pmg-aug", "none"]).flatten(1).any(1)
+    assert 5 < real.sum() < 19
+    assert torch.equal(mixed, ~real)
+
+
+def test_so_many_clips_of_perlin_noise():
+    def source(limit):
+        return make_task(
+            PretrainOptions(out="o", clips="perlin", limit=limit, model="tiny", frame_size=16, num_frames=4), torch.device("cpu")
+        ).source
+
+    some, everything = source(600), source(None)
+    assert (len(some), len(everything)) == (600, 576 * 50)
+    assert torch.equal(some.get(torch.tensor([599, 600])), everything.get(torch.tensor([599, 0])))
+    with pytest.raises(ValueError, match="limit must be from 1 to the 28800 clips there are, got 28801"):
+        source(28_801)
