@@ -23,6 +23,7 @@ Batch = TypeVar("Batch")
 Given = TypeVar("Given", covariant=True)
 
 
+@runtime_checkable
 class Numbered(Protocol[Given]):
     """What gives batches of anything by number."""
 

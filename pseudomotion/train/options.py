@@ -18,7 +18,9 @@ CONFIG = "config.yaml"  # the options of a run, in its folder
 RECIPES = resources.files("pseudomotion.train") / "recipes"
 
 
-def option(default: Any, help: str, *, group: str, choices: Sequence[str] | None = None, free: bool = False) -> Any:
+def option(
+    default: Any, help: str, *, group: str, choices: Sequence[str] | None = None, free: bool = False, positional: bool = False
+) -> Any:
     """A field of a command's dataclass.
 
     Args:
@@ -27,9 +29,11 @@ def option(default: Any, help: str, *, group: str, choices: Sequence[str] | None
         group: the heading that it stands under in ``--help``.
         choices: what is allowed, where that is a list.
         free: may change when a run is resumed, since it does not touch what is computed.
+        positional: a plain argument, without a flag.
 
     """
-    return dataclasses.field(default=default, metadata={"help": help, "group": group, "choices": choices, "free": free})
+    metadata = {"help": help, "group": group, "choices": choices, "free": free, "positional": positional}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def parse(config: type[Config], prog: str, description: str, arguments: Sequence[str] | None = None) -> Config:
@@ -87,7 +91,9 @@ def from_values(config: type[Config], values: Mapping[str, Any]) -> Config:
     hints, known = _types(config), {field.name: field for field in _fields(config)}
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"unknown options {', '.join(unknown)}; known are {', '.join(known)}")
-    if missing := [flag(n) for n, f in known.items() if f.default is dataclasses.MISSING and n not in values]:
+    if missing := [
+        n.upper() if f.metadata["positional"] else flag(n) for n, f in known.items() if f.default is dataclasses.MISSING and n not in values
+    ]:
         raise ValueError(f"{', '.join(missing)} must be given")
     return config(**{name: _checked(known[name], hints[name], value) for name, value in values.items()})
 
@@ -163,7 +169,11 @@ def _add(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
         return
     names = {int: "N", float: "X", str: "NAME"}
     settings |= {"type": kind, "choices": field.metadata["choices"], "metavar": None if field.metadata["choices"] else names[kind]}
-    group.add_argument(flag(field.name), nargs="+" if several else None, **settings)
+    if field.metadata["positional"]:
+        settings |= {"metavar": field.name.upper()}
+        group.add_argument(settings.pop("dest"), nargs="?", **settings)
+    else:
+        group.add_argument(flag(field.name), nargs="+" if several else None, **settings)
 
 
 def _checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:

@@ -200,7 +200,3 @@ class _Looped:
 
     def get(self, ids: Tensor) -> Tensor:
         return self.clips.get(ids % self.limit)[0]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
