@@ -112,7 +112,16 @@ def test_partners_are_those_whose_motion_is_mixed_in(folder):
 
 
 def test_where_images_come_from(folder, tmp_path):
-    common = {"size": 8, "limit": None, "balanced": False, "bank": False, "seed": 0, "device": torch.device("cpu"), "num_workers": 0}
+    common = {
+        "size": 8,
+        "limit": None,
+        "classes": None,
+        "balanced": False,
+        "bank": False,
+        "seed": 0,
+        "device": torch.device("cpu"),
+        "num_workers": 0,
+    }
     none = {"images": None, "source": None, "videos": None}
     assert len(open_images(**{**none, "images": str(folder)}, **common)) == 15
     assert isinstance(open_images(**{**none, "source": "noise"}, **common), Noise)
