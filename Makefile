@@ -9,15 +9,20 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-## demo: a preview of all transforms, a contact sheet, and a training loop on clips; about a minute.
+## demo: a preview of all transforms, a contact sheet, a training loop on clips, and a minute of pre-training; about two minutes.
 demo: .venv/installed
 	mkdir -p demo
 	$(BIN)/pmg-preview demo/preview.mp4
 	$(BIN)/pmg-preview demo/sheet.png --size 112
 	$(BIN)/python docs/examples/training_loop.py
+	rm -rf demo/pretraining
+	$(BIN)/pmg-pretrain --recipe demo --out demo/pretraining
+	cp demo/pretraining/loss.png demo/pretraining/reconstructions.png demo
 	@echo
 	@echo "demo/preview.mp4  all eight transforms in motion: open it in a browser"
 	@echo "demo/sheet.png    the same as a sheet, one row per clip, one column per frame"
+	@echo "demo/loss.png     a tiny VideoMAE learns to fill in hidden patches of clips of eight synthetic images"
+	@echo "demo/reconstructions.png    of four clips what it was given, what it saw, what it made of that"
 
 ## test: all that CI runs.
 test: .venv/installed

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,12 @@ def main() -> int:
     """Run the gate, the measurements and the report; the exit status is that of the first that failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few rows, under three minutes on two cores")
-    quick = parser.parse_args().quick
+    parser.add_argument("--redraw", action="store_true", help="measure nothing: only write tables and plots anew, of the results there are")
+    options = parser.parse_args()
+    if options.redraw:
+        report.redraw()
+        return 0
+    quick = options.quick
     root = Path(__file__).parents[1]
     select = ["-k", FEW] if quick else []
     gate = subprocess.run([sys.executable, "-m", "pytest", *(str(root / test) for test in TESTS), *select], cwd=root)
@@ -45,8 +51,8 @@ def main() -> int:
     skipped = Skipped()
     with tempfile.TemporaryDirectory() as folder:
         times = Path(folder) / "times.json"
-        options = [*PLAIN, f"--rootdir={root}", f"--benchmark-json={times}", *(["--quick"] if quick else [])]
-        status = pytest.main([str(root / "benchmarks" / "bench_clips.py"), *options], plugins=[skipped])
+        arguments = [*PLAIN, f"--rootdir={root}", f"--benchmark-json={times}", *(["--quick"] if quick else [])]
+        status = pytest.main([str(root / "benchmarks" / "bench_clips.py"), *arguments], plugins=[skipped])
         if status:
             return int(status)
         measurements = json.loads(times.read_text())["benchmarks"]
@@ -58,7 +64,9 @@ def main() -> int:
         extra["on_gpu"] = gpu.figures(quick=quick)
     command = "python -m benchmarks" + (" --quick" if quick else "")
     path = report.write(report.results(measurements, skipped.reasons, device, command, extra))
-    print(f"Wrote {path.relative_to(root)} and {report.TABLES.relative_to(root)}.")
+    print(f"Wrote {path.relative_to(root)}, {report.TABLES.relative_to(root)} and the plots in {report.PLOTS.relative_to(root)}.")
+    if find_spec("matplotlib") is None:
+        print("No plots: matplotlib is not installed; with it, python -m benchmarks --redraw.", file=sys.stderr)
     return 0
 
 

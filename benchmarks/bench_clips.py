@@ -38,5 +38,5 @@ def test_peer(peer, measure, main_work):
         difference = (made - job.expected).abs().mean().item()
         assert difference < entry.tolerance, f"{peer} makes other clips than the reference: mean difference {difference:.2g}"
     renderer = "fused" if measured_device().type == "cuda" else "reference"
-    ours = dataclasses.replace(main_work, resampling=entry.ours, renderer=renderer).function(measured_device())
-    measure(function, main_work, "peer", ours, peer=peer, note=entry.note, like=entry.ours)
+    ours = dataclasses.replace(main_work, resampling=entry.ours, renderer=renderer, dtype_in=entry.dtype, dtype_out=entry.dtype)
+    measure(function, main_work, "peer", ours.function(measured_device()), peer=peer, note=entry.note, like=entry.ours)

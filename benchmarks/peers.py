@@ -40,6 +40,7 @@ class Peer:
         note: how, and what it does otherwise.
         ours: the piece of our work that is the same.
         tolerance: largest mean difference from our clips; None where it draws motions of its own.
+        dtype: of our images and clips, where we are compared.
 
     """
 
@@ -47,6 +48,7 @@ class Peer:
     note: str
     ours: str = "recursive"
     tolerance: float | None = 1e-4
+    dtype: str = "float32"
 
 
 def job_for(work: Work) -> Job:
@@ -186,7 +188,10 @@ PEERS = {
     "kornia VideoSequential": Peer(kornia_video, f"{ONE_WARP}; no motion from frame to frame", "composed", None),
     "OpenCV warpPerspective, float32": Peer(opencv(torch.float32), "loop over samples and steps; clips stay channels-last", tolerance=0.01),
     "OpenCV warpPerspective, uint8": Peer(
-        opencv(torch.uint8), "the same in 8 bits, rounded at every step; shares as if it wrote float32", tolerance=0.01
+        opencv(torch.uint8),
+        "the same in 8 bits, rounded at every step; shares as if it wrote float32; PMG reads and writes 8 bits too",
+        tolerance=0.01,
+        dtype="uint8",
     ),
     "torchvision v2 perspective": Peer(torchvision_per_sample, "loop over samples and steps: one motion a call"),
     "triton-augment": Peer(

@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 
+from benchmarks import growth
+
 RESULTS = Path(__file__).parent / "results"
 TABLES = RESULTS / "tables.md"  # docs/benchmarks.md includes it
+PLOTS = Path(__file__).parents[1] / "docs" / "images"
 PACKAGES = ("torch", "triton", "kornia", "opencv-python-headless", "torchvision", "triton-augment", "fuse-augmentations", "transformers")
 
 Row = dict[str, Any]
@@ -87,17 +90,27 @@ def _row(measurement: Row, rates: dict[str, float]) -> Row:
 
 
 def write(found: Row) -> Path:
-    """Write a run's results, and the tables of all results there are."""
+    """Write a run's results, and the tables and plots of all results there are."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / (re.sub(r"[^a-z0-9]+", "-", found["device"]["name"].lower()).strip("-") + ".json")
     path.write_text(json.dumps(found, indent=1) + "\n")
-    every = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
-    TABLES.write_text("\n\n".join(_section(entry) for entry in every) + "\n")
+    redraw()
     return path
 
 
-def _section(found: Row) -> str:
-    """One device's tables, in Markdown."""
+def redraw() -> None:
+    """Write the tables and plots of all files of results."""
+    sections = []
+    for file in sorted(RESULTS.glob("*.json")):
+        found, plot = json.loads(file.read_text()), PLOTS / f"growth-{file.stem}.png"
+        if "rows" not in found:  # a result of pmg-validate
+            continue
+        sections.append(_section(found, plot if growth.draw(found, plot) else None))
+    TABLES.write_text("\n\n".join(sections) + "\n")
+
+
+def _section(found: Row, plot: Path | None) -> str:
+    """One device's tables, in Markdown, and its plot of growth."""
     facts = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in found["device"].items() if key != "name")
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
     rates = {kind: found[f"{kind}_bytes_per_second"] / 1e9 for kind in ("fill", "copy")}
@@ -116,6 +129,10 @@ def _section(found: Row) -> str:
             + [[name, f"not measured: {reason}", *[""] * 5] for name, reason in found["not_measured"].items()],
         ),
     ]
+    if drawn := growth.lines(found["rows"]):
+        parts += [f"![Cost per byte over B, T and side](images/{plot.name})"] if plot else []
+        verdicts = [[growth.VARIABLES[line.variable], line.label, line.verdict()] for line in drawn]
+        parts.append(_table(["cost per byte over", "work", "is"], verdicts))
     parts += [_table(["on the GPU", "figure"], [[name, value] for name, value in found["on_gpu"].items()])] if "on_gpu" in found else []
     return "\n\n".join(parts)
 

@@ -115,12 +115,17 @@ def _cases(main: int, small: int, renderer: str, resampling: str, *, sweeps: boo
         yield Work(small, transforms=(name,), **how)
     yield Work(small, transforms=DEFAULT, **how)
     yield Work(small, transforms=DEFAULT, finished=True, dtype_in="uint8", dtype_out="bfloat16", **how)
-    if gpu or sweeps:
-        for batch in (1, 8, 32, 128, 512) if gpu else (1, 2):
+    # What ``growth`` plots: one of B, T and side varies.
+    for num_frames in (8, 16, 32):
+        yield Work(small, num_frames, **how)
+    for side in (112, 224, 336):
+        yield Work(small, side=side, **how)
+    if gpu:
+        for batch in (1, 8, 32, 128, 512):
             yield Work(batch, dtype_in="uint8", dtype_out="bfloat16", **how)
+    else:
+        for batch in (1, 2, 4, 8) if not sweeps else (1, 2, 4, 8, 16, 32):
+            yield Work(batch, **how)
+    if gpu or sweeps:
         for dtype in DTYPES:
             yield Work(small, dtype_in="uint8", dtype_out=dtype, **how)
-        for num_frames in (8, 16, 32):
-            yield Work(small, num_frames, **how)
-        for side in (112, 224, 336):
-            yield Work(small, side=side, **how)

@@ -1,4 +1,4 @@
-"""Make what the page on transforms shows, for every entry of TRANSFORMS: a strip of frames, its docstring, its calibration.
+"""Make what pages show: for every entry of TRANSFORMS a strip of frames, its docstring, its calibration; every class of the motion probe.
 
 `python docs/gallery.py` writes docs/generated/; the docs build calls it.
 """
@@ -7,12 +7,16 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageDraw
 
 from pseudomotion import PMG, TRANSFORMS
 from pseudomotion.labels import displacement_stats
 from pseudomotion.preview import main as pmg_preview
+from pseudomotion.train.labelled import textures
+from pseudomotion.train.probe import CLASSES, MotionProbe
 
 CLIPS = 4096
+PROBE_SIZE, PROBE_FRAMES, NAMES, GAP = 64, 6, 110, 4
 
 
 def make(folder: Path) -> None:
@@ -20,6 +24,7 @@ def make(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     sections = [_section(name, folder) for name in TRANSFORMS]
     (folder / "transforms.md").write_text("\n".join([*sections, _calibration()]))
+    _probe().save(folder / "probe.png")
 
 
 def _section(name: str, folder: Path) -> str:
@@ -37,6 +42,22 @@ def _section(name: str, folder: Path) -> str:
             f"```{{eval-rst}}\n.. autoclass:: {cls.__module__}.{cls.__name__}\n   :noindex:\n```\n",
         ]
     )
+
+
+def _probe() -> Image.Image:
+    """A clip of every class of the motion probe, two classes in a row."""
+    probe = MotionProbe(textures(12, PROBE_SIZE * 3 // 2, torch.device("cpu")), PROBE_FRAMES, PROBE_SIZE, seed=1)
+    clips, labels = probe.get(torch.arange(len(CLASSES)))
+    step = PROBE_SIZE + GAP
+    width = NAMES + PROBE_FRAMES * step
+    sheet = Image.new("RGB", (2 * width, len(CLASSES) // 2 * step + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, (clip, label) in enumerate(zip(clips.permute(0, 1, 3, 4, 2).numpy(), labels.tolist(), strict=True)):
+        left, top = place % 2 * width + GAP, place // 2 * step + GAP
+        pen.text((left, top + PROBE_SIZE // 2 - 6), CLASSES[label], fill="black")
+        for t, frame in enumerate(clip):
+            sheet.paste(Image.fromarray(frame), (left + NAMES + t * step - GAP, top))
+    return sheet
 
 
 def _calibration() -> str:

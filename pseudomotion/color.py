@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pseudomotion.geometry import sincos, stack
+from pseudomotion.geometry import matmul, sincos, stack
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's and OpenCV's grey
 
@@ -51,5 +51,4 @@ def hue(turns: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 4"]:
 
 def compose(after: Float[Tensor, "*b 3 4"], before: Float[Tensor, "*b 3 4"]) -> Float[Tensor, "*b 3 4"]:
     """The map that does ``before`` first and ``after`` second, with no clamp between them."""
-    first, second, third = (after[..., :, k, None] * before[..., k, None, :] for k in range(3))
-    return first + second + third + torch.nn.functional.pad(after[..., 3:], (3, 0))
+    return matmul(after[..., :3], before) + torch.nn.functional.pad(after[..., 3:], (3, 0))

@@ -9,7 +9,9 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
@@ -22,8 +24,14 @@ LOG_2 = 0.6931471805599453
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 
 
-def philox(counter: Sequence[Int64[Tensor, "*n"]], key: tuple[int, int]) -> tuple[Int64[Tensor, "*n"], ...]:
-    """Philox4x32-10: four counter words and two key words, each in [0, 2**32), to four random words."""
+Words = TypeVar("Words", Tensor, np.ndarray)
+
+
+def philox(counter: Sequence[Words], key: tuple[int, int]) -> tuple[Words, ...]:
+    """Philox4x32-10: four counter words and two key words, each in [0, 2**32), to four random words.
+
+    The words are int64 arrays of one shape, torch's or numpy's: on a batch of clips numpy is done sooner, and torch runs on any device.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
@@ -51,14 +59,13 @@ class Draws:
 
     def uniform(self, purpose: str, n: int) -> tuple[Float64[Tensor, " b"], ...]:
         """``n`` numbers for every clip, uniform in (0, 1), never 0 or 1: a tuple of ``(b,)``."""
-        block = torch.arange((n + 3) // 4, device="cpu").expand(len(self.ids), -1)
-        ids = self.ids[:, None].expand_as(block)
+        ids, block = np.broadcast_arrays(self.ids.numpy()[:, None], np.arange((n + 3) // 4, dtype=np.int64))
         words = philox(
-            (ids & _MASK, (ids >> 32) & _MASK, torch.full_like(block, zlib.crc32(purpose.encode())), block),
+            (ids & _MASK, (ids >> 32) & _MASK, np.full_like(block, zlib.crc32(purpose.encode())), block),
             (self.seed & _MASK, (self.seed >> 32) & _MASK),
         )
-        numbers = (torch.stack(words, -1).flatten(1).double() + 0.5) / 2**32
-        return numbers[:, :n].unbind(1)
+        numbers = (np.stack(words, -1) + 0.5) / 2**32
+        return torch.from_numpy(numbers).flatten(1)[:, :n].unbind(1)
 
     def choice(self, purpose: str, weights: Sequence[float]) -> Int64[Tensor, " b"]:
         """An index into ``weights`` for every clip, drawn in proportion to them."""

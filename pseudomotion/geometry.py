@@ -21,8 +21,9 @@ UNREDUCED = 1.5  # source pixels per frame pixel up to which bilinear sampling n
 def stack(rows: Sequence[Sequence[Tensor | float]]) -> Float[Tensor, "*b r c"]:
     """Matrix from nested rows of equally shaped tensors ``(*b,)`` and numbers."""
     like = next(entry for row in rows for entry in row if isinstance(entry, Tensor))
-    entries = [[entry if isinstance(entry, Tensor) else torch.full_like(like, entry) for entry in row] for row in rows]
-    return torch.stack([torch.stack(row, -1) for row in entries], -2)
+    numbers = {entry: torch.full_like(like, entry) for row in rows for entry in row if not isinstance(entry, Tensor)}
+    entries = [entry if isinstance(entry, Tensor) else numbers[entry] for row in rows for entry in row]
+    return torch.stack(entries, -1).view(*like.shape, len(rows), len(rows[0]))
 
 
 def translation(x: Float[Tensor, "*b"], y: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 3"]:
@@ -30,10 +31,9 @@ def translation(x: Float[Tensor, "*b"], y: Float[Tensor, "*b"]) -> Float[Tensor,
     return stack([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
-def matmul(a: Float[Tensor, "*b r 3"], b: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b r 3"]:
+def matmul(a: Float[Tensor, "*b r 3"], b: Float[Tensor, "*b 3 c"]) -> Float[Tensor, "*b r c"]:
     """``a @ b``, summed in a fixed order (see the module's docstring)."""
-    columns, rows = a.unbind(-1), b.unbind(-2)
-    first, second, third = (column.unsqueeze(-1) * row.unsqueeze(-2) for column, row in zip(columns, rows, strict=True))
+    first, second, third = (a.unsqueeze(-1) * b.unsqueeze(-3)).unbind(-2)
     return first + second + third
 
 
@@ -45,15 +45,11 @@ def determinant(h: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b"]:
 
 def inverse(h: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
     """Inverse by cofactors: no factorisation, so nothing to synchronise on a GPU. The matrix must be regular."""
-    (a, b, c), (d, e, f), (g, i, j) = (row.unbind(-1) for row in h.unbind(-2))
-    adjugate = stack(
-        [
-            [e * j - f * i, c * i - b * j, b * f - c * e],
-            [f * g - d * j, a * j - c * g, c * d - a * f],
-            [d * i - e * g, b * g - a * i, a * e - b * d],
-        ]
-    )
-    return adjugate / determinant(h)[..., None, None]
+    wide = torch.cat([h, h[..., :2]], -1)
+    around = torch.cat([wide, wide[..., :2, :]], -2)  # the next and the next but one row and column of each, cyclically
+    cofactors = around[..., 1:4, 1:4] * around[..., 2:, 2:] - around[..., 1:4, 2:] * around[..., 2:, 1:4]
+    first, second, third = (h[..., 0, :] * cofactors[..., 0, :]).unbind(-1)
+    return cofactors.mT / (first + second + third)[..., None, None]
 
 
 def transform_points(h: Float[Tensor, "*#b 3 3"], points: Float[Tensor, "*#b n 2"]) -> Float[Tensor, "*b n 2"]:
@@ -69,8 +65,8 @@ def sincos(radians: Float[Tensor, "*b"]) -> tuple[Float[Tensor, "*b"], Float[Ten
     square = x * x
     sine, cosine = torch.ones_like(x), torch.ones_like(x)
     for n in range(16, 0, -1):
-        sine = 1 - square / ((2 * n) * (2 * n + 1)) * sine
-        cosine = 1 - square / ((2 * n - 1) * (2 * n)) * cosine
+        sine = square / -((2 * n) * (2 * n + 1)) * sine + 1
+        cosine = square / -((2 * n - 1) * (2 * n)) * cosine + 1
     return x * sine, cosine
 
 
@@ -84,7 +80,7 @@ def rotation_scale_shear(
     degrees: Float[Tensor, "*b"], scale: Float[Tensor, "*b"], shear_x: Float[Tensor, "*b"], shear_y: Float[Tensor, "*b"]
 ) -> Float[Tensor, "*b 3 3"]:
     """About the origin: first shear along y and along x (degrees), then scale (factor), then rotate (degrees, from x towards y)."""
-    (sine, cosine), (sx, cx), (sy, cy) = (sincos(angle * (math.pi / 180)) for angle in (degrees, shear_x, shear_y))
+    (sine, sx, sy), (cosine, cx, cy) = sincos(torch.stack([degrees, shear_x, shear_y]) * (math.pi / 180))
     rotate = stack([[scale * cosine, -scale * sine, 0.0], [scale * sine, scale * cosine, 0.0], [0.0, 0.0, 1.0]])
     along_x = stack([[torch.ones_like(sx), sx / cx, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     along_y = stack([[torch.ones_like(sy), 0.0, 0.0], [sy / cy, 1.0, 0.0], [0.0, 0.0, 1.0]])
@@ -116,8 +112,12 @@ def denominators(last_row: Float[Tensor, "*b 3"], size: tuple[int, int]) -> Floa
 
 
 def source_scale(h: Float[Tensor, "*b 3 3"], size: tuple[int, int]) -> Float[Tensor, "*b"]:
-    """Source pixels per frame pixel, at the centre of a frame ``(h, w)``: geometric mean of both directions."""
-    back = inverse(h)
+    """Source pixels per frame pixel, at the centre of a frame ``(h, w)``, under homographies from source to frame."""
+    return scale_at_center(inverse(h), size)
+
+
+def scale_at_center(back: Float[Tensor, "*b 3 3"], size: tuple[int, int]) -> Float[Tensor, "*b"]:
+    """The same under homographies from frame to source: geometric mean of both directions."""
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     w = back[..., 2, 0] * x + back[..., 2, 1] * y + back[..., 2, 2]
     return (determinant(back) / (w * w * w)).abs().sqrt()
@@ -129,5 +129,5 @@ def level_of_detail(scale: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     Level k halves the source k times by averaging. Up to 1.5 source pixels per frame pixel level 0 is read, from 2 to 3 level 1,
     from 4 to 6 level 2, and so on; in between the reading moves linearly from one level to the next, so that a zoom does not jump.
     """
-    ramps = [(scale / 2**k - UNREDUCED) / (2 - UNREDUCED) for k in range(MAX_LEVEL)]
-    return torch.stack(ramps).clamp(0, 1).sum(0)
+    halvings = scale.new_full((MAX_LEVEL, *[1] * scale.ndim), 0.5).cumprod(0) * 2  # 1, 1/2, 1/4, ...
+    return ((scale * halvings - UNREDUCED) / (2 - UNREDUCED)).clamp_(0, 1).sum(0)

@@ -162,19 +162,19 @@ class MotionPlan:
         Homographies and color maps are multiplied up. What recursion does between the steps is no part of it: blur by repeated resampling,
         loss of what has left the frame, and clamping of colors.
         """
-        recursive = self.reads_previous[:, None, None, None]
-        homography = [self.homography[:, :, 0].double()]
-        color = [self.color[:, :, 0].double()]
-        for t in range(1, self.num_frames):
-            step, tint = self.homography[:, :, t].double(), self.color[:, :, t].double()
-            homography.append(torch.where(recursive, geometry.matmul(step, homography[-1]), step))
-            color.append(torch.where(recursive, color_maps.compose(tint, color[-1]), tint))
-        return dataclasses.replace(
-            self,
-            homography=torch.stack(homography, 2).float(),
-            color=torch.stack(color, 2).float(),
-            reads_previous=torch.zeros_like(self.reads_previous),
-        )
+        homography, color = self.homography, self.color
+        if any(p.recursive for p in self.passes):
+            homography = self._multiplied_up(homography, geometry.matmul)
+        if any(p.recursive and p.colored for p in self.passes):
+            color = self._multiplied_up(color, color_maps.compose)
+        return dataclasses.replace(self, homography=homography, color=color, reads_previous=torch.zeros_like(self.reads_previous))
+
+    def _multiplied_up(self, steps: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Maps from frame to frame ``(B, L, T, r, c)`` as maps from the source image, in clips that read the previous frame."""
+        maps = list(steps.double().unbind(2))
+        for t in range(1, len(maps)):
+            maps[t] = torch.where(self.reads_previous[:, None, None, None], product(maps[t], maps[t - 1]), maps[t])
+        return torch.stack(maps, 2).float()
 
     def state_dict(self) -> dict[str, Tensor]:
         """All fields as tensors, for ``torch.save`` or safetensors."""

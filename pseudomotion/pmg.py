@@ -232,7 +232,10 @@ def _make_plan(
         reads_previous[clips] = transform.reads_previous
         index[clips] = known.index(type(transform)) if type(transform) in known else -1
     own = torch.arange(b, device="cpu")
-    source = torch.stack([own] + [draws.partner("source") if partner is None else partner] * (layers - 1), 1)
+    source = own[:, None]
+    if layers > 1:
+        other = draws.partner("source") if partner is None else partner
+        source = torch.stack([own] + [other] * (layers - 1), 1)
     if mix is None:
         blend, partner = whole_clips(b, t, view.frame_size), own
     else:

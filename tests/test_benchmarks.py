@@ -2,10 +2,11 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import peers, report
+from benchmarks import growth, peers, report
 from benchmarks.work import Work, cases
 
 
@@ -40,6 +41,7 @@ def test_shares_of_the_floor(found):
 def test_the_table_shows_who_wins_and_who_is_missing(found, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(report, "TABLES", tmp_path / "table.md")
+    monkeypatch.setattr(report, "PLOTS", tmp_path / "images")
     path = report.write(found)
     table = {line.split(" | ")[0].removeprefix("| "): line for line in report.TABLES.read_text().splitlines() if line.startswith("|")}
     assert path.parent == tmp_path / "results"
@@ -68,3 +70,50 @@ def test_peers_make_the_clips_that_ours_are_compared_with(name):
     if peer.tolerance is not None:
         assert (clips - job.expected).abs().mean() < peer.tolerance
         assert (job.images[:, :, None] - job.expected).abs().mean() > 2 * peer.tolerance
+
+
+def grown(variable, values, costs):
+    """Rows of PMG that differ in one variable, at a cost in nanoseconds per byte of clips."""
+    works = [dataclasses.replace(Work(2), **{variable: value}) for value in values]
+    rows = [measurement("pmg", 1e-9 * cost * work.output_bytes, work) for work, cost in zip(works, costs, strict=True)]
+    return report.results(
+        [measurement("fill", 0.001, Work(2)), measurement("copy", 0.001, Work(2)), *rows], {}, torch.device("cpu"), "", {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("costs", "level_from", "verdict"),
+    [
+        ((1.0, 1.1, 1.19, 1.0), 8, "throughout"),
+        ((3.0, 1.5, 1.0, 1.1), 32, "from 32 on"),
+        ((3.0, 1.0, 1.0, 1.3), None, "not level"),
+    ],
+)
+def test_growth_is_level_or_not(costs, level_from, verdict):
+    (line,) = growth.lines(grown("num_frames", (8, 16, 32, 64), costs)["rows"])
+    assert line.variable == "num_frames"
+    assert line.values == (8, 16, 32, 64)
+    assert line.costs == pytest.approx(costs)
+    assert line.level_from == level_from
+    assert verdict in line.verdict()
+
+
+def test_the_plot_of_growth_shows_the_costs(tmp_path):
+    from PIL import Image
+
+    level, steep = (grown("side", (112, 224, 336), costs) for costs in ((1, 1, 1), (1, 2, 4)))
+    pictures = []
+    for name, results in (("level", level), ("steep", steep)):
+        assert growth.draw(results, tmp_path / f"{name}.png")
+        pictures.append(np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"), int))
+    assert min(picture.shape[1] for picture in pictures) > 600
+    assert (pictures[0] != pictures[1]).any()
+    assert not growth.draw(grown("side", (112, 224), (1, 1)), tmp_path / "none.png")
+
+
+def test_every_run_measures_what_the_plot_needs():
+    for device in ("cpu", "cuda"):
+        for quick in (True, False):
+            works = list(cases(torch.device(device), quick=quick))
+            rows = [dataclasses.asdict(w) | {"kind": "pmg", "seconds": 1.0, "output_bytes": w.output_bytes} for w in works]
+            assert {line.variable for line in growth.lines(rows)} == set(growth.VARIABLES)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pseudomotion import PMG, TRANSFORMS, MotionPlan
+from pseudomotion.render import reference
 
 NAMES = list(TRANSFORMS)
 PADDING = ["zeros", "border", "reflection"]
@@ -159,6 +160,27 @@ def test_dtypes_and_channels(dtype, channels, smooth):
     else:
         tolerance = {torch.float16: 2**-11, torch.bfloat16: 2**-8}.get(dtype, 2e-5)
         torch.testing.assert_close(clips.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("resampling", ["recursive", "composed"])
+def test_a_few_frames_at_a_time_are_the_same_clips(resampling, smooth, monkeypatch):
+    """Large frames are painted in pieces that fit into a cache; here the cache is too small for any two."""
+    calls = []
+    sample = torch.nn.functional.grid_sample
+    monkeypatch.setattr(torch.nn.functional, "grid_sample", lambda *a, **k: calls.append(1) or sample(*a, **k))
+    for names, source in ((tuple(NAMES), (70, 60)), (("affine",), (31, 27)), (("cutmix",), (31, 27))):
+        images = smooth(13, 3, *source)
+        pmg = PMG(names, 5, (31, 27), resampling=resampling, crop=(0.1, 1.0))
+        plan = pmg.plan(images.shape, ids=torch.arange(13))
+        calls.clear()
+        whole, few = pmg.render(images, plan), len(calls)
+        with monkeypatch.context() as patch:
+            patch.setattr(reference, "CACHE", 1)
+            patch.setattr(torch, "get_num_threads", lambda: 2)
+            pieces = pmg.render(images, plan)
+        assert len(calls) > 3 * few
+        torch.testing.assert_close(pieces, whole, atol=1e-12, rtol=0)
+        np.testing.assert_allclose(pieces, oracle.render(images, plan), atol=1e-9)
 
 
 def test_output_is_written_everywhere(smooth, monkeypatch):

@@ -22,9 +22,9 @@ def format_clips(
     """Clips in [0, 1], normalised per channel, rounded to uint8 or cast, in the order of axes asked for."""
     if mean is not None and std is not None:
         mean_, std_ = (torch.tensor(v, dtype=clips.dtype, device="cpu").to(clips.device, non_blocking=True) for v in (mean, std))
-        clips = (clips - mean_[:, None, None, None]) / std_[:, None, None, None]
+        clips = (clips - mean_[:, None, None, None]).div_(std_[:, None, None, None])
     if data_format == "BTCHW":
         clips = clips.transpose(1, 2)
     if dtype == torch.uint8:
-        clips = (clips * 255).round()
+        clips = (clips * 255).round_()
     return clips.to(dtype).contiguous()

@@ -1,27 +1,60 @@
-"""The reference renderer: kornia's sampling, plain tensor arithmetic around it. It defines what is right.
+"""The reference renderer: kornia's coordinates, torch's ``grid_sample``, plain tensor arithmetic around it. It defines what is right.
 
 Works on any device and is differentiable with respect to the images. Nothing here reads a tensor's values, so it compiles into one graph
 and never waits for a device.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from kornia.geometry.transform import remap
+from jaxtyping import Float, Int64
+from kornia.geometry.conversions import normal_transform_pixel
 from torch import Tensor
 
 from pseudomotion import geometry
-from pseudomotion.plan import MotionPlan, Pass, scales
+from pseudomotion.plan import MotionPlan, Pass
 from pseudomotion.render.blend import blend_clips
 
 Images = Float[Tensor, "B C H W"]
 Pyramid = list[Float[Tensor, "B C _ _"]]
-Frames = Float[Tensor, "n C T h w"]
+Clips = Float[Tensor, "B C T h w"]
+Frames = Float[Tensor, "n C t h w"]
 
 HORIZON = 1e-3  # denominators below this (of 1 at the frame's centre) are as far outside the image as matters
+CACHE = 2**21  # bytes that a core of a CPU keeps at hand
 
 
-def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Float[Tensor, "B C T h w"]:
+class Part(NamedTuple):
+    """What n clips of a pass show: their part of the plan."""
+
+    clips: slice | Int64[Tensor, " n"]  # where in the batch they stand
+    source: slice | Int64[Tensor, " n"]  # and where the images that they show
+    to_source: Float[Tensor, "n T 3 3"]  # pixel of a frame to pixel of what it reads
+    color: Float[Tensor, "n T 3 4"]
+    opacity: Float[Tensor, "n T"]
+    box: Float[Tensor, "n 4"]
+
+
+class Lines(NamedTuple):
+    """Where pixels are read: the sum of a part that depends on the column and one that depends on the row.
+
+    Both have two coordinates, or where homographies are not affine three, of which the last divides the others.
+    """
+
+    columns: Float[Tensor, "n d T 1 w"]
+    rows: Float[Tensor, "n d T h 1"]
+
+
+class Source(NamedTuple):
+    """A level of the image pyramid, where frames read it, and how much it adds to them; None for all."""
+
+    images: Float[Tensor, "n C _ _"]
+    lines: Lines
+    share: Float[Tensor, "n T"] | None
+
+
+def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Clips:
     """Clips of a plan, before formatting.
 
     Args:
@@ -32,19 +65,43 @@ def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Float[Tens
     """
     pyramid = _pyramid(images, max([0, *(p.levels[1] for p in plan.passes)]))
     clips = images.new_empty(len(plan), images.shape[1], plan.num_frames, *plan.frame_size)
+    most = _frames_at_once(images, plan)
     for p in plan.passes:
-        frames = _recursion(pyramid, plan, p, padding_mode) if p.recursive else _from_source(pyramid, plan, p, padding_mode)
-        if p.layer:
-            opacity = _of(plan.opacity, p)[:, None, :, None, None].to(frames)
-            frames = torch.lerp(clips[p.clips], frames, opacity * _coverage(plan, p, frames.dtype)[:, None])
-        clips = frames if p.everyone else clips.index_copy_(0, p.clips, frames)
+        for part in _parts(plan, p, most):
+            sources = _sources(pyramid, p, part, plan.frame_size, padding_mode)
+            if p.recursive:
+                _recursion(clips, sources, p, part, padding_mode)
+            else:
+                _from_source(clips, sources, p, part, padding_mode, max(1, most // len(part.opacity)))
     return _mix(clips, plan) if plan.mixes else clips
 
 
-def _of(tensor: Tensor, p: Pass) -> Tensor:
-    """The pass's part of a plan's tensor ``(B, L, ...)``."""
-    layer = tensor[:, p.layer]
-    return layer if p.everyone else layer[p.clips]
+def _frames_at_once(images: Images, plan: MotionPlan) -> int:
+    """How many frames to paint together.
+
+    What a CPU has painted it reads again at once, in half the time where it is in a cache still. Elsewhere, and where every piece would
+    make a graph longer, it is all of them.
+    """
+    if images.device.type != "cpu" or torch.compiler.is_compiling() or (images.requires_grad and torch.is_grad_enabled()):
+        return max(1, len(plan) * plan.num_frames)
+    h, w = plan.frame_size
+    touched = (2 * images.shape[1] + 2) * h * w * images.element_size()  # a frame, what it reads, and where
+    return torch.get_num_threads() * max(1, CACHE // touched)
+
+
+def _parts(plan: MotionPlan, p: Pass, most: int) -> list[Part]:
+    """The clips of a pass, at most so many together."""
+    chosen = slice(None) if p.everyone else p.clips
+    source, homography, color, opacity, box = (
+        tensor[:, p.layer][chosen] for tensor in (plan.source, plan.homography, plan.color, plan.opacity, plan.box)
+    )
+    to_source = geometry.inverse(homography.double())
+    parts = []
+    for start in range(0, len(p.clips), most):
+        few = slice(start, start + most)
+        clips, images = few if p.everyone else p.clips[few], few if p.own_image else source[few]
+        parts.append(Part(clips, images, to_source[few], color[few], opacity[few], box[few]))
+    return parts
 
 
 def _pyramid(images: Images, levels: int) -> Pyramid:
@@ -55,46 +112,73 @@ def _pyramid(images: Images, levels: int) -> Pyramid:
     return pyramid
 
 
-def _from_source(pyramid: Pyramid, plan: MotionPlan, p: Pass, padding_mode: str, frames: int | None = None) -> Frames:
-    """Frames of one layer sampled from the source images: all of them, or the first few."""
-    matrices = geometry.inverse(_of(plan.homography, p)[:, :frames].double())
+def _sources(pyramid: Pyramid, p: Pass, part: Part, size: tuple[int, int], padding_mode: str) -> list[Source]:
+    """What frames of a size read of the source images: all of them, or the first where the others read the frame before."""
+    to_source = part.to_source[:, :1] if p.recursive else part.to_source
     low, high = p.levels
-    detail = geometry.level_of_detail(_of(scales(plan), p)[:, :frames])
-    clip = None
+    detail = geometry.level_of_detail(geometry.scale_at_center(to_source, size)) if low < high else None
+    sources = []
     for level in range(low, high + 1):
-        images = pyramid[level] if p.own_image else pyramid[level][_of(plan.source, p)]
-        sampled = _sample(images, _to_level(matrices, level), plan.frame_size, padding_mode, affine=p.affine)
-        if low < high:
-            sampled = sampled * (1 - (detail - level).abs()).clamp(min=0)[:, None, :, None, None].to(sampled)
-        clip = sampled if clip is None else clip + sampled
-    assert clip is not None
-    return _develop(clip, plan, p, slice(frames))
+        images = pyramid[level][part.source]
+        lines = _reading(_to_level(to_source, level), images, size, affine=p.affine)
+        share = None if detail is None else (1 - (detail - level).abs()).clamp(min=0).to(images)
+        sources.append(Source(_with_axes(images, padding_mode), lines, share))
+    return sources
 
 
-def _recursion(pyramid: Pyramid, plan: MotionPlan, p: Pass, padding_mode: str) -> Frames:
-    """Frame 0 sampled from the source images, every other frame from the one before it."""
-    frame = _from_source(pyramid, plan, p, padding_mode, frames=1)
-    clip = frame.new_empty(*frame.shape[:2], plan.num_frames, *plan.frame_size)
-    clip[:, :, :1] = frame
-    matrices = geometry.inverse(_of(plan.homography, p)[:, 1:].double())
+def _from_source(clips: Clips, sources: list[Source], p: Pass, part: Part, padding_mode: str, at_once: int) -> None:
+    """Paint frames that are read from the source images, so many together."""
+    coverage = _lines(part.to_source, (clips.shape[-2], clips.shape[-1]), clips.dtype, affine=p.affine) if p.layer else None
+    for start in range(0, clips.shape[2], at_once):
+        t = slice(start, start + at_once)
+        frames = _develop(_read(sources, t, padding_mode), p, part, t)
+        if coverage is not None:
+            opacity = part.opacity[:, None, t, None, None].to(frames)
+            frames = torch.lerp(clips[part.clips, :, t], frames, opacity * _coverage(coverage, t, part.box)[:, None])
+        _put(clips, frames, part, t)
+
+
+def _recursion(clips: Clips, sources: list[Source], p: Pass, part: Part, padding_mode: str) -> None:
+    """Paint frame 0 from the source images, every other frame from the one before it."""
+    frame = _develop(_read(sources, slice(1), padding_mode), p, part, slice(1))
+    _put(clips, frame, part, slice(1))
+    lines = _reading(part.to_source[:, 1:], frame[:, :, 0], (clips.shape[-2], clips.shape[-1]), affine=p.affine)
     grid = None
-    for t in range(1, plan.num_frames):
+    for k in range(1, clips.shape[2]):
         if grid is None or not p.steady:
-            # Kept from step to step: kornia's ``remap`` would stack it anew every time, a quarter of the recursion's time.
-            grid = torch.stack(_grid(matrices[:, t - 1 : t], plan.frame_size, plan.frame_size, frame.dtype, affine=p.affine), -1)[:, 0]
-        frame = F.grid_sample(_with_axes(frame[:, :, 0], padding_mode), grid, padding_mode=padding_mode, align_corners=True)[:, :, None]
-        frame = _develop(frame, plan, p, slice(t, t + 1))
-        clip[:, :, t : t + 1] = frame
-    return clip
+            grid = _grid(lines, slice(k - 1, k))
+        t = slice(k, k + 1)
+        frame = _develop(_sample(_with_axes(frame[:, :, 0], padding_mode), grid, padding_mode), p, part, t)
+        _put(clips, frame, part, t)
 
 
-def _develop(frames: Frames, plan: MotionPlan, p: Pass, t: slice) -> Frames:
+def _put(clips: Clips, frames: Frames, part: Part, t: slice) -> None:
+    """Write frames to their place."""
+    if isinstance(part.clips, slice):
+        clips[part.clips, :, t] = frames
+    else:
+        clips[:, :, t].index_copy_(0, part.clips, frames)
+
+
+def _develop(frames: Frames, p: Pass, part: Part, t: slice) -> Frames:
     """Sampled frames under their color maps, and where they are a back layer under its opacity."""
     if p.colored:
-        frames = _recolor(frames, _of(plan.color, p)[:, t])
+        frames = _recolor(frames, part.color[:, t])
     if p.layer or p.opaque:
         return frames
-    return frames * _of(plan.opacity, p)[:, None, t, None, None].to(frames)
+    return frames * part.opacity[:, None, t, None, None].to(frames)
+
+
+def _read(sources: list[Source], t: slice, padding_mode: str) -> Frames:
+    """Frames sampled from the source images: the levels of the pyramid that they read, added up."""
+    frames = None
+    for images, lines, share in sources:
+        sampled = _sample(images, _grid(lines, t), padding_mode)
+        if share is not None:
+            sampled = sampled * share[:, None, t, None, None]
+        frames = sampled if frames is None else frames + sampled
+    assert frames is not None
+    return frames
 
 
 def _to_level(matrices: Float[Tensor, "n T 3 3"], level: int) -> Float[Tensor, "n T 3 3"]:
@@ -106,18 +190,10 @@ def _to_level(matrices: Float[Tensor, "n T 3 3"], level: int) -> Float[Tensor, "
     return geometry.matmul(reduce.expand_as(matrices), matrices)
 
 
-def _sample(
-    images: Float[Tensor, "n C H W"], matrices: Float[Tensor, "n T 3 3"], size: tuple[int, int], padding_mode: str, *, affine: bool
-) -> Float[Tensor, "n C T h w"]:
-    """Frames of a size from images, by homographies from frame pixel to image pixel.
-
-    The frames lie below each other in one map, so that no image is copied.
-    """
-    grid = _grid(matrices, (images.shape[-2], images.shape[-1]), size, images.dtype, affine=affine)
-    x, y = (coordinate.flatten(1, 2) for coordinate in grid)
-    images = _with_axes(images, padding_mode)
-    frames: Tensor = remap(images, x, y, padding_mode=padding_mode, align_corners=True, normalized_coordinates=True)
-    return frames.reshape(*frames.shape[:2], *grid[0].shape[1:])
+def _sample(images: Float[Tensor, "n C H W"], grid: Float[Tensor, "n t h w 2"], padding_mode: str) -> Frames:
+    """Frames from images. They lie below each other in one grid, so that no image is copied."""
+    frames = F.grid_sample(images, grid.flatten(1, 2), padding_mode=padding_mode, align_corners=True)
+    return frames.view(*images.shape[:2], *grid.shape[1:4])
 
 
 def _with_axes(images: Float[Tensor, "n C H W"], padding_mode: str) -> Float[Tensor, "n C _ _"]:
@@ -130,28 +206,27 @@ def _with_axes(images: Float[Tensor, "n C H W"], padding_mode: str) -> Float[Ten
     return images
 
 
-def _grid(
-    matrices: Float[Tensor, "n T 3 3"], source_size: tuple[int, int], size: tuple[int, int], dtype: torch.dtype, *, affine: bool
-) -> tuple[Float[Tensor, "n T h w"], Float[Tensor, "n T h w"]]:
-    """Where every frame pixel reads the source, in coordinates that are -1 and 1 at its outermost pixel centres."""
-    (scale_y, shift_y), (scale_x, shift_x) = ((2 / (side - 1), -1.0) if side > 1 else (1.0, 0.0) for side in source_size)
-    normalise = matrices.new_tensor([[scale_x, 0, shift_x], [0, scale_y, shift_y], [0, 0, 1]])
-    return _project(geometry.matmul(normalise.expand_as(matrices), matrices), size, dtype, affine=affine)
+def _reading(matrices: Float[Tensor, "n T 3 3"], images: Float[Tensor, "n C H W"], size: tuple[int, int], *, affine: bool) -> Lines:
+    """Where every pixel of a frame reads images, in coordinates that are -1 and 1 at their outermost pixel centres."""
+    normalise = normal_transform_pixel(*images.shape[-2:], dtype=matrices.dtype, device=matrices.device)
+    return _lines(geometry.matmul(normalise.expand_as(matrices), matrices), size, images.dtype, affine=affine)
 
 
-def _project(
-    matrices: Float[Tensor, "n T 3 3"], size: tuple[int, int], dtype: torch.dtype, *, affine: bool
-) -> tuple[Float[Tensor, "n T h w"], Float[Tensor, "n T h w"]]:
+def _lines(matrices: Float[Tensor, "n T 3 3"], size: tuple[int, int], dtype: torch.dtype, *, affine: bool) -> Lines:
     """Every pixel (x, y) of a frame under homographies."""
     x = torch.arange(size[1], dtype=dtype, device=matrices.device)
     y = torch.arange(size[0], dtype=dtype, device=matrices.device)[:, None]
     center = matrices[..., 2, 0] * ((size[1] - 1) / 2) + matrices[..., 2, 1] * ((size[0] - 1) / 2) + matrices[..., 2, 2]
-    rows = (matrices / center[..., None, None]).to(dtype)[..., None, None, :, :].unbind(-2)
-    u, v = (row[..., 0] * x + (row[..., 1] * y + row[..., 2]) for row in rows[:2])
-    if affine:
-        return u, v
-    w = (rows[2][..., 0] * x + (rows[2][..., 1] * y + rows[2][..., 2])).clamp_(min=HORIZON)
-    return u.div_(w), v.div_(w)
+    a, b, c = (matrices / center[..., None, None])[:, :, : 2 if affine else 3].to(dtype).transpose(1, 2)[..., None, None, :].unbind(-1)
+    return Lines(a * x, b * y + c)
+
+
+def _grid(lines: Lines, t: slice) -> Float[Tensor, "n t h w 2"]:
+    """The points of some frames; one coordinate lies after the other in memory, for so they are made and sampled soonest."""
+    points = lines.columns[:, :, t] + lines.rows[:, :, t]
+    if points.shape[1] == 3:
+        points = points[:, :2].div_(points[:, 2:].clamp_(min=HORIZON))
+    return points.permute(0, 2, 3, 4, 1)
 
 
 def _recolor(clip: Frames, color: Float[Tensor, "n T 3 4"]) -> Frames:
@@ -162,10 +237,10 @@ def _recolor(clip: Frames, color: Float[Tensor, "n T 3 4"]) -> Frames:
     return torch.stack(rows, 1).clamp(0, 1)
 
 
-def _coverage(plan: MotionPlan, p: Pass, dtype: torch.dtype) -> Float[Tensor, "n T h w"]:
-    """Share of every frame pixel that the layer's box covers, with an edge one source pixel soft."""
-    x, y = _project(geometry.inverse(_of(plan.homography, p).double()), plan.frame_size, dtype, affine=p.affine)
-    x0, y0, x1, y1 = _of(plan.box, p)[:, None, None, None].to(dtype).unbind(-1)
+def _coverage(lines: Lines, t: slice, box: Float[Tensor, "n 4"]) -> Float[Tensor, "n t h w"]:
+    """Share of every frame pixel that a layer's box covers, with an edge one source pixel soft; lines lead to pixels of its source."""
+    x, y = _grid(lines, t).unbind(-1)
+    x0, y0, x1, y1 = box[:, None, None, None].to(x).unbind(-1)
     across = (torch.minimum(x - x0, x1 - x) + 0.5).clamp(0, 1)
     return across * (torch.minimum(y - y0, y1 - y) + 0.5).clamp(0, 1)
 

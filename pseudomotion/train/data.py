@@ -26,6 +26,7 @@ def open_images(
     videos: str | None,
     size: int,
     limit: int | None,
+    classes: int | None,
     balanced: bool,
     bank: bool,
     seed: int,
@@ -40,9 +41,10 @@ def open_images(
         videos: a list of videos.
         size: side of the images in pixels; a bank has its own.
         limit: so many images in all, chosen by the seed, from all classes alike; None for all.
+        classes: from so many classes, chosen by the seed; None for all.
         balanced: draw from all classes alike, also where they differ in size.
         bank: read all once and keep them in memory, on the device.
-        seed: of the choices, and of made-up images.
+        seed: of the choices, not of made-up images.
         device: where made-up images are made, and a bank is kept.
         num_workers: processes that read a bank's images.
 
@@ -55,45 +57,49 @@ def open_images(
         raise ValueError(f"exactly one of {', '.join(given)} must say where images come from")
     opened: ImageSource
     if source:
-        opened = SOURCES[source](size=size, seed=seed, device=device)
+        opened = SOURCES[source](size=size, device=device)  # of its own seed, as files are the same for every run; FractalDB would search
     elif videos:
         opened = VideoFrames(videos, size, seed=seed)
     elif Path(str(images)).is_file():
         opened = ImageBank.load(str(images), device)
     else:
         opened = ImageFolder(str(images), size, balanced=balanced)
-    if limit is not None:
-        opened = Subset(opened, limit, seed)
+    if limit is not None or classes is not None:
+        opened = Subset(opened, limit, seed, classes=classes)
     return ImageBank(opened, device, num_workers=num_workers) if bank and not isinstance(opened, ImageBank) else opened
 
 
 class Subset:
-    """Some images of a source, from all its classes alike where it has ``labels`` or ``groups`` (paper, section 4).
+    """Some images of a source, from all its classes alike (paper, section 4).
+
+    Classes are what a source has as ``labels``, ``groups`` or ``category``; without them every image is as likely as any other.
 
     Args:
         source: of images.
-        limit: number of images.
+        limit: number of images; None for all there are.
         seed: of the choice.
+        classes: number of classes to take them from; None for all. Fewer are among more, for the same seed (Figure 3c).
 
     Raises:
-        ValueError: where the source has fewer.
+        ValueError: where the source has fewer images, fewer classes, or none.
 
     """
 
-    def __init__(self, source: ImageSource, limit: int, seed: int) -> None:
-        n = len(source)
-        if not 0 < limit <= n:
-            raise ValueError(f"limit must be from 1 to the {n} images there are, got {limit}")
-        (number,) = Draws(seed, torch.arange(n)).uniform("subset", 1)
+    def __init__(self, source: ImageSource, limit: int | None, seed: int, *, classes: int | None = None) -> None:
+        (number,) = Draws(seed, torch.arange(len(source))).uniform("subset", 1)
         order = number.argsort(stable=True)
-        labels = getattr(source, "labels", getattr(source, "groups", None))
+        labels = _labels(source)
+        if labels is None and classes is not None:
+            raise ValueError(f"classes must be None for images that have no classes, got {classes}")
         if labels is not None:
-            ordered = labels[order]
-            within = torch.zeros(n, dtype=torch.int64)
-            for label in ordered.unique():
-                members = (ordered == label).nonzero()[:, 0]
-                within[members] = torch.arange(len(members))
-            order = order[within.argsort(stable=True)]  # the first of every class, then the second of every class
+            order = order[labels[order].argsort(stable=True)]  # class after class
+            counts = labels.bincount()
+            place = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)  # within its class
+            taken = torch.isin(labels[order], _classes(counts, classes, seed))
+            order = order[taken][place[taken].argsort(stable=True)]  # the first of every class, then the second of every class
+        n = len(order)
+        if limit is not None and not 0 < limit <= n:
+            raise ValueError(f"limit must be from 1 to the {n} images there are, got {limit}")
         self.source, self.chosen = source, order[:limit].sort().values
         self.groups: Tensor | None = None if getattr(source, "groups", None) is None else source.groups[self.chosen]  # type: ignore[attr-defined]
         self.skipped: dict[int, str] = getattr(source, "skipped", {})
@@ -106,6 +112,24 @@ class Subset:
         """The images of some ids."""
         checks.item_ids(ids)
         return self.source.get(self.chosen[ids % len(self)])
+
+
+def _labels(source: ImageSource) -> Tensor | None:
+    """The class of every image, where there are classes."""
+    labels: Tensor | None = getattr(source, "labels", getattr(source, "groups", None))
+    if labels is None and hasattr(source, "category"):
+        labels = source.category(torch.arange(len(source)))
+    return labels
+
+
+def _classes(counts: Tensor, limit: int | None, seed: int) -> Tensor:
+    """Some of the classes that have images, drawn by the seed; all of them if ``limit`` is None."""
+    present = counts.nonzero()[:, 0]
+    if limit is not None and not 0 < limit <= len(present):
+        raise ValueError(f"classes must be from 1 to the {len(present)} there are, got {limit}")
+    (number,) = Draws(seed, present).uniform("subset classes", 1)
+    chosen: Tensor = present[number.argsort(stable=True)[:limit]]
+    return chosen
 
 
 class WithPartners:

@@ -45,7 +45,12 @@ class PretrainOptions(RunOptions):
     videos: str | None = option(None, 'list of videos, lines of "path label"; of each a frame is an image, or see --clips', group=DATA)
     stride: int = option(4, "of real clips, from frame to frame, in frames of the video", group=DATA)
     image_size: int | None = option(None, "side of the images in pixels; None for 8/7 of that of the frames", group=DATA)
-    limit: int | None = option(None, "so many images, from all classes alike, or of each of --aug-images; None for all", group=DATA)
+    limit: int | None = option(
+        None,
+        "so many images, from all classes alike; or so many of each of --aug-images, or clips of Perlin noise; None for all",
+        group=DATA,
+    )
+    classes: int | None = option(None, "take the images from so many classes, drawn by --seed; None for all", group=DATA)
     balanced: bool = option(False, "draw images from all classes alike, also where these differ in size", group=DATA)
     bank: bool = option(False, "read all images once and keep them in memory, on the GPU if there is one", group=DATA)
 
@@ -127,7 +132,7 @@ def _clips(
     size, frames, seed = config.image_size, config.num_frames, options.seed
     if options.clips == "perlin":
         noise = PerlinVideo(num_frames=frames, size=size, seed=seed, device=device)
-        return _Looped(noise), lambda clips, ids: normalise(clips)
+        return _Looped(noise, options.limit), lambda clips, ids: normalise(clips)
     mix = {"none": None, "mixup": Mixup(options.mix_alpha), "videomix": VideoMix(options.mix_alpha)}[options.mix]
     if options.clips == "pmg":
         pmg = _pmg(options, config, mix, mean=IMAGENET_MEAN, std=IMAGENET_STD, dtype=torch.float32, data_format="BTCHW")
@@ -138,13 +143,8 @@ def _clips(
     videos = MultiScaleClips(str(options.videos), frames, options.stride, size, seed=seed)
     if options.clips == "videos":
         return videos, lambda clips, ids: normalise(clips)
-    aug = PMGAug(_pmg(options, config, None), options.aug_p, _aug_images(options, size, device))
-
-    def augmented(clips: Tensor, ids: Tensor) -> Tensor:
-        clips, _ = aug(clips, ids=ids)
-        return normalise(mix(clips, ids=ids, seed=seed)[0] if mix else clips)
-
-    return videos, augmented
+    aug = PMGAug(_pmg(options, config, mix), options.aug_p, _aug_images(options, size, device))
+    return videos, lambda clips, ids: normalise(aug(clips, ids=ids)[0])
 
 
 def _pmg(options: PretrainOptions, config: VideoMAEConfig, mix: Mix | None, **output: Any) -> PMG:
@@ -169,6 +169,7 @@ def _images(options: PretrainOptions, config: VideoMAEConfig, device: torch.devi
         videos=options.videos,
         size=options.image_size or round(config.image_size * SPARE),
         limit=options.limit,
+        classes=options.classes,
         balanced=options.balanced,
         bank=options.bank,
         seed=options.seed,
@@ -181,23 +182,21 @@ def _aug_images(options: PretrainOptions, size: int, device: torch.device) -> di
     """What pseudo-motion among real clips is made of, each kind as often as the others."""
     kinds: dict[ImageSource | str, float] = {"frames": 1.0} if options.aug_frames else {}
     for entry in options.aug_images or ():
-        images: ImageSource = SOURCES[entry](size=size, seed=options.seed, device=device) if entry in SOURCES else ImageFolder(entry, size)
+        images: ImageSource = SOURCES[entry](size=size, device=device) if entry in SOURCES else ImageFolder(entry, size)
         kinds[images if options.limit is None else Subset(images, options.limit, options.seed)] = 1.0
     return kinds
 
 
 class _Looped:
-    """Labelled clips without the labels, whose ids go on for ever."""
+    """Labelled clips without the labels, whose ids go on for ever: the first ones, which are of all classes alike."""
 
-    def __init__(self, clips: PerlinVideo) -> None:
-        self.clips = clips
+    def __init__(self, clips: PerlinVideo, limit: int | None) -> None:
+        if limit is not None and not 0 < limit <= len(clips):
+            raise ValueError(f"limit must be from 1 to the {len(clips)} clips there are, got {limit}")
+        self.clips, self.limit = clips, limit or len(clips)
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return self.limit
 
     def get(self, ids: Tensor) -> Tensor:
-        return self.clips.get(ids % len(self))[0]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        return self.clips.get(ids % self.limit)[0]

@@ -1,0 +1,107 @@
+"""How cost grows with the batch, the number of frames and their side: per byte of clips, so that a line that stays level is right."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from benchmarks.work import Work
+
+VARIABLES = {"batch": "B, clips", "num_frames": "T, frames", "side": "side of the frames, pixels"}
+LEVEL = 1.2  # a line is called level where its dearest point costs at most so many times its cheapest
+FEWEST = 3  # points that make a line
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """Costs of pieces of work that differ in one variable.
+
+    Args:
+        variable: a key of ``VARIABLES``.
+        label: what else the work is.
+        values: of the variable, rising.
+        costs: nanoseconds per byte of clips.
+
+    """
+
+    variable: str
+    label: str
+    values: tuple[int, ...]
+    costs: tuple[float, ...]
+
+    @property
+    def level_from(self) -> int | None:
+        """The least value from which on, over at least two points, cost is level; None where it never is."""
+        for start, value in enumerate(self.values[:-1]):
+            if max(self.costs[start:]) <= LEVEL * min(self.costs[start:]):
+                return value
+        return None
+
+    def verdict(self) -> str:
+        """In words."""
+        spread = f"dearest over cheapest {max(self.costs) / min(self.costs):.2f}"
+        if self.level_from is None:
+            return f"not level ({spread})"
+        return (
+            f"level within {LEVEL - 1:.0%} "
+            + ("throughout" if self.level_from == self.values[0] else f"from {self.level_from} on")
+            + f" ({spread})"
+        )
+
+
+def lines(rows: list[Row]) -> list[Line]:
+    """All lines that the rows of a file of results make: rows of PMG that agree in everything but one variable."""
+    names = [field.name for field in dataclasses.fields(Work)]
+    found = []
+    for variable in VARIABLES:
+        groups: dict[tuple[Any, ...], dict[int, Row]] = {}
+        for row in rows:
+            if row["kind"] == "pmg":
+                key = tuple(str(row[name]) for name in names if name != variable)
+                groups.setdefault(key, {})[row[variable]] = row
+        for group in groups.values():
+            if len(group) >= FEWEST:
+                ordered = [group[value] for value in sorted(group)]
+                costs = tuple(1e9 * row["seconds"] / row["output_bytes"] for row in ordered)
+                found.append(Line(variable, _label(ordered[0], variable), tuple(sorted(group)), costs))
+    return found
+
+
+def _label(row: Row, variable: str) -> str:
+    symbols = {"batch": "B", "num_frames": "T", "side": "side"}
+    same = ", ".join(f"{symbol} = {row[name]}" for name, symbol in symbols.items() if name != variable)
+    return f"{row['resampling']}, {row['renderer']}, {row['dtype_in']} → {row['dtype_out']}, {same}"
+
+
+def draw(found: Row, path: Path) -> bool:
+    """Write the plot of a file of results; False where it has no lines, or matplotlib is not installed."""
+    drawn = lines(found["rows"])
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    if not drawn:
+        return False
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    panels = figure.subplots(1, len(VARIABLES), sharey=True)
+    for panel, (variable, name) in zip(panels, VARIABLES.items(), strict=True):
+        shown = [line for line in drawn if line.variable == variable]
+        for line in shown:
+            panel.plot(line.values, line.costs, "o-", label=line.label)
+        values = sorted({value for line in shown for value in line.values})
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(values, [str(value) for value in values])
+        panel.minorticks_off()
+        panel.set_xlabel(name)
+        panel.grid(alpha=0.3)
+        if shown:
+            panel.legend(loc="lower center", fontsize=8)
+    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylabel("ns per byte of clips")
+    figure.suptitle(f"{found['device']['name']}: cost per byte of clips; level is right")
+    FigureCanvasAgg(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    return True

@@ -1,0 +1,385 @@
+"""The recipes: complete, true to the paper's figures, and each of them runs."""
+
+import dataclasses
+import importlib.util
+import re
+import subprocess
+import sys
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from pseudomotion.images import ImageFolder
+from pseudomotion.train import pretrain
+from pseudomotion.train.data import Subset
+from pseudomotion.train.options import RECIPES, from_values, parse, read_recipe, recipe_names
+from pseudomotion.train.pretrain import PretrainOptions
+from pseudomotion.video import write_video
+from pseudomotion.video.list_file import write_list
+
+DOCS = Path(__file__).parents[1] / "docs"
+FINETUNING = importlib.util.find_spec("pseudomotion.train.finetune") is not None
+
+# The paper's figures, written from its tables and not from the recipes: a table, its columns, and row after row.
+PAPER = """
+Table 2: ucf101 hmdb51
+Baseline (Identity) = 72.7 35.6
+Sliding Window = 75.1 40.5
+Zoom-in/out = 81.2 44.5
+Fade-in/out = 76.3 34.1
+Affine = 80.5 43.2
+Perspective = 82.7 45.9
+Color Jitter = 76.2 38.7
+CutMix = 76.8 45.1
+Table 3: hmdb51
+Zoom-in/out + Affine = 51.8
+Zoom-in/out + Perspective = 45.2
+Zoom-in/out + CutMix = 41.4
+Affine + Perspective = 50.5
+Affine + CutMix = 47.1
+Perspective + CutMix = 44.2
+Zoom-in/out + Affine + Perspective = 49.0
+Zoom-in/out + Affine + CutMix = 49.4
+Zoom-in/out + Perspective + CutMix = 47.2
+Affine + Perspective + CutMix = 42.0
+Zoom-in/out + Affine + Perspective + CutMix = 47.9
+Table 4: hmdb51 ucf101
+no video augmentation = 51.8 83.8
+Mixup = 55.9 87.3
+VideoMix = 53.0 85.2
+Table 5: hmdb51 ucf101
+HMDB51 to HMDB51 = 55.9 -
+UCF101 to HMDB51 = 56.7 -
+UCF101 to UCF101 = - 87.3
+HMDB51 to UCF101 = - 85.5
+Table 6: ucf101 hmdb51
+FT data = 87.3 55.9
+ImageNet, 10,000 = 87.4 58.0
+ImageNet, 100,000 = 89.2 59.2
+PASS, 10,000 = 87.6 58.3
+PASS, 100,000 = 89.3 60.0
+Table 7: ucf101 hmdb51
+FT data = 87.3 55.9
+FractalDB, 10,000 = 77.6 42.8
+FractalDB, 100,000 = 78.1 41.1
+Shaders1k, 10,000 = 88.4 57.6
+Shaders1k, 100,000 = 89.6 59.7
+Visual Atom, 10,000 = 83.5 48.9
+Visual Atom, 100,000 = 82.6 48.2
+Table 8: hmdb51 ucf101
+real video = 62.6 91.3
+pseudo motion = 55.9 87.3
+real video + pseudo motion = 64.6 92.2
+Table 9: hmdb51
+Videos = 62.6
+Videos + frames = 64.6
+Videos + frames + PASS = 68.0
+Videos + frames + Shaders1k = 67.0
+Videos + frames + PASS + Shaders1k = 67.9
+Table 10: ucf101 hmdb51 diving48
+from scratch = 51.4 18.0 17.9
+MoCo v3 (ViT-B), FT data = 81.7 39.2 -
+VideoMAE, FT data = 91.3 62.6 79.3
+VideoMAE, Kinetics400 = 96.1 73.3 -
+VideoMAE, VPN = 64.9 30.3 17.5
+3D-ResNet50, VPN = 49.9 23.0 -
+3D-ResNet50, VPN to Kinetics400 = 89.9 61.8 -
+TimeSformer, IN-21k to SynAPT = 89.0 54.4 44.9
+PPMA, NH-Kinetics + SynAPT = 92.5 71.2 64.0
+MoSI (R-2D3D), FT data = 71.8 47.0 -
+MoSI (R(2+1)D), FT data = 82.8 51.8 -
+MoSI (ViT-B) = 48.0 27.3 14.2
+SP (ViT-B), IN-21k = 71.9 34.0 34.2
+SP (ViT-B), ExFractalDB-21k = 61.5 20.8 28.0
+SP (ViT-B), VisualAtom-21k = 58.9 20.3 21.4
+Ours, frames from FT data = 87.3 55.9 68.3
+Ours, PASS = 89.3 60.0 69.2
+Ours, Shaders1k = 89.4 59.7 72.3
+Table 11: ucf101 hmdb51 mini-ssv2 diving48 ikeafa uav-human
+TimeSformer, IN-21k + Synthetic = 89.0 54.4 51.1 44.9 63.6 25.9
+PPMA, NH-Kinetics + Synthetic = 92.5 71.2 67.8 64.0 67.9 38.5
+Ours, no extra data = 87.3 55.9 69.0 68.3 61.4 36.8
+Ours, Shaders1k = 89.4 59.7 68.3 72.3 60.7 40.0
+Table 12: kinetics400 kinetics400_top-5
+from scratch = 68.8 -
+VideoMAE, K400 = 81.5 95.1
+Ours, frames from K400 = 74.8 92.0
+Ours, Shaders1k = 74.7 91.9
+Table 13: hmdb51 ucf101
+(i) Large = 32.9 68.7
+(ii) Medium = 33.5 71.0
+(iii) Small = 32.2 69.3
+Figure 3a: hmdb51
+HMDB51 = ?
+Shaders1k = ?
+Figure 3b: hmdb51
+PASS = ?
+Shaders1k = ?
+Figure 3c: hmdb51
+IN-1k = ?
+Shaders1k = ?
+Figure 4: hmdb51 ucf101
+pseudo motion = ? ?
+VideoMAE, real video = ? ?
+"""
+
+TINY = ["--model", "tiny", "--frame-size", "16", "--num-frames", "4", "--max-steps", "2", "--cpu"]
+PRETRAINING = [name for name in recipe_names() if "pretrain" in yaml.safe_load((RECIPES / f"{name}.yaml").read_text())]
+OF_DATA_SETS = [name for name in recipe_names() if name.startswith("finetune-")]
+
+
+def paper():
+    """The table above: figures by table and row."""
+    found, table, columns = {}, "", []
+    for line in PAPER.strip().splitlines():
+        if "=" not in line:
+            table, names = line.split(": ")
+            columns = [name.replace("_", " ") for name in names.split()]
+            continue
+        row, numbers = line.split(" = ")
+        values = {c: None if n == "?" else float(n) for c, n in zip(columns, numbers.split(), strict=True) if n != "-"}
+        found[f"{table}, {row}"] = values
+    return found
+
+
+@cache
+def recipes_table():
+    """The script of the docs; it is in no package."""
+    spec = importlib.util.spec_from_file_location("recipes_table", DOCS / "recipes_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of four images in two classes, and a list of four short videos in two classes."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    lines = []
+    for k in range(4):
+        place = folder / "images" / f"class{k % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(place / f"{k}.png")
+        write_video(folder / f"{k}.mp4", list(rng.integers(0, 256, (6, 24, 32, 3), np.uint8)), fps=8)
+        lines.append((folder / f"{k}.mp4", k % 2))
+    write_list(folder / "videos.csv", lines)
+    return folder
+
+
+def finetuning():
+    return import_module("pseudomotion.train.finetune")
+
+
+def test_every_row_of_the_paper_is_there_once_with_its_figures():
+    rows = [(row, figures) for recipe in recipes_table().read_recipes().values() for row, figures in recipe["paper"].items()]
+    rows += [(f"{table}, {row}", figures) for table, others in recipes_table().OTHERS.items() for row, figures in others.items()]
+    assert len({row for row, _ in rows}) == len(rows)
+    assert dict(rows) == paper()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_keys_of_a_recipe(name):
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    assert set(recipe) <= {"about", "paper", "needs", "sweep", "ours", "pretrain", "finetune", "evaluate"}
+    assert recipe["about"]
+    if name.startswith("finetune-"):
+        assert set(recipe) == {"about", "finetune", "evaluate"}
+    elif "paper" in recipe:
+        assert all(f"finetune-{data}" in recipe_names() for data in recipes_table().data_sets(recipe))
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_pre_training_options_load_and_differ_from_the_defaults(name):
+    values = read_recipe(name, "pretrain")
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    needed = {option: (what,) if option == "aug_images" else what for option, what in recipe.get("needs", {}).items()}
+    assert not set(needed) & set(values)
+    options = from_values(PretrainOptions, values | needed | {"out": "run"})
+    defaults = {field.name: field.default for field in dataclasses.fields(PretrainOptions)}
+    assert all(getattr(options, key) != defaults[key] for key in values), "a default is written down again"
+    for option, tried in recipe.get("sweep", {}).get("pretrain", {}).items():
+        assert option not in values or tried
+        assert option in defaults
+
+
+@pytest.mark.parametrize("name", [name for name in PRETRAINING if name != "demo"])
+def test_what_all_of_the_papers_rows_share(name):
+    """Section 4: ViT-B, 16 frames of 224, mask ratio 0.75, 2,000 epochs unless otherwise noted; transforms by the recipe's name."""
+    values = read_recipe(name, "pretrain") | {"out": "run", "videos": "list"}
+    options = from_values(PretrainOptions, values)
+    assert (options.model, options.frame_size, options.num_frames) == ("base", None, None)
+    assert options.mask_ratio == (0.9 if name == "table12-videos" else 0.75)
+    own_schedule = {"table8-videos": 3200, "figure4-videos": 3200, "table12-videos": 1600}
+    assert options.epochs == own_schedule.get(name, 2000)
+    if name != "table12-videos":
+        assert (options.batch_size, options.base_lr) == (192, 3e-4)
+    if match := re.fullmatch(r"table[23]-(.+)", name):
+        assert "-".join(options.transforms).replace("_", "-") == match[1]
+    else:
+        assert options.transforms == ("zoom", "affine")
+    expected = "none" if re.match(r"table[23]-", name) else "videomix" if name == "table4-videomix" else "mixup"
+    assert options.mix == expected
+    if match := re.search(r"-(\d+)k$", name):
+        assert options.limit == 1000 * int(match[1])
+    table = int(re.search(r"\d+", name)[0])
+    kinds = {8: {"videos", "pmg-aug"}, 9: {"pmg-aug"}, 10: {"mosi", "perlin"}, 12: {"videos"}, 13: {"videos"}}
+    assert name.startswith("figure") or options.clips in kinds.get(table, {"pmg"})
+
+
+def test_curves_share_the_settings_of_their_tables():
+    for curve, row in (("figure4-videos", "table8-videos"), ("figure4-pseudo-motion", "table4-mixup")):
+        assert read_recipe(curve, "pretrain") == read_recipe(row, "pretrain")
+    for name in ("table5-hmdb51-to-ucf101", "table5-ucf101-to-hmdb51"):
+        assert read_recipe(name, "pretrain") == read_recipe("table4-mixup", "pretrain")
+
+
+def run_once(name, data, tmp_path, done):
+    """Two tiny steps of a recipe, unless one with the same options was run before; returns the folder of the run."""
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    values, needed = dict(recipe["pretrain"]), set(recipe.get("needs", {})) | set(recipe.get("sweep", {}).get("pretrain", {}))
+    given = {"batch-size": "2"}
+    given |= {"videos": str(data / "videos.csv")} if "videos" in needed else {}
+    given |= {"images": str(data / "images")} if "images" in needed else {}
+    given |= {"aug-images": str(data / "images")} if "aug_images" in needed else {}
+    given |= {"limit": "4"} if "limit" in needed or "limit" in values else {}
+    given |= {"classes": "1", "limit": "2"} if "classes" in needed else {}
+    flags = [*TINY, *(part for option, value in given.items() for part in (f"--{option}", value))]
+    out = tmp_path / name
+    options = parse(PretrainOptions, "pmg-pretrain", "", ["--recipe", name, "--out", str(out), *flags])
+    free = {"out", "epochs", "base_lr", "min_lr", "warmup_epochs", "save_every", "picture_every", "mask_ratio"}
+    key = tuple((field.name, getattr(options, field.name)) for field in dataclasses.fields(options) if field.name not in free)
+    if key not in done:
+        assert pretrain.main(["--recipe", name, "--out", str(out), *flags]) == 0
+        done[key] = out
+    return done[key]
+
+
+@pytest.fixture(scope="module")
+def done():
+    """Runs by their options."""
+    return {}
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_two_steps_of_pre_training(name, data, tmp_path, done):
+    run = run_once(name, data, tmp_path, done)
+    assert yaml.safe_load((run / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1
+    assert (run / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.skipif(not FINETUNING, reason="pmg-finetune is not there yet")
+@pytest.mark.parametrize("name", OF_DATA_SETS)
+def test_two_steps_of_fine_tuning(name, data, tmp_path):
+    videos, out = str(data / "videos.csv"), str(tmp_path / name)
+    lists = ["--train", videos, "--val", videos, "--batch-size", "2"]
+    assert finetuning().main(["--recipe", name, *lists, "--out", out, *TINY]) == 0
+    evaluate = import_module("pseudomotion.train.evaluate")
+    assert evaluate.main([out, "--recipe", name, "--test", videos, "--cpu"]) == 0
+    tested = yaml.safe_load((Path(out) / "test.json").read_text())
+    expected = read_recipe(name, "evaluate")
+    assert (tested["clips"], tested["crops"], tested["videos"]) == (expected["clips"], expected["crops"], 4)
+    assert tested["sampling"] == read_recipe(name, "finetune").get("sampling", "dense")
+
+
+@pytest.mark.skipif(not FINETUNING, reason="pmg-finetune is not there yet")
+def test_fine_tuning_recipes_are_videomaes():
+    """Its published scripts: epochs, batch, learning rate, layer decay, drop path, dropout of the head, copies, least learning rate."""
+    names = ("epochs", "batch_size", "base_lr", "layer_decay", "drop_path", "head_dropout", "copies", "min_lr")
+    small = (100, 128, 5e-4, 0.70, 0.2, 0.5, 2, 1e-5)
+    published = {"kinetics400": (75, 384, 5e-4, 0.75, 0.1, 0.0, 2, 1e-6), "ssv2": (30, 384, 5e-4, 0.75, 0.1, 0.0, 2, 1e-6)}
+    published["mini-ssv2"] = published["ssv2"]
+    views = {"ssv2": (2, 3), "mini-ssv2": (2, 3), "hmdb51": (10, 3)}
+    for name in OF_DATA_SETS:
+        data = name.removeprefix("finetune-")
+        values = read_recipe(name, "finetune") | {"train": "list", "val": "list", "out": "run"}
+        options = from_values(finetuning().FinetuneOptions, values)
+        assert tuple(getattr(options, key) for key in names) == published.get(data, small)
+        assert (options.sampling, options.flip) == (("segments", 0.0) if "ssv2" in data else ("dense", 0.5))
+        evaluate = read_recipe(name, "evaluate")
+        assert (evaluate["clips"], evaluate["crops"]) == views.get(data, (5, 3))
+
+
+def test_images_of_some_classes(tmp_path):
+    for label, count in enumerate((5, 3, 4, 6)):
+        (tmp_path / str(label)).mkdir()
+        for k in range(count):
+            Image.fromarray(np.full((8, 8, 3), 10 * label + k, np.uint8)).save(tmp_path / str(label) / f"{k}.png")
+    source = ImageFolder(tmp_path, 8)
+
+    def counts(limit, classes=None, seed=0):
+        subset = Subset(source, limit, seed, classes=classes)
+        assert len(set(subset.chosen.tolist())) == len(subset)
+        shown = subset.get(torch.arange(len(subset)))[:, 0, 0, 0]  # the label, and the number within it
+        return (shown // 10).bincount(minlength=4).tolist()
+
+    assert counts(12) == [3, 3, 3, 3]
+    assert counts(16) == [4 + 1, 3, 4, 4] or sum(counts(16)) == 16
+    two = counts(6, 2)
+    assert sorted(two) == [0, 0, 3, 3]
+    three = counts(9, 3)
+    assert all(more for few, more in zip(two, three, strict=True) if few), "fewer classes are not among more"
+    assert len({tuple(counts(6, 2, seed)) for seed in range(20)}) > 1
+    assert counts(None, 4) == [5, 3, 4, 6]
+    with pytest.raises(ValueError, match="classes must be from 1 to the 4 there are, got 5"):
+        counts(4, 5)
+    with pytest.raises(ValueError, match="limit must be from 1 to the"):
+        counts(19)
+
+
+def test_commands_of_the_page_are_understood():
+    """Bash runs every block, with functions in place of the commands; our parsers read what these were given."""
+    table = recipes_table()
+    show = "".join(f'pmg-{c}() {{ printf "%s\\t" {c} "$@"; echo; }}\n' for c in ("pretrain", "finetune", "evaluate"))
+    blocks = [line for name, recipe in table.read_recipes().items() for line in table.commands(name, recipe)]
+    printed = subprocess.run(["bash", "-euc", show + "\n".join(blocks)], capture_output=True, text=True, check=True).stdout
+    outs, called = [], []
+    for line in printed.splitlines():
+        command, *flags = line.rstrip("\t").split("\t")
+        called.append(command)
+        assert "$" not in line
+        if command == "pretrain":
+            outs.append(parse(PretrainOptions, "pmg-pretrain", "", flags).out)
+        elif FINETUNING:
+            module = import_module(f"pseudomotion.train.{command}")
+            config = module.FinetuneOptions if command == "finetune" else module.EvaluateOptions
+            options = parse(config, f"pmg-{command}", "", flags)
+            if command == "finetune":
+                assert options.init in {"none", *outs}
+                outs.append(options.out)
+            else:
+                assert options.run in outs
+    assert len(outs) == len(set(outs))
+    assert called.count("finetune") == called.count("evaluate") > called.count("pretrain") > 80
+
+
+def test_page_of_tables(tmp_path):
+    table = recipes_table()
+    table.make(tmp_path / "generated")
+    page = (tmp_path / "generated" / "recipes.md").read_text()
+    for label, figures in paper().items():
+        row = label.partition(", ")[2]
+        numbers = [str(figure) for figure in figures.values() if figure is not None]
+        assert any(f"| {row} |" in line and all(n in line for n in numbers) for line in page.splitlines()), label
+    linked = set(re.findall(r"\(#([^)]+)\)", page))
+    assert linked == set(re.findall(r"^### (.+)$", page, re.M)) == set(table.read_recipes())
+
+
+def test_a_measured_figure_is_shown(monkeypatch):
+    table = recipes_table()
+    recipe = {"about": "x", "paper": {"Table 2, Zoom": {"ucf101": 81.2, "hmdb51": 44.5}}, "ours": {"ucf101": 80.0}, "pretrain": {}}
+    assert "| Zoom | [a](#a) | UCF101 81.2, HMDB51 44.5 | UCF101 80.0 |" in table._table("Table 2", {"a": recipe})
+
+
+def test_names_of_recipes_in_the_docs_exist():
+    known = set(recipe_names())
+    for path in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
+        named = set(re.findall(r"--recipe ([a-z][\w-]+)", path.read_text()))
+        assert named <= known, f"{path.name}: {named - known}"
+    assert sys.modules["pseudomotion"].__file__
