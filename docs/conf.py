@@ -1,4 +1,4 @@
-"""Sphinx: `make docs`. Pictures and tables of docs/generated are made here, by docs/gallery.py and docs/recipes_table.py, from the code as it is."""
+"""Sphinx: `make docs`. What lies in docs/generated is made here, by gallery.py and recipes_table.py, from the code as it is."""
 
 import sys
 from pathlib import Path
