@@ -120,3 +120,11 @@ def test_options_that_make_no_sense_are_refused(values, message):
 
 def test_recipe_names_are_listed():
     assert "demo" in recipe_names()
+
+
+def test_what_a_recipe_needs_is_asked_for(tmp_path, capsys):
+    (tmp_path / "r.yaml").write_text("needs: {names: some names, videos: of another command}\ntest: {rate: 0.1}\n")
+    with pytest.raises(SystemExit):
+        read("--out", "o", "--recipe", str(tmp_path / "r.yaml"))
+    assert "needs --names (some names)" in capsys.readouterr().err
+    assert read("--out", "o", "--recipe", str(tmp_path / "r.yaml"), "--names", "n").names == ("n",)

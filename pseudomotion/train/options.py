@@ -57,7 +57,9 @@ def parse(config: type[Config], prog: str, description: str, arguments: Sequence
     section = prog.removeprefix("pmg-")
     try:
         recipe = given.pop("recipe", None)
-        given = (read_recipe(recipe, section) if recipe else {}) | given
+        if recipe:
+            given = read_recipe(recipe, section) | given
+            _check_needs(config, recipe, given)
         return from_values(config, _saved(config, given, section) | given)
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -105,13 +107,8 @@ def read_recipe(name: str, section: str) -> dict[str, Any]:
         ValueError: where there is no such recipe, it is not YAML, or has no such section.
 
     """
-    bundled = RECIPES / f"{name}.yaml"
-    text = bundled.read_text() if bundled.is_file() else _read(name)
-    try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe {name} is not YAML: {error}") from error
-    if not isinstance(recipe, dict) or not isinstance(recipe.get(section), dict):
+    recipe = _load(name)
+    if not isinstance(recipe.get(section), dict):
         raise ValueError(f"recipe {name} has no section {section!r}")
     return dict(recipe[section])
 
@@ -126,6 +123,26 @@ def to_yaml(config: Any, section: str) -> str:
     values = {f.name: getattr(config, f.name) for f in _fields(type(config))}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     return str(yaml.safe_dump({section: plain}, sort_keys=False))
+
+
+def _check_needs(config: type, recipe: str, given: Mapping[str, Any]) -> None:
+    """Whether all that a recipe leaves to the user was given."""
+    needs = _load(recipe).get("needs", {})
+    known = {field.name for field in _fields(config)}
+    if absent := [f"{flag(name)} ({what})" for name, what in needs.items() if name in known and name not in given]:
+        raise ValueError(f"recipe {recipe} needs {', '.join(absent)}")
+
+
+def _load(name: str) -> dict[str, Any]:
+    bundled = RECIPES / f"{name}.yaml"
+    text = bundled.read_text() if bundled.is_file() else _read(name)
+    try:
+        recipe = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe {name} is not YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"recipe {name} must have sections, got {type(recipe).__name__}")
+    return recipe
 
 
 def flag(name: str) -> str:
