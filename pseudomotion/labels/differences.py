@@ -106,7 +106,7 @@ def split_by_difference(
     """
     list_file = Path(list_file)
     folder = Path(root) if root is not None else list_file.parent
-    lines = list(dict.fromkeys(line for line in list_file.read_text(encoding="utf-8").splitlines() if line.strip()))
+    lines = list(dict.fromkeys(line for line in list_file.read_text(encoding="utf-8-sig").splitlines() if line.strip()))
     differences: dict[str, float] = {}
     skipped: dict[str, str] = {}
     for line in tqdm(lines, desc="videos", unit="video", delay=2, leave=False):
