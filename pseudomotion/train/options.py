@@ -57,10 +57,11 @@ def parse(config: type[Config], prog: str, description: str, arguments: Sequence
     section = prog.removeprefix("pmg-")
     try:
         recipe = given.pop("recipe", None)
+        given = (read_recipe(recipe, section) if recipe else {}) | given
+        given = _saved(config, given, section) | given
         if recipe:
-            given = read_recipe(recipe, section) | given
             _check_needs(config, recipe, given)
-        return from_values(config, _saved(config, given, section) | given)
+        return from_values(config, given)
     except (ValueError, OSError) as error:
         parser.error(str(error))
 
@@ -126,11 +127,13 @@ def to_yaml(config: Any, section: str) -> str:
 
 
 def _check_needs(config: type, recipe: str, given: Mapping[str, Any]) -> None:
-    """Whether all that a recipe leaves to the user was given."""
-    needs = _load(recipe).get("needs", {})
+    """Whether all that a recipe leaves to the user was given; "images or source" stands for either."""
+    needs = {tuple(names.split(" or ")): what for names, what in _load(recipe).get("needs", {}).items()}
     known = {field.name for field in _fields(config)}
-    if absent := [f"{flag(name)} ({what})" for name, what in needs.items() if name in known and name not in given]:
-        raise ValueError(f"recipe {recipe} needs {', '.join(absent)}")
+    absent = {names: what for names, what in needs.items() if known.issuperset(names) and not set(given) & set(names)}
+    if absent:
+        texts = [f"{' or '.join(map(flag, names))} ({what})" for names, what in absent.items()]
+        raise ValueError(f"recipe {recipe} needs {', '.join(texts)}")
 
 
 def _load(name: str) -> dict[str, Any]:
