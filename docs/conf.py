@@ -1,4 +1,4 @@
-"""Sphinx: `make docs`. Pictures and tables of docs/generated are made here, by docs/gallery.py, from the code as it is."""
+"""Sphinx: `make docs`. What lies in docs/generated is made here, by gallery.py and recipes_table.py, from the code as it is."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import gallery
+import recipes_table
 
 import pseudomotion
 
@@ -30,4 +31,5 @@ nb_execution_mode = "force"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 
-gallery.make(Path(__file__).parent / "generated")
+for part in (gallery, recipes_table):
+    part.make(Path(__file__).parent / "generated")

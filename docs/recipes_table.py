@@ -99,7 +99,8 @@ def read_recipes() -> dict[str, Recipe]:
 def commands(name: str, recipe: Recipe) -> list[str]:
     """What to type for a recipe: pre-train, fine-tune on each data set that the paper has figures for, test."""
     data = data_sets(recipe)
-    given = "".join(f" --{option.replace('_', '-')} {PLACES[what]}" for option, what in recipe.get("needs", {}).items())
+    needs = {names.partition(" or ")[0].replace("_", "-"): what for names, what in recipe.get("needs", {}).items()}
+    given = "".join(f" --{option} {PLACES[what]}" for option, what in needs.items())
     sweeps = recipe.get("sweep", {})
     flags = {command: "".join(f" --{option} ${option}" for option in options) for command, options in sweeps.items()}
     pretrained = f"runs/{name}" + _folders(sweeps.get("pretrain", ())) + ("/$data" if "$data" in given else "")

@@ -194,6 +194,9 @@ def test_wrong_arguments(pretrained, tmp_path):
     save_file(weights, file, {"format": "pt"})
     with pytest.raises(ValueError, match=r"does not hold all weights of the encoder: no videomae.encoder.layer.1.output.dense.weight"):
         classification_model(run, 5)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"run/model holds no model: "):
+        classification_model(run, 5)
     settings = run / "model" / "config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"model_type": "vit"}))
     with pytest.raises(ValueError, match="must hold a VideoMAE model, it is of type 'vit'"):

@@ -124,7 +124,8 @@ class OneOfTwo(Accelerator):
         super().__init__(cpu=True)
         self.process_index = rank
 
-    def reduce(self, tensor):
+    def reduce(self, tensor, reduction):
+        assert reduction == "sum"
         return tensor
 
 

@@ -120,8 +120,9 @@ def test_reconstruction_keeps_what_is_seen_and_fills_in_what_is_predicted():
         deviation, average = torch.std_mean(cubes, 2, keepdim=True)
         return type("Output", (), {"logits": ((cubes - average) / (deviation + 1e-6)).flatten(2)[bool_masked_pos].reshape(2, -1, 384)})
 
-    perfect.config = config
-    seen, filled = reconstruct(perfect, pixels, mask)
+    knowing = pretraining_model(config)
+    knowing.forward = perfect
+    seen, filled = reconstruct(knowing, pixels, mask)
     torch.testing.assert_close(filled, true.clamp(0, 1), atol=1e-4, rtol=0)
     hidden = from_patches(mask[..., None].expand(-1, -1, 384).float(), config).bool()
     torch.testing.assert_close(seen[~hidden], true[~hidden].clamp(0, 1))

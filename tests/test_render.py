@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pseudomotion import PMG, TRANSFORMS, MotionPlan
+from pseudomotion.mix import Mixup, VideoMix
 from pseudomotion.render import reference
 
 NAMES = list(TRANSFORMS)
@@ -181,6 +182,23 @@ def test_a_few_frames_at_a_time_are_the_same_clips(resampling, smooth, monkeypat
         assert len(calls) > 3 * few
         torch.testing.assert_close(pieces, whole, atol=1e-12, rtol=0)
         np.testing.assert_allclose(pieces, oracle.render(images, plan), atol=1e-9)
+
+
+@pytest.mark.parametrize("data_format", ["BCTHW", "BTCHW"])
+@pytest.mark.parametrize("num_frames", [3, 11])
+def test_a_few_frames_finished_at_a_time_are_the_same_clips(num_frames, data_format, smooth, monkeypatch):
+    images, partners = smooth(7, 3, 31, 27, dtype=torch.float32), smooth(7, 3, 31, 27, dtype=torch.float32)
+    for mix in (None, Mixup(), VideoMix()):
+        finish = {"mix": mix, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4), "dtype": torch.bfloat16, "data_format": data_format}
+        for extra in (finish, {"mix": mix, "dtype": torch.uint8, "data_format": data_format}):
+            pmg = PMG(("zoom", "affine"), num_frames, (31, 27), **extra)
+            whole = pmg(images, ids=torch.arange(7), partner_images=partners)
+            with monkeypatch.context() as patch:
+                patch.setattr(reference, "CACHE", 1)
+                patch.setattr(torch, "get_num_threads", lambda: 1)
+                pieces = pmg(images, ids=torch.arange(7), partner_images=partners)
+            assert pieces.is_contiguous()
+            torch.testing.assert_close(pieces.float(), whole.float(), atol=1 if whole.dtype == torch.uint8 else 1e-5, rtol=2**-7)
 
 
 def test_output_is_written_everywhere(smooth, monkeypatch):

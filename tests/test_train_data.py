@@ -10,7 +10,7 @@ from PIL import Image
 
 from pseudomotion import PMG, Mixup
 from pseudomotion.images import ImageBank, ImageFolder
-from pseudomotion.images.synthetic import Noise
+from pseudomotion.images.synthetic import Noise, VisualAtom
 from pseudomotion.train.data import CROP_SCALES, MultiScaleClips, Subset, WithPartners, multi_scale_crop, normalise, open_images
 from pseudomotion.train.mosi import MoSIClips
 from pseudomotion.train.pretrain import PretrainOptions, make_task
@@ -88,6 +88,39 @@ def test_a_subset_depends_on_its_seed_and_has_a_size_that_exists(folder):
         Subset(source, 16, 0)
 
 
+def test_a_subset_takes_from_some_classes(tmp_path):
+    for label, count in enumerate((5, 3, 4, 6)):
+        (tmp_path / str(label)).mkdir()
+        for k in range(count):
+            Image.fromarray(np.full((8, 8, 3), 10 * label + k, np.uint8)).save(tmp_path / str(label) / f"{k}.png")
+    source = ImageFolder(tmp_path, 8)
+
+    def counts(limit, classes=None, seed=0):
+        subset = Subset(source, limit, seed, classes=classes)
+        shown = subset.get(torch.arange(len(subset)))[:, 0, 0, 0].tolist()  # ten times the class, and the number within it
+        assert len(set(shown)) == len(shown)
+        return np.bincount([value // 10 for value in shown], minlength=4).tolist()
+
+    two, three = counts(6, 2), counts(9, 3)
+    assert sorted(two) == [0, 0, 3, 3]
+    assert sorted(three) == [0, 3, 3, 3]
+    assert all(more for few, more in zip(two, three, strict=True) if few), "fewer classes are not among more"
+    assert len({tuple(counts(6, 2, seed)) for seed in range(20)}) > 1
+    assert counts(12) == [3, 3, 3, 3]
+    assert counts(None, 4) == [5, 3, 4, 6]
+    with pytest.raises(ValueError, match="classes must be from 1 to the 4 there are, got 5"):
+        counts(4, 5)
+    with pytest.raises(ValueError, match="classes must be None for images that have no classes, got 2"):
+        Subset(Noise(size=8), 4, 0, classes=2)
+
+
+def test_a_subset_of_made_up_categories_takes_from_all_alike():
+    source = VisualAtom(categories=7, size=16)
+    subset = Subset(source, 21, seed=0)
+    assert (subset.chosen % 7).bincount().tolist() == [3] * 7
+    assert not torch.equal(subset.chosen, torch.arange(21)), "the first ones are no random ones"
+
+
 def test_partners_come_from_the_whole_source_and_depend_on_the_id_alone(folder):
     source = WithPartners(ImageFolder(folder, 8), seed=5)
     pairs = source.get(torch.arange(15))
@@ -112,7 +145,16 @@ def test_partners_are_those_whose_motion_is_mixed_in(folder):
 
 
 def test_where_images_come_from(folder, tmp_path):
-    common = {"size": 8, "limit": None, "balanced": False, "bank": False, "seed": 0, "device": torch.device("cpu"), "num_workers": 0}
+    common = {
+        "size": 8,
+        "limit": None,
+        "classes": None,
+        "balanced": False,
+        "bank": False,
+        "seed": 0,
+        "device": torch.device("cpu"),
+        "num_workers": 0,
+    }
     none = {"images": None, "source": None, "videos": None}
     assert len(open_images(**{**none, "images": str(folder)}, **common)) == 15
     assert isinstance(open_images(**{**none, "source": "noise"}, **common), Noise)
@@ -211,3 +253,29 @@ def test_clips_do_not_depend_on_the_batch_unless_partners_do(folder):
         ids = torch.arange(8)
         whole, part = (task.inputs(task.source.get(chosen), chosen, torch.device("cpu")).pixels for chosen in (ids, ids[5:]))
         assert torch.allclose(whole[5:], part, atol=1e-5) is alike
+
+
+def test_real_clips_stay_whole_where_pseudo_motion_is_mixed(videos):
+    """PMG Aug: what is replaced is mixed, what is not is as without it."""
+    ids, pixels = torch.arange(24), {}
+    for clips, mix in (("videos", "none"), ("pmg-aug", "none"), ("pmg-aug", "mixup")):
+        options = PretrainOptions(out="o", clips=clips, mix=mix, videos=str(videos), model="tiny", frame_size=16, num_frames=4, stride=1)
+        task = make_task(options, torch.device("cpu"))
+        pixels[clips, mix] = task.inputs(task.source.get(ids), ids, torch.device("cpu")).pixels
+    real = (pixels["pmg-aug", "none"] == pixels["videos", "none"]).flatten(1).all(1)
+    mixed = (pixels["pmg-aug", "mixup"] != pixels["pmg-aug", "none"]).flatten(1).any(1)
+    assert 5 < real.sum() < 19
+    assert torch.equal(mixed, ~real)
+
+
+def test_so_many_clips_of_perlin_noise():
+    def source(limit):
+        return make_task(
+            PretrainOptions(out="o", clips="perlin", limit=limit, model="tiny", frame_size=16, num_frames=4), torch.device("cpu")
+        ).source
+
+    some, everything = source(600), source(None)
+    assert (len(some), len(everything)) == (600, 576 * 50)
+    assert torch.equal(some.get(torch.tensor([599, 600])), everything.get(torch.tensor([599, 0])))
+    with pytest.raises(ValueError, match="limit must be from 1 to the 28800 clips there are, got 28801"):
+        source(28_801)

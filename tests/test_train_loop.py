@@ -93,7 +93,7 @@ def test_another_seed_gives_other_losses(undisturbed, tmp_path):
     assert run(tmp_path / "other", "--seed", "4")[1] != undisturbed[1][1]
 
 
-@pytest.mark.parametrize("more", [("--accumulate", "2"), ("--accumulate", "4"), ("--num-workers", "2")], ids=" ".join)
+@pytest.mark.parametrize("more", [("--accumulate", "2"), ("--accumulate", "4"), ("--num-workers", "2", "--no-bank")], ids=" ".join)
 def test_losses_depend_neither_on_accumulation_nor_on_workers(undisturbed, tmp_path, more):
     numbers = run(tmp_path / "run", *more)
     assert numbers == pytest.approx(undisturbed[1], rel=1e-4)

@@ -120,3 +120,18 @@ def test_options_that_make_no_sense_are_refused(values, message):
 
 def test_recipe_names_are_listed():
     assert "demo" in recipe_names()
+
+
+def test_what_a_recipe_needs_is_asked_for(tmp_path, capsys):
+    (tmp_path / "r.yaml").write_text("needs: {names: some names, videos: of another command}\ntest: {rate: 0.1}\n")
+    with pytest.raises(SystemExit):
+        read("--out", "o", "--recipe", str(tmp_path / "r.yaml"))
+    assert "needs --names (some names)" in capsys.readouterr().err
+    assert read("--out", "o", "--recipe", str(tmp_path / "r.yaml"), "--names", "n").names == ("n",)
+    (tmp_path / "r.yaml").write_text("needs: {names or rate: something}\ntest: {steps: 1}\n")
+    assert read("--out", "o", "--recipe", str(tmp_path / "r.yaml"), "--rate", "0.5").rate == 0.5
+    with pytest.raises(SystemExit):
+        read("--out", "o", "--recipe", str(tmp_path / "r.yaml"))
+    assert "needs --names or --rate (something)" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text(to_yaml(Options(out="elsewhere", steps=1, names=("q",)), "test"))
+    assert read("--out", str(tmp_path), "--recipe", str(tmp_path / "r.yaml"), "--resume").names == ("q",)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from pseudomotion import checks
 from pseudomotion.render.format import DATA_FORMATS, to_unit
+from pseudomotion.video.list_file import parse_line
 
 COMMON_SIZE = (112, 112)
 
@@ -89,7 +90,7 @@ def split_by_difference(
     """The halves of a list of videos that move most, in between, and least: the paper's Table 13. They overlap.
 
     Args:
-        list_file: VideoMAE's format, one video a line: ``path label``, or the path alone. Empty lines are left out.
+        list_file: one video a line, ``path label`` or the path alone, as for ``VideoFrames``. Empty lines are left out.
         root: folder that relative paths start from. None: that of the list file.
         stride: as for ``frame_difference``.
         size: as for ``frame_difference``.
@@ -105,12 +106,12 @@ def split_by_difference(
     """
     list_file = Path(list_file)
     folder = Path(root) if root is not None else list_file.parent
-    lines = list(dict.fromkeys(line for line in list_file.read_text(encoding="utf-8").splitlines() if line.strip()))
+    lines = list(dict.fromkeys(line for line in list_file.read_text(encoding="utf-8-sig").splitlines() if line.strip()))
     differences: dict[str, float] = {}
     skipped: dict[str, str] = {}
     for line in tqdm(lines, desc="videos", unit="video", delay=2, leave=False):
         try:
-            differences[line] = _difference_of_file(folder / _path(line), stride, size)
+            differences[line] = _difference_of_file(folder / parse_line(line)[0], stride, size)
         except (OSError, ValueError) as error:  # noqa: PERF203  one broken file does not end it
             if strict:
                 raise
@@ -125,12 +126,6 @@ def split_by_difference(
     parts = [set(part) for part in (order[len(order) - half :], order[first : first + half], order[:half])]
     top, middle, bottom = ([line for line in differences if line in part] for part in parts)
     return Halves(top, middle, bottom, differences, skipped)
-
-
-def _path(line: str) -> str:
-    """The path on a line; it may hold spaces, the label after it is an integer."""
-    path, _, label = line.strip().rpartition(" ")
-    return path if path and label.lstrip("-").isdigit() else line.strip()
 
 
 def _difference_of_file(path: Path, stride: int, size: tuple[int, int] | None) -> float:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pseudomotion.plan import MotionPlan
 from pseudomotion.render import reference
-from pseudomotion.render.format import format_clips, to_unit
+from pseudomotion.render.finish import finish_clips
+from pseudomotion.render.format import to_unit
 
 RENDERERS = ("auto", "fused", "reference")
 RUN_ON_A_GPU = False  # whether tests/test_gpu.py has passed on one; until then "auto" trusts the reference
@@ -141,6 +142,8 @@ def render(
         return fused.render(
             images, plan.to("cpu"), count, padding_mode=padding_mode, mean=mean, std=std, dtype=dtype, data_format=data_format
         )
+    plan, images = plan.to(images.device), to_unit(images)
     with torch.autocast(images.device.type, enabled=False):  # a model's lower precision is none for coordinates and colors
-        clips = reference.render(to_unit(images), plan.to(images.device), padding_mode=padding_mode)
-    return format_clips(clips[:count], mean=mean, std=std, dtype=dtype, data_format=data_format)
+        clips = reference.render(images, plan, padding_mode=padding_mode)
+        most = 4 * reference.frames_at_once(images, plan)  # mixing is many short steps; their number tells more than the cache
+        return finish_clips(clips, plan, count, most, mean=mean, std=std, dtype=dtype, data_format=data_format)

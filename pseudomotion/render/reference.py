@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pseudomotion import geometry
 from pseudomotion.plan import MotionPlan, Pass
-from pseudomotion.render.blend import blend_clips
 
 Images = Float[Tensor, "B C H W"]
 Pyramid = list[Float[Tensor, "B C _ _"]]
@@ -55,7 +54,7 @@ class Source(NamedTuple):
 
 
 def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Clips:
-    """Clips of a plan, before formatting.
+    """Clips of a plan, before they are mixed and formatted.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1], float32 or float64. Coordinates are computed in the same precision.
@@ -65,7 +64,7 @@ def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Clips:
     """
     pyramid = _pyramid(images, max([0, *(p.levels[1] for p in plan.passes)]))
     clips = images.new_empty(len(plan), images.shape[1], plan.num_frames, *plan.frame_size)
-    most = _frames_at_once(images, plan)
+    most = frames_at_once(images, plan)
     for p in plan.passes:
         for part in _parts(plan, p, most):
             sources = _sources(pyramid, p, part, plan.frame_size, padding_mode)
@@ -73,10 +72,10 @@ def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Clips:
                 _recursion(clips, sources, p, part, padding_mode)
             else:
                 _from_source(clips, sources, p, part, padding_mode, max(1, most // len(part.opacity)))
-    return _mix(clips, plan) if plan.mixes else clips
+    return clips
 
 
-def _frames_at_once(images: Images, plan: MotionPlan) -> int:
+def frames_at_once(images: Images, plan: MotionPlan) -> int:
     """How many frames to paint together.
 
     What a CPU has painted it reads again at once, in half the time where it is in a cache still. Elsewhere, and where every piece would
@@ -243,8 +242,3 @@ def _coverage(lines: Lines, t: slice, box: Float[Tensor, "n 4"]) -> Float[Tensor
     x0, y0, x1, y1 = box[:, None, None, None].to(x).unbind(-1)
     across = (torch.minimum(x - x0, x1 - x) + 0.5).clamp(0, 1)
     return across * (torch.minimum(y - y0, y1 - y) + 0.5).clamp(0, 1)
-
-
-def _mix(clips: Float[Tensor, "B C T h w"], plan: MotionPlan) -> Float[Tensor, "B C T h w"]:
-    """Every clip blended with its partner, within the partner's box and frames."""
-    return blend_clips(clips, clips[plan.partner], plan.partner_weight, plan.partner_box, plan.partner_frames)

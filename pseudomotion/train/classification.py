@@ -204,7 +204,7 @@ def predict(
             probabilities[numbers[own]] = logits.float().softmax(1).reshape(len(ids), views, -1).mean(1)[own]
             seen[numbers[own]] = 1
             bar.update(len(ids))
-    return accelerator.reduce(probabilities).cpu(), accelerator.reduce(seen).cpu() > 0
+    return accelerator.reduce(probabilities, "sum").cpu(), accelerator.reduce(seen, "sum").cpu() > 0
 
 
 def top_scores(probabilities: Float32[Tensor, "n classes"], labels: Int64[Tensor, " n"]) -> dict[str, float]:

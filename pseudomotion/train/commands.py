@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import warnings
 from importlib import import_module
 
 
@@ -27,6 +28,7 @@ def validate() -> int:
 
 def _run(command: str) -> int:
     name = f"pmg-{command}"
+    warnings.formatwarning = lambda message, *_, **__: f"{name}: {message}\n"  # without the line of code that warned
     try:
         module = import_module(f"pseudomotion.train.{command}")
     except ImportError as error:

@@ -76,6 +76,7 @@ class Task(ABC):
         source: what to read, by number.
         evaluate_every: steps from one ``evaluate`` to the next; it comes at the end too.
         plotted: names of the numbers whose curves are drawn into ``loss.png``.
+        reads_files: whether worker processes may read the source, and gain by it; not so where its items lie in memory, or on a GPU.
 
     """
 
@@ -83,6 +84,7 @@ class Task(ABC):
     source: Numbered[Any]
     evaluate_every: int
     plotted: Sequence[str] = ("loss",)
+    reads_files: bool = True
 
     @abstractmethod
     def groups(self) -> list[dict[str, Any]]:
@@ -142,7 +144,7 @@ def train(task: Task, options: RunOptions, section: str, accelerator: Accelerato
         with whole_file(out / CONFIG) as file:
             file.write_text(to_yaml(options, section))
     own = Parts(steps, first, total, options.accumulate, accelerator.process_index, accelerator.num_processes)
-    reading = read_batches(task.source, own, options.num_workers)
+    reading = read_batches(task.source, own, options.num_workers if task.reads_files else 0)
     with Watch(accelerator, steps, out, first, total) as watch:
         task.model.train()
         for step in range(first, total):

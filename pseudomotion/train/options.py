@@ -58,7 +58,10 @@ def parse(config: type[Config], prog: str, description: str, arguments: Sequence
     try:
         recipe = given.pop("recipe", None)
         given = (read_recipe(recipe, section) if recipe else {}) | given
-        return from_values(config, _saved(config, given, section) | given)
+        given = _saved(config, given, section) | given
+        if recipe:
+            _check_needs(config, recipe, given)
+        return from_values(config, given)
     except (ValueError, OSError) as error:
         parser.error(str(error))
 
@@ -105,13 +108,8 @@ def read_recipe(name: str, section: str) -> dict[str, Any]:
         ValueError: where there is no such recipe, it is not YAML, or has no such section.
 
     """
-    bundled = RECIPES / f"{name}.yaml"
-    text = bundled.read_text() if bundled.is_file() else _read(name)
-    try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe {name} is not YAML: {error}") from error
-    if not isinstance(recipe, dict) or not isinstance(recipe.get(section), dict):
+    recipe = _load(name)
+    if not isinstance(recipe.get(section), dict):
         raise ValueError(f"recipe {name} has no section {section!r}")
     return dict(recipe[section])
 
@@ -126,6 +124,28 @@ def to_yaml(config: Any, section: str) -> str:
     values = {f.name: getattr(config, f.name) for f in _fields(type(config))}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     return str(yaml.safe_dump({section: plain}, sort_keys=False))
+
+
+def _check_needs(config: type, recipe: str, given: Mapping[str, Any]) -> None:
+    """Whether all that a recipe leaves to the user was given; "images or source" stands for either."""
+    needs = {tuple(names.split(" or ")): what for names, what in _load(recipe).get("needs", {}).items()}
+    known = {field.name for field in _fields(config)}
+    absent = {names: what for names, what in needs.items() if known.issuperset(names) and not set(given) & set(names)}
+    if absent:
+        texts = [f"{' or '.join(map(flag, names))} ({what})" for names, what in absent.items()]
+        raise ValueError(f"recipe {recipe} needs {', '.join(texts)}")
+
+
+def _load(name: str) -> dict[str, Any]:
+    bundled = RECIPES / f"{name}.yaml"
+    text = bundled.read_text() if bundled.is_file() else _read(name)
+    try:
+        recipe = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe {name} is not YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"recipe {name} must have sections, got {type(recipe).__name__}")
+    return recipe
 
 
 def flag(name: str) -> str:

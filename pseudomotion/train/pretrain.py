@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,17 +113,27 @@ def make_task(options: PretrainOptions, device: torch.device) -> Task:
         clips = MoSIClips(_images(options, config, device), config.num_frames, config.image_size, options.seed)
         config.num_labels = MoSI.num_classes
         classifier = VideoMAEForVideoClassification(config)
-        return SpeedClassification(classifier, clips, weight_decay=options.weight_decay, evaluate_every=options.picture_every)
-    source, make_clips = _clips(options, config, device)
-    return MaskedModeling(
-        pretraining_model(config),
-        source,
-        make_clips,
-        mask_ratio=options.mask_ratio,
-        weight_decay=options.weight_decay,
-        seed=options.seed,
-        evaluate_every=options.picture_every,
-    )
+        task: Task = SpeedClassification(classifier, clips, weight_decay=options.weight_decay, evaluate_every=options.picture_every)
+    else:
+        source, make_clips = _clips(options, config, device)
+        task = MaskedModeling(
+            pretraining_model(config),
+            source,
+            make_clips,
+            mask_ratio=options.mask_ratio,
+            weight_decay=options.weight_decay,
+            seed=options.seed,
+            evaluate_every=options.picture_every,
+        )
+    task.reads_files = _reads_files(options, device)
+    return task
+
+
+def _reads_files(options: PretrainOptions, device: torch.device) -> bool:
+    """Whether workers may read the source: what lies on a GPU, or is made there, does not cross to another process."""
+    in_memory = options.bank or (options.images is not None and Path(options.images).is_file())
+    made_on_gpu = device.type != "cpu" and (options.source is not None or options.clips == "perlin")
+    return not (in_memory or made_on_gpu)
 
 
 def _clips(

@@ -25,14 +25,28 @@ def read_list(path: str | Path) -> list[tuple[Path, int]]:
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not (line := line.strip()):
             continue
-        match = LINE.fullmatch(line)
-        if not match:
-            raise ValueError(f'{path}, line {number}: must be "path label", got {line!r}')
-        name = match["plain"] or match["quoted"].replace('""', '"')
-        videos.append((path.parent / name, int(match["label"] or -1)))
+        try:
+            name, label = parse_line(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        videos.append((path.parent / name, label))
     if not videos:
         raise ValueError(f"{path} must list at least one video, it is empty")
     return videos
+
+
+def parse_line(line: str) -> tuple[str, int]:
+    """The path and the label on a line, -1 where there is none.
+
+    Raises:
+        ValueError: where it cannot be read.
+
+    """
+    match = LINE.fullmatch(line.strip())
+    if not match:
+        raise ValueError(f'must be "path label", got {line!r}')
+    name: str = match["plain"] or match["quoted"].replace('""', '"')
+    return name, int(match["label"] or -1)
 
 
 def write_list(path: Path, videos: Iterable[tuple[Path, int]]) -> None:
