@@ -135,7 +135,7 @@ def validate(config: ValidateConfig, device: torch.device) -> Row:
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "transformers", "kornia")},
         "trials": trials,
     }
-    write(out / RESULTS, json.dumps(found, indent=1) + "\n")
+    write(out / RESULTS, _to_json(found))
     write(out / "table.md", validate_report.table(found) + "\n")
     validate_report.plot_accuracy(found, out / "accuracy.png")
     validate_report.plot_losses(found, out / "loss.png")
@@ -179,6 +179,13 @@ def write(path: Path, text: str) -> None:
     """A file that appears whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text)
+
+
+def _to_json(found: Row) -> str:
+    """JSON with a line for each trial."""
+    head = json.dumps({name: value for name, value in found.items() if name != "trials"}, indent=1).removesuffix("\n}")
+    trials = ",\n  ".join(json.dumps(trial) for trial in found["trials"])
+    return f'{head},\n "trials": [\n  {trials}\n ]\n}}\n'
 
 
 def _trial(out: Path, name: str, seed: int) -> Path:
