@@ -24,6 +24,15 @@ TINY = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the processes that are started: sums that threads share out are rounded in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def losses(out):
     return {row["step"]: row["loss"] for row in read_metrics(Path(out))}
 
