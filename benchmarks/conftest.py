@@ -30,7 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def measure(benchmark: Callable, request: pytest.FixtureRequest) -> Callable[[Callable[[], Tensor], Work, str], None]:
     """Time a function, and note what it does beside its times."""
     device, quick = measured_device(), request.config.getoption("--quick")
-    rounds = 30 if device.type == "cuda" else (4 if quick else 9)
+    rounds = 30 if device.type == "cuda" else (15 if quick else 30)
 
     def run(function: Callable[[], Tensor], work: Work, kind: str, ours: Callable[[], Tensor] | None = None, **notes: str) -> None:
         """With ``ours``, each round is preceded by one of it, so that a busy machine is busy for both."""

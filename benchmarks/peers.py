@@ -181,8 +181,17 @@ def fuse_augmentations(job: Job) -> Callable[[], Tensor]:
     return lambda: augment(frames)
 
 
+def own_recursion(job: Job) -> Callable[[], Tensor]:
+    """PMG itself, frame from frame: what its composed clips are to keep up with."""
+    batch, side = job.images.shape[0], job.images.shape[-1]
+    work = Work(batch, job.num_frames, side, renderer="fused" if job.images.is_cuda else "reference")
+    pmg, ids = work.pmg(), torch.arange(batch)
+    return lambda: pmg(job.images, ids=ids)
+
+
 ONE_WARP = "one warp a frame; its input is the image repeated T times"
 PEERS = {
+    "PMG, recursive": Peer(own_recursion, "ours, in rounds that alternate with composed clips", "composed"),
     "kornia warp_affine, per batch": Peer(kornia_per_batch, "loop over steps, then stack"),
     "kornia warp_affine, per sample": Peer(kornia_per_sample, "loop over samples and steps, then stack"),
     "kornia VideoSequential": Peer(kornia_video, f"{ONE_WARP}; no motion from frame to frame", "composed", None),
