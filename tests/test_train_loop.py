@@ -161,6 +161,17 @@ def test_a_damaged_checkpoint_is_passed_over(undisturbed, tmp_path, capsys):
         assert losses(out) == undisturbed[1]
 
 
+def test_a_damaged_checkpoint_does_not_outlive_the_good_one_before_it(undisturbed, tmp_path):
+    """Saved on the way back to its step, with one checkpoint to keep, the new one stays."""
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(undisturbed[0] / "checkpoints", folder)
+    (folder / "step-00000008" / "state.json").unlink()
+    task = make_task(options(tmp_path), torch.device("cpu"))
+    checkpoints.save(folder, 7, task.model, torch.optim.AdamW(task.groups()), keep=1)
+    assert [path.name for path in checkpoints.checkpoints(folder)] == ["step-00000007"]
+    assert checkpoints.newest(folder) == (folder / "step-00000007", [])
+
+
 def test_a_full_disk_leaves_the_last_good_checkpoint(undisturbed, tmp_path, monkeypatch):
     out = tmp_path / "run"
     run(out, steps=4)

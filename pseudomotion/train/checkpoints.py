@@ -26,7 +26,7 @@ MODEL, OPTIMIZER, STATE = "model", "optimizer.safetensors", "state.json"
 
 
 def save(folder: Path, step: int, model: PreTrainedModel, optimizer: Optimizer, *, keep: int) -> Path:
-    """Write a checkpoint, and delete all but the last ones.
+    """Write a checkpoint, and delete all but the last ones, and those of later steps: the run went on from before them.
 
     Args:
         folder: of the run's checkpoints.
@@ -48,8 +48,9 @@ def save(folder: Path, step: int, model: PreTrainedModel, optimizer: Optimizer, 
             (new / STATE).write_text(json.dumps(state, indent=2))
     except SafetensorError as error:  # how safetensors reports a full disk
         raise OSError(f"cannot write {path}: {error}") from error
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    upto = [each for each in checkpoints(folder) if each.name <= path.name]
+    for each in set(checkpoints(folder)) - set(upto[-keep:]):
+        shutil.rmtree(each)
     return path
 
 
