@@ -9,7 +9,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-## demo: a preview of all transforms, a contact sheet, a training loop on clips, and a minute of pre-training; about two minutes.
+## demo: a preview of all transforms, a contact sheet, a training loop on clips, and a minute of pre-training; about two minutes in all.
 demo: .venv/installed
 	mkdir -p demo
 	$(BIN)/pmg-preview demo/preview.mp4

@@ -17,7 +17,7 @@ from pseudomotion.train.labelled import Labelled, make_data
 from pseudomotion.train.options import from_values
 from pseudomotion.train.presets import PRESETS
 from pseudomotion.train.probe import CLASSES
-from pseudomotion.train.validate import ValidateConfig, main
+from pseudomotion.train.validate import ValidateOptions, main
 
 CPU = torch.device("cpu")
 SMALL = ["--images", "16", "--train-clips", "48", "--test-clips", "24", "--shots", "2", "--batch-size", "4", "--preset", "cpu"]
@@ -97,7 +97,7 @@ def test_arms_that_need_pretraining_cannot_join_those_that_had_none(finished, tm
 
 
 def test_more_shots_than_clips_are_refused():
-    config = from_values(ValidateConfig, {"out": "x", "train_clips": 48, "preset": "cpu"})
+    config = from_values(ValidateOptions, {"out": "x", "train_clips": 48, "preset": "cpu"})
     with pytest.raises(ValueError, match="--shots must be at most 4"):
         config.setting(CPU)
 
@@ -116,7 +116,7 @@ def test_more_shots_than_clips_are_refused():
 )
 def test_wrong_options_are_named(values, message):
     with pytest.raises(ValueError, match=message):
-        from_values(ValidateConfig, {"out": "x"} | values)
+        from_values(ValidateOptions, {"out": "x"} | values)
 
 
 def test_budgets():
@@ -124,7 +124,7 @@ def test_budgets():
 
 
 def test_twice_the_time_allows_about_twice_the_steps(data):
-    setting = ValidateConfig(out="x", images=16, train_clips=48, test_clips=24, shots=2, batch_size=32, preset="cpu").setting(CPU)
+    setting = ValidateOptions(out="x", images=16, train_clips=48, test_clips=24, shots=2, batch_size=32, preset="cpu").setting(CPU)
     arms = [ARMS[name] for name in DEFAULT_ARMS]
     short, long = (affordable(budget, arms, 2, "mean", setting, data) for budget in (400.0, 1600.0))
     for stage, steps in short.items():

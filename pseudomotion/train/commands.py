@@ -32,18 +32,19 @@ def _run(command: str) -> int:
     try:
         module = import_module(f"pseudomotion.train.{command}")
     except ImportError as error:
-        print(f"{name}: {error}; pip install 'pseudomotion[train]' installs what it needs", file=sys.stderr)  # noqa: T201
-        return 2
+        return _end(f"{name}: {error}; pip install 'pseudomotion[train]' installs what it needs", 2)
     from pseudomotion.train.loop import Stopped
 
     try:
         return int(module.main())
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)  # noqa: T201
-        return 128 + signal.SIGINT
+        return _end(f"{name}: interrupted", 128 + signal.SIGINT)
     except Stopped as stopped:
-        print(f"{name}: {stopped}", file=sys.stderr)  # noqa: T201
-        return 128 + stopped.number
+        return _end(f"{name}: {stopped}", 128 + stopped.number)
     except (OSError, ValueError, ImportError, MemoryError) as error:
-        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        return _end(f"{name}: {error}", 2)
+
+
+def _end(message: str, code: int) -> int:
+    print(message, file=sys.stderr)  # noqa: T201  a command talks to its terminal
+    return code

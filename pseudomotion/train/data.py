@@ -101,7 +101,8 @@ class Subset:
         if limit is not None and not 0 < limit <= n:
             raise ValueError(f"limit must be from 1 to the {n} images there are, got {limit}")
         self.source, self.chosen = source, order[:limit].sort().values
-        self.groups: Tensor | None = None if getattr(source, "groups", None) is None else source.groups[self.chosen]  # type: ignore[attr-defined]
+        groups: Tensor | None = getattr(source, "groups", None)
+        self.groups = None if groups is None else groups[self.chosen]
         self.skipped: dict[int, str] = getattr(source, "skipped", {})
 
     def __len__(self) -> int:

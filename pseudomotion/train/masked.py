@@ -16,7 +16,7 @@ from pseudomotion.files import whole_file
 from pseudomotion.source import ImageSource
 from pseudomotion.train.loop import Task
 from pseudomotion.train.masking import tube_mask
-from pseudomotion.train.models import IMAGENET_MEAN, IMAGENET_STD, reconstruct
+from pseudomotion.train.models import reconstruct, to_colors
 from pseudomotion.train.optimise import parameter_groups
 
 SHOWN_CLIPS, SHOWN_FRAMES, GAP = 4, 8, 4
@@ -84,10 +84,9 @@ class MaskedModeling(Task):
         if accelerator.is_main_process:
             ids = torch.arange(SHOWN_CLIPS)
             pixels, mask = self.inputs(self.source.get(ids), ids, accelerator.device)
-            mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
             with accelerator.autocast():
                 seen, filled = reconstruct(self.model, pixels, mask)
-            _paint(out / "reconstructions.png", torch.stack([(pixels * std + mean).clamp(0, 1), seen, filled], 1))
+            _paint(out / "reconstructions.png", torch.stack([to_colors(pixels).clamp(0, 1), seen, filled], 1))
         return {}
 
 

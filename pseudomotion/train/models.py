@@ -115,6 +115,12 @@ def from_patches(patches: Float[Tensor, "b n v"], config: VideoMAEConfig) -> Flo
     return cubes.permute(0, 1, 4, 7, 2, 5, 3, 6).reshape(b, t, -1, side, side)
 
 
+def to_colors(pixels: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
+    """Pixels that were normalised by ImageNet's mean and deviation, as colors in [0, 1] again."""
+    mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return pixels * std + mean
+
+
 @torch.no_grad()
 def reconstruct(model: VideoMAEForPreTraining, pixels: Float[Tensor, "b t c h w"], mask: Tensor) -> tuple[Tensor, Tensor]:
     """What a masked autoencoder sees and what it fills in.
@@ -130,8 +136,7 @@ def reconstruct(model: VideoMAEForPreTraining, pixels: Float[Tensor, "b t c h w"
         Clips in [0, 1] of the shape of ``pixels``: hidden patches grey; hidden patches as predicted.
 
     """
-    mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    values = to_patches(pixels * std + mean, model.config)
+    values = to_patches(to_colors(pixels), model.config)
     colors = values.reshape(*values.shape[:2], -1, 3)
     predicted = model(pixel_values=pixels, bool_masked_pos=mask).logits.float().reshape(len(pixels), -1, *colors.shape[2:])
     true = colors[mask].reshape(predicted.shape)

@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidateConfig:
+class ValidateOptions:
     """Options of ``pmg-validate``."""
 
     out: str = option(dataclasses.MISSING, "folder to write to; a repeated command reads back the trials that are finished", group=WHAT)
@@ -83,7 +83,7 @@ class ValidateConfig:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     config = parse(
-        ValidateConfig, "pmg-validate", "Compare ways to pre-train by what the encoder then learns of twelve kinds of motion.", arguments
+        ValidateOptions, "pmg-validate", "Compare ways to pre-train by what the encoder then learns of twelve kinds of motion.", arguments
     )
     found = validate(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     print(validate_report.table(found))  # noqa: T201
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def validate(config: ValidateConfig, device: torch.device) -> Row:
+def validate(config: ValidateOptions, device: torch.device) -> Row:
     """Run all trials that are not finished yet, and write table, JSON and plots.
 
     Args:
@@ -142,7 +142,7 @@ def validate(config: ValidateConfig, device: torch.device) -> Row:
     return found
 
 
-def _known_work(out: Path, fixed: Row, config: ValidateConfig) -> Row | None:
+def _known_work(out: Path, fixed: Row, config: ValidateOptions) -> Row | None:
     """What an earlier command decided for the folder: sizes, and steps of every stage."""
     if not (out / WORK_FILE).is_file():
         return None
@@ -155,7 +155,7 @@ def _known_work(out: Path, fixed: Row, config: ValidateConfig) -> Row | None:
     return work
 
 
-def _steps(config: ValidateConfig, setting: Setting, data: Data, spent: float) -> dict[str, int]:
+def _steps(config: ValidateOptions, setting: Setting, data: Data, spent: float) -> dict[str, int]:
     if config.steps:
         return dict(zip(SHARES, config.steps, strict=True))
     return affordable(seconds(config.budget) - spent, [ARMS[name] for name in config.arms], config.seeds, config.probe, setting, data)
@@ -192,7 +192,7 @@ def _trial(out: Path, name: str, seed: int) -> Path:
     return out / TRIALS / f"{name}-{seed}.json"
 
 
-def _command(config: ValidateConfig) -> str:
+def _command(config: ValidateOptions) -> str:
     """The command line that asks for the same again."""
     words = ["pmg-validate"]
     for field in dataclasses.fields(config):
