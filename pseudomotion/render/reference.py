@@ -4,6 +4,7 @@ Works on any device and is differentiable with respect to the images. Nothing he
 and never waits for a device.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -24,17 +25,6 @@ HORIZON = 1e-3  # denominators below this (of 1 at the frame's centre) are as fa
 CACHE = 2**21  # bytes that a core of a CPU keeps at hand
 
 
-class Part(NamedTuple):
-    """What n clips of a pass show: their part of the plan."""
-
-    clips: slice | Int64[Tensor, " n"]  # where in the batch they stand
-    source: slice | Int64[Tensor, " n"]  # and where the images that they show
-    to_source: Float[Tensor, "n T 3 3"]  # pixel of a frame to pixel of what it reads
-    color: Float[Tensor, "n T 3 4"]
-    opacity: Float[Tensor, "n T"]
-    box: Float[Tensor, "n 4"]
-
-
 class Lines(NamedTuple):
     """Where pixels are read: the sum of a part that depends on the column and one that depends on the row.
 
@@ -44,13 +34,43 @@ class Lines(NamedTuple):
     columns: Float[Tensor, "n d T 1 w"]
     rows: Float[Tensor, "n d T h 1"]
 
+    def some(self, few: slice) -> "Lines":
+        """Those of a few clips."""
+        return Lines(self.columns[few], self.rows[few])
 
-class Source(NamedTuple):
-    """A level of the image pyramid, where frames read it, and how much it adds to them; None for all."""
 
-    images: Float[Tensor, "n C _ _"]
+class Reading(NamedTuple):
+    """Where frames read a level of the image pyramid, and how much it adds to them; None for all."""
+
+    level: int
     lines: Lines
     share: Float[Tensor, "n T"] | None
+
+
+class Part(NamedTuple):
+    """How n clips of a pass are painted."""
+
+    clips: slice | Int64[Tensor, " n"]  # where in the batch they stand
+    source: slice | Int64[Tensor, " n"]  # and where the images that they show
+    readings: list[Reading]  # of the images: for all frames, or the first where the others read the frame before them
+    steps: Lines | None  # where these read it; of the first alone where that holds for all
+    coverage: Lines | None  # what a layer before another shows of its image, in pixels
+    color: Float[Tensor, "n T 3 4"]
+    opacity: Float[Tensor, "n T"]
+    box: Float[Tensor, "n 4"]
+
+    def some(self, few: slice) -> "Part":
+        """A few of the clips."""
+        return Part(
+            few if isinstance(self.clips, slice) else self.clips[few],
+            few if isinstance(self.source, slice) else self.source[few],
+            [Reading(level, lines.some(few), None if share is None else share[few]) for level, lines, share in self.readings],
+            None if self.steps is None else self.steps.some(few),
+            None if self.coverage is None else self.coverage.some(few),
+            self.color[few],
+            self.opacity[few],
+            self.box[few],
+        )
 
 
 def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Clips:
@@ -66,12 +86,14 @@ def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Clips:
     clips = images.new_empty(len(plan), images.shape[1], plan.num_frames, *plan.frame_size)
     most = frames_at_once(images, plan)
     for p in plan.passes:
-        for part in _parts(plan, p, most):
-            sources = _sources(pyramid, p, part, plan.frame_size, padding_mode)
+        whole = _part(plan, p, pyramid)
+        clips_at_once = most if p.recursive else max(1, most // plan.num_frames)
+        for start in range(0, len(p.clips), clips_at_once):
+            part = whole.some(slice(start, start + clips_at_once))
             if p.recursive:
-                _recursion(clips, sources, p, part, padding_mode)
+                _recursion(clips, pyramid, p, part, padding_mode)
             else:
-                _from_source(clips, sources, p, part, padding_mode, max(1, most // len(part.opacity)))
+                _from_source(clips, pyramid, p, part, padding_mode, most)
     return clips
 
 
@@ -88,21 +110,6 @@ def frames_at_once(images: Images, plan: MotionPlan) -> int:
     return torch.get_num_threads() * max(1, CACHE // touched)
 
 
-def _parts(plan: MotionPlan, p: Pass, most: int) -> list[Part]:
-    """The clips of a pass, at most so many together."""
-    chosen = slice(None) if p.everyone else p.clips
-    source, homography, color, opacity, box = (
-        tensor[:, p.layer][chosen] for tensor in (plan.source, plan.homography, plan.color, plan.opacity, plan.box)
-    )
-    to_source = geometry.inverse(homography.double())
-    parts = []
-    for start in range(0, len(p.clips), most):
-        few = slice(start, start + most)
-        clips, images = few if p.everyone else p.clips[few], few if p.own_image else source[few]
-        parts.append(Part(clips, images, to_source[few], color[few], opacity[few], box[few]))
-    return parts
-
-
 def _pyramid(images: Images, levels: int) -> Pyramid:
     """The images, and their averages over blocks of 2x2, 4x4, ... pixels; a block at the far edge may be cut off."""
     pyramid = [images]
@@ -111,41 +118,60 @@ def _pyramid(images: Images, levels: int) -> Pyramid:
     return pyramid
 
 
-def _sources(pyramid: Pyramid, p: Pass, part: Part, size: tuple[int, int], padding_mode: str) -> list[Source]:
-    """What frames of a size read of the source images: all of them, or the first where the others read the frame before."""
-    to_source = part.to_source[:, :1] if p.recursive else part.to_source
+def _part(plan: MotionPlan, p: Pass, pyramid: Pyramid) -> Part:
+    """All clips of a pass."""
+    chosen = slice(None) if p.everyone else p.clips
+    source, homography, color, opacity, box = (
+        tensor[:, p.layer][chosen] for tensor in (plan.source, plan.homography, plan.color, plan.opacity, plan.box)
+    )
+    to_source, size, dtype = geometry.inverse(homography.double()), plan.frame_size, pyramid[0].dtype
+    return Part(
+        chosen,
+        slice(None) if p.own_image else source,
+        _readings(to_source[:, :1] if p.recursive else to_source, p, pyramid, size),
+        _reading(to_source[:, 1 : 2 if p.steady else None], size, size, dtype, affine=p.affine) if p.recursive else None,
+        _lines(to_source, size, dtype, affine=p.affine) if p.layer else None,
+        color,
+        opacity,
+        box,
+    )
+
+
+def _readings(to_source: Float[Tensor, "n T 3 3"], p: Pass, pyramid: Pyramid, size: tuple[int, int]) -> list[Reading]:
+    """How frames of a size read the images, under homographies from frame to source."""
     low, high = p.levels
     detail = geometry.level_of_detail(geometry.scale_at_center(to_source, size)) if low < high else None
-    sources = []
+    readings = []
     for level in range(low, high + 1):
-        images = pyramid[level][part.source]
-        lines = _reading(_to_level(to_source, level), images, size, affine=p.affine)
-        share = None if detail is None else (1 - (detail - level).abs()).clamp(min=0).to(images)
-        sources.append(Source(_with_axes(images, padding_mode), lines, share))
-    return sources
+        height, width = pyramid[level].shape[-2:]
+        lines = _reading(_to_level(to_source, level), (height, width), size, pyramid[level].dtype, affine=p.affine)
+        share = None if detail is None else (1 - (detail - level).abs()).clamp(min=0).to(pyramid[level])
+        readings.append(Reading(level, lines, share))
+    return readings
 
 
-def _from_source(clips: Clips, sources: list[Source], p: Pass, part: Part, padding_mode: str, at_once: int) -> None:
-    """Paint frames that are read from the source images, so many together."""
-    coverage = _lines(part.to_source, (clips.shape[-2], clips.shape[-1]), clips.dtype, affine=p.affine) if p.layer else None
+def _from_source(clips: Clips, pyramid: Pyramid, p: Pass, part: Part, padding_mode: str, most: int) -> None:
+    """Paint frames that are read from the source images, at most so many together."""
+    at_once = max(1, most // len(part.opacity))
+    images = _images(pyramid, part, padding_mode)
     for start in range(0, clips.shape[2], at_once):
         t = slice(start, start + at_once)
-        frames = _develop(_read(sources, t, padding_mode), p, part, t)
-        if coverage is not None:
+        frames = _develop(_read(images, part, t, padding_mode), p, part, t)
+        if part.coverage is not None:
             opacity = part.opacity[:, None, t, None, None].to(frames)
-            frames = torch.lerp(clips[part.clips, :, t], frames, opacity * _coverage(coverage, t, part.box)[:, None])
+            frames = torch.lerp(clips[part.clips, :, t], frames, opacity * _coverage(part.coverage, t, part.box)[:, None])
         _put(clips, frames, part, t)
 
 
-def _recursion(clips: Clips, sources: list[Source], p: Pass, part: Part, padding_mode: str) -> None:
+def _recursion(clips: Clips, pyramid: Pyramid, p: Pass, part: Part, padding_mode: str) -> None:
     """Paint frame 0 from the source images, every other frame from the one before it."""
-    frame = _develop(_read(sources, slice(1), padding_mode), p, part, slice(1))
+    assert part.steps is not None
+    frame = _develop(_read(_images(pyramid, part, padding_mode), part, slice(1), padding_mode), p, part, slice(1))
     _put(clips, frame, part, slice(1))
-    lines = _reading(part.to_source[:, 1:], frame[:, :, 0], (clips.shape[-2], clips.shape[-1]), affine=p.affine)
     grid = None
     for k in range(1, clips.shape[2]):
         if grid is None or not p.steady:
-            grid = _grid(lines, slice(k - 1, k))
+            grid = _grid(part.steps, slice(k - 1, k))
         t = slice(k, k + 1)
         frame = _develop(_sample(_with_axes(frame[:, :, 0], padding_mode), grid, padding_mode), p, part, t)
         _put(clips, frame, part, t)
@@ -168,11 +194,16 @@ def _develop(frames: Frames, p: Pass, part: Part, t: slice) -> Frames:
     return frames * part.opacity[:, None, t, None, None].to(frames)
 
 
-def _read(sources: list[Source], t: slice, padding_mode: str) -> Frames:
+def _images(pyramid: Pyramid, part: Part, padding_mode: str) -> list[Float[Tensor, "n C _ _"]]:
+    """The images that clips show, at the levels of the pyramid that they read."""
+    return [_with_axes(pyramid[reading.level][part.source], padding_mode) for reading in part.readings]
+
+
+def _read(images: list[Float[Tensor, "n C _ _"]], part: Part, t: slice, padding_mode: str) -> Frames:
     """Frames sampled from the source images: the levels of the pyramid that they read, added up."""
     frames = None
-    for images, lines, share in sources:
-        sampled = _sample(images, _grid(lines, t), padding_mode)
+    for reduced, (_, lines, share) in zip(images, part.readings, strict=True):
+        sampled = _sample(reduced, _grid(lines, t), padding_mode)
         if share is not None:
             sampled = sampled * share[:, None, t, None, None]
         frames = sampled if frames is None else frames + sampled
@@ -190,9 +221,14 @@ def _to_level(matrices: Float[Tensor, "n T 3 3"], level: int) -> Float[Tensor, "
 
 
 def _sample(images: Float[Tensor, "n C H W"], grid: Float[Tensor, "n t h w 2"], padding_mode: str) -> Frames:
-    """Frames from images. They lie below each other in one grid, so that no image is copied."""
-    frames = F.grid_sample(images, grid.flatten(1, 2), padding_mode=padding_mode, align_corners=True)
-    return frames.view(*images.shape[:2], *grid.shape[1:4])
+    """Frames from images, none of which is copied.
+
+    The frames of one image are a batch, which is shared out among the cores of a CPU; those of several lie below each other in one grid.
+    """
+    sample = functools.partial(F.grid_sample, padding_mode=padding_mode, align_corners=True)
+    if len(images) == 1:
+        return sample(images.expand(grid.shape[1], -1, -1, -1), grid[0]).transpose(0, 1)[None]
+    return sample(images, grid.flatten(1, 2)).view(*images.shape[:2], *grid.shape[1:4])
 
 
 def _with_axes(images: Float[Tensor, "n C H W"], padding_mode: str) -> Float[Tensor, "n C _ _"]:
@@ -205,10 +241,12 @@ def _with_axes(images: Float[Tensor, "n C H W"], padding_mode: str) -> Float[Ten
     return images
 
 
-def _reading(matrices: Float[Tensor, "n T 3 3"], images: Float[Tensor, "n C H W"], size: tuple[int, int], *, affine: bool) -> Lines:
-    """Where every pixel of a frame reads images, in coordinates that are -1 and 1 at their outermost pixel centres."""
-    normalise = normal_transform_pixel(*images.shape[-2:], dtype=matrices.dtype, device=matrices.device)
-    return _lines(geometry.matmul(normalise.expand_as(matrices), matrices), size, images.dtype, affine=affine)
+def _reading(
+    matrices: Float[Tensor, "n T 3 3"], source: tuple[int, int], size: tuple[int, int], dtype: torch.dtype, *, affine: bool
+) -> Lines:
+    """Where every pixel of a frame reads images of a size, in coordinates that are -1 and 1 at their outermost pixel centres."""
+    normalise = normal_transform_pixel(*source, dtype=matrices.dtype, device=matrices.device)
+    return _lines(geometry.matmul(normalise.expand_as(matrices), matrices), size, dtype, affine=affine)
 
 
 def _lines(matrices: Float[Tensor, "n T 3 3"], size: tuple[int, int], dtype: torch.dtype, *, affine: bool) -> Lines:
