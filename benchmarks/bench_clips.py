@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from benchmarks.peers import PEERS, Unavailable, job_for
+from benchmarks.peers import PEERS, Unavailable, difference, job_for
 from benchmarks.work import DTYPES, measured_device
 
 
@@ -23,6 +23,13 @@ def test_pmg(work, measure):
     measure(work.function(measured_device()), work, "pmg")
 
 
+def test_plan(planning, measure):
+    """The decisions alone."""
+    pmg, ids = planning.pmg(), torch.arange(planning.batch)
+    shape = (planning.batch, 3, planning.side, planning.side)
+    measure(lambda: pmg.plan(shape, ids=ids), planning, "plan")
+
+
 def test_peer(peer, measure, main_work):
     """The same clips by another library, compared with ours before they are timed."""
     entry = PEERS[peer]
@@ -35,8 +42,10 @@ def test_peer(peer, measure, main_work):
     except Exception as error:
         pytest.skip(f"failed with {type(error).__name__}: {error}")
     if entry.tolerance is not None:
-        difference = (made - job.expected).abs().mean().item()
-        assert difference < entry.tolerance, f"{peer} makes other clips than the reference: mean difference {difference:.2g}"
+        off = difference(made, job)
+        assert off < entry.tolerance, f"{peer} makes other clips than the reference: mean difference {off:.2g}"
     renderer = "fused" if measured_device().type == "cuda" else "reference"
-    ours = dataclasses.replace(main_work, resampling=entry.ours, renderer=renderer, dtype_in=entry.dtype, dtype_out=entry.dtype)
+    ours = dataclasses.replace(
+        main_work, resampling=entry.ours, renderer=renderer, dtype_in=entry.dtype, dtype_out=entry.dtype, planned=True
+    )
     measure(function, main_work, "peer", ours.function(measured_device()), peer=peer, note=entry.note, like=entry.ours)

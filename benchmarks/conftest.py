@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers import PEERS
-from benchmarks.work import Work, cases, finishing, main_batch, measured_device
+from benchmarks.work import Work, cases, finishing, main_batch, measured_device, plannings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +22,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     quick = metafunc.config.getoption("--quick")
     if "work" in metafunc.fixturenames:
         metafunc.parametrize("work", list(cases(measured_device(), quick=quick)), ids=repr)
+    if "planning" in metafunc.fixturenames:
+        metafunc.parametrize("planning", plannings(), ids=repr)
     if "peer" in metafunc.fixturenames:
         metafunc.parametrize("peer", list(PEERS))
 

@@ -1,7 +1,8 @@
 """Other libraries on the same work, each used as its own documentation says is fast.
 
 The work is the paper's recursion with a constant affine map for each clip: ``I[t+1] = f(I[t])``, T frames from one image, float32 in and
-out unless a row says otherwise. Images, maps and the memory for the result are made beforehand. What a peer cannot do is said in its note.
+out unless a row says otherwise. Images and maps are made beforehand, as PMG's plan is; the clips are new memory in every call, for
+everyone. What a peer cannot do is said in its note.
 """
 
 import dataclasses
@@ -49,6 +50,12 @@ class Peer:
     ours: str = "recursive"
     tolerance: float | None = 1e-4
     dtype: str = "float32"
+
+
+def difference(made: Tensor, job: Job) -> float:
+    """Mean difference of a peer's clips from ours, in [0, 1]."""
+    unit = made / 255 if made.dtype == torch.uint8 else made
+    return float((unit - job.expected).abs().mean())
 
 
 def job_for(work: Work) -> Job:
@@ -107,7 +114,7 @@ def kornia_video(job: Job) -> Callable[[], Tensor]:
 
 
 def opencv(dtype: torch.dtype) -> Callable[[Job], Callable[[], Tensor]]:
-    """One warp a step and sample, channels last as OpenCV has them, written in place."""
+    """One warp a step and sample, channels last as OpenCV has them, written where they belong."""
 
     def make(job: Job) -> Callable[[], Tensor]:
         cv2 = _imported("cv2")
@@ -116,16 +123,15 @@ def opencv(dtype: torch.dtype) -> Callable[[Job], Callable[[], Tensor]]:
         cv2.setNumThreads(torch.get_num_threads())
         images = (job.images * 255).round().to(dtype) if dtype == torch.uint8 else job.images
         images, maps = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()), job.steps.numpy()
-        clips = np.empty((len(images), job.num_frames, *images.shape[1:]), images.dtype)
         size = images.shape[2], images.shape[1]
 
         def run() -> Tensor:
+            clips = np.empty((len(images), job.num_frames, *images.shape[1:]), images.dtype)
             for image, matrix, clip in zip(images, maps, clips, strict=True):
                 clip[0] = image
                 for t in range(1, job.num_frames):
                     cv2.warpPerspective(clip[t - 1], matrix, size, dst=clip[t], flags=cv2.INTER_LINEAR)
-            made = torch.from_numpy(clips).permute(0, 4, 1, 2, 3)
-            return made if dtype != torch.uint8 else made / 255
+            return torch.from_numpy(clips).permute(0, 4, 1, 2, 3)
 
         return run
 
@@ -135,10 +141,8 @@ def opencv(dtype: torch.dtype) -> Callable[[Job], Callable[[], Tensor]]:
 def torchvision_per_sample(job: Job) -> Callable[[], Tensor]:
     """One warp a step and sample: v2's functionals take one motion a call."""
     functional = _imported("torchvision.transforms.v2.functional")
-    half = torch.full((len(job.steps),), 0.5, dtype=torch.float64)
-    shift, back = geometry.translation(half, half), geometry.translation(-half, -half)
-    inverse = geometry.matmul(shift, geometry.matmul(geometry.inverse(job.steps), back))  # its pixel centres lie at halves
-    coefficients = (inverse / inverse[:, 2:, 2:]).flatten(1)[:, :8].tolist()
+    inverse = geometry.about((0.5, 0.5), geometry.inverse(job.steps.numpy()))  # its pixel centres lie at halves
+    coefficients = (inverse / inverse[:, 2:, 2:]).reshape(-1, 9)[:, :8].tolist()
 
     def run() -> Tensor:
         clips = []
@@ -185,8 +189,9 @@ def own_recursion(job: Job) -> Callable[[], Tensor]:
     """PMG itself, frame from frame: what its composed clips are to keep up with."""
     batch, side = job.images.shape[0], job.images.shape[-1]
     work = Work(batch, job.num_frames, side, renderer="fused" if job.images.is_cuda else "reference")
-    pmg, ids = work.pmg(), torch.arange(batch)
-    return lambda: pmg(job.images, ids=ids)
+    pmg = work.pmg()
+    plan = pmg.plan(job.images.shape, ids=torch.arange(batch))
+    return lambda: pmg.render(job.images, plan)
 
 
 ONE_WARP = "one warp a frame; its input is the image repeated T times"

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks import growth
+from pseudomotion import TRANSFORMS
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = RESULTS / "tables.md"  # docs/benchmarks.md includes it
@@ -63,7 +64,7 @@ def results(measurements: list[Row], not_measured: dict[str, str], device: torch
     seconds = {b["extra_info"]["kind"]: b["stats"]["min"] for b in measurements if b["extra_info"]["kind"] in ("fill", "copy")}
     floor_bytes = next(b["extra_info"]["output_bytes"] for b in measurements if b["extra_info"]["kind"] == "fill")
     rates = {kind: floor_bytes / value for kind, value in seconds.items()}
-    rows = [_row(b, rates) for b in measurements if b["extra_info"]["kind"] in ("pmg", "peer")]
+    rows = [_row(b, rates) for b in measurements if b["extra_info"]["kind"] in ("pmg", "plan", "peer")]
     return {
         "device": device_facts(device),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
@@ -124,6 +125,10 @@ def _section(found: Row, plot: Path | None) -> str:
             [[_name(row), *_shape(row), *_speed(row)] for row in ours],
         ),
         _table(
+            ["plans, on the host", "B", "ms a batch", "clips/s"],
+            [[_plan(row), str(row["batch"]), *_speed(row)[:2]] for row in found["rows"] if row["kind"] == "plan"],
+        ),
+        _table(
             ["library, on the affine recursion", "how", "ms a batch", "clips/s", "of write floor", "of copy rate", "PMG is"],
             [_peer(row) for row in found["rows"] if row["kind"] == "peer"]
             + [[name, f"not measured: {reason}", *[""] * 5] for name, reason in found["not_measured"].items()],
@@ -139,7 +144,13 @@ def _section(found: Row, plot: Path | None) -> str:
 
 def _name(row: Row) -> str:
     finished = ", mixup, normalise" if row["finished"] else ""
-    return f"{' + '.join(row['transforms'])}{finished}, {row['resampling']}, {row['renderer']}"
+    planned = ", planned" if row["planned"] else ""
+    return f"{' + '.join(row['transforms'])}{finished}, {row['resampling']}, {row['renderer']}{planned}"
+
+
+def _plan(row: Row) -> str:
+    names = "all transforms" if len(row["transforms"]) == len(TRANSFORMS) else " + ".join(row["transforms"])
+    return f"{names}, {row['resampling']}"
 
 
 def _shape(row: Row) -> list[str]:

@@ -1,5 +1,6 @@
 """What is measured: pieces of work for PMG, and the floor under all of them."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Work:
         resampling: "recursive" or "composed".
         renderer: "reference" or "fused".
         finished: clips are mixed (mixup) and normalised too.
+        planned: plans are made beforehand, and only rendering is measured.
 
     """
 
@@ -41,6 +43,7 @@ class Work:
     resampling: str = "recursive"
     renderer: str = "reference"
     finished: bool = False
+    planned: bool = False
 
     @property
     def output_bytes(self) -> int:
@@ -66,9 +69,12 @@ class Work:
         return (pixels * 255).to(device, torch.uint8) if self.dtype_in == "uint8" else pixels.to(device, DTYPES[self.dtype_in])
 
     def function(self, device: torch.device) -> Callable[[], Tensor]:
-        """From images on the device to finished clips on it, plan included, and waited for."""
+        """From images on the device to finished clips on it, and waited for."""
         pmg, images, ids = self.pmg(), self.images(device), torch.arange(self.batch)
-        return finishing(lambda: pmg(images, ids=ids), device)
+        if not self.planned:
+            return finishing(lambda: pmg(images, ids=ids), device)
+        plan = pmg.plan(images.shape, ids=ids)
+        return finishing(lambda: pmg.render(images, plan), device)
 
 
 def finishing(function: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
@@ -94,6 +100,12 @@ def main_batch(device: torch.device) -> int:
     return 128 if device.type == "cuda" else 8
 
 
+def plannings() -> list[Work]:
+    """Pieces of work whose plans alone are measured; they are made on the host, whatever the device."""
+    every = itertools.product((DEFAULT, tuple(TRANSFORMS)), ("recursive", "composed"), (1, 8, 128, 512))
+    return [Work(batch, transforms=names, resampling=how) for names, how, batch in every]
+
+
 def cases(device: torch.device, *, quick: bool) -> Iterator[Work]:
     """All pieces of work for a device, each once."""
     main = main_batch(device)
@@ -111,6 +123,7 @@ def cases(device: torch.device, *, quick: bool) -> Iterator[Work]:
 def _cases(main: int, small: int, renderer: str, resampling: str, *, sweeps: bool, gpu: bool) -> Iterator[Work]:
     how = {"renderer": renderer, "resampling": resampling}
     yield Work(main, **how)
+    yield Work(main, **how, planned=True)
     for name in TRANSFORMS:
         yield Work(small, transforms=(name,), **how)
     yield Work(small, transforms=DEFAULT, **how)
@@ -122,7 +135,8 @@ def _cases(main: int, small: int, renderer: str, resampling: str, *, sweeps: boo
         yield Work(small, side=side, **how)
     if gpu:
         for batch in (1, 8, 32, 128, 512):
-            yield Work(batch, dtype_in="uint8", dtype_out="bfloat16", **how)
+            for planned in (False, True):
+                yield Work(batch, dtype_in="uint8", dtype_out="bfloat16", planned=planned, **how)
     else:
         for batch in (1, 2, 4, 8) if not sweeps else (1, 2, 4, 8, 16, 32):
             yield Work(batch, **how)

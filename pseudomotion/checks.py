@@ -112,7 +112,7 @@ def output_dtype(dtype: Any, *, normalised: bool) -> torch.dtype | None:
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))} or None, got {dtype!r}")
     if normalised and dtype == torch.uint8:
         raise ValueError("dtype must be a float type where mean and std are given: uint8 holds no normalised values")
-    return dtype  # type: ignore[no-any-return]
+    return dtype
 
 
 def transforms_and_weights(transforms: Any) -> tuple[tuple[Transform, ...], tuple[float, ...]]:
@@ -141,6 +141,8 @@ def _transform(entry: Any) -> Transform:
 
 def shape(value: Any) -> tuple[int, int, int, int]:
     """The shape of a batch of images."""
+    if isinstance(value, Tensor):
+        raise TypeError(f"shape must be four numbers (B, C, H, W), such as images.shape, got a tensor of shape {tuple(value.shape)}")
     sides = tuple(value)
     if len(sides) != 4:
         raise ValueError(f"images must have shape (B, C, H, W), got {len(sides)} dimensions: {sides}")

@@ -9,46 +9,43 @@ As in ``geometry``, only ``+ - * /`` are used.
 
 import math
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float64
 
-from pseudomotion.geometry import matmul, sincos, stack
+from pseudomotion.geometry import Array, matmul, sincos, stack
 
+Maps = Float64[np.ndarray, "*b 3 4"]
+IDENTITY: Float64[np.ndarray, "3 4"] = np.eye(3, 4)  # changes nothing
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's and OpenCV's grey
 
 
-def identity(*shape: int) -> Float[Tensor, "*b 3 4"]:
-    """The map that changes nothing, ``(*shape, 3, 4)``."""
-    return torch.eye(3, 4, dtype=torch.float64, device="cpu").expand(*shape, 3, 4)
-
-
-def gain(factor: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 4"]:
+def gain(factor: Array) -> Maps:
     """Every channel times ``factor``: brightness, and the fades."""
     return stack([[factor, 0.0, 0.0, 0.0], [0.0, factor, 0.0, 0.0], [0.0, 0.0, factor, 0.0]])
 
 
-def contrast(factor: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 4"]:
+def contrast(factor: Array) -> Maps:
     """Distance from mid-grey 0.5, times ``factor``."""
     offset = (1 - factor) / 2
     return stack([[factor, 0.0, 0.0, offset], [0.0, factor, 0.0, offset], [0.0, 0.0, factor, offset]])
 
 
-def saturation(factor: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 4"]:
+def saturation(factor: Array) -> Maps:
     """Distance from the pixel's own grey (luma), times ``factor``."""
     grey = [(1 - factor) * weight for weight in LUMA]
     return stack([[grey[c] + factor if c == r else grey[c] for c in range(3)] + [0.0] for r in range(3)])
 
 
-def hue(turns: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 4"]:
+def hue(turns: Array) -> Maps:
     """Rotation about the grey axis r = g = b by ``turns`` of a full circle, from red towards green."""
     sine, cosine = sincos(turns * (2 * math.pi))
     third, side = (1 - cosine) / 3, sine / math.sqrt(3)
     same, before, after = cosine + third, third - side, third + side
-    zero = torch.zeros_like(same)
-    return stack([[same, before, after, zero], [after, same, before, zero], [before, after, same, zero]])
+    return stack([[same, before, after, 0.0], [after, same, before, 0.0], [before, after, same, 0.0]])
 
 
-def compose(after: Float[Tensor, "*b 3 4"], before: Float[Tensor, "*b 3 4"]) -> Float[Tensor, "*b 3 4"]:
+def compose(after: Maps, before: Maps) -> Maps:
     """The map that does ``before`` first and ``after`` second, with no clamp between them."""
-    return matmul(after[..., :3], before) + torch.nn.functional.pad(after[..., 3:], (3, 0))
+    composed = matmul(after[..., :3], before)
+    composed[..., 3] += after[..., 3]
+    return composed

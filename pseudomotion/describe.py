@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from pseudomotion import color as color_maps
+import torch
+
 from pseudomotion import geometry
 from pseudomotion.transforms import TRANSFORMS
 
@@ -25,7 +26,7 @@ def describe_clip(plan: "MotionPlan", i: int) -> str:
         lines.append(f"  layer {layer} shows image {int(plan.source[i, layer])}")
         matrices = whole.homography[i, layer].double()
         if layer == 0:
-            corners = geometry.frame_corners(plan.frame_size)
+            corners = torch.from_numpy(geometry.frame_corners(plan.frame_size))
             seen = geometry.transform_points(geometry.inverse(matrices), corners)
             lines += [f"    frame {t} sees {_span(*seen[t, 0].tolist(), *seen[t, 2].tolist())} of it" for t in sorted({0, last})]
             if last:
@@ -37,7 +38,7 @@ def describe_clip(plan: "MotionPlan", i: int) -> str:
             lines.append(f"    of it the box {_span(*box.tolist())}")
             placed = geometry.transform_points(matrices, box.reshape(2, 2))
             lines += [f"    at {_span(*placed[t].flatten().tolist())} of frame {t}" for t in sorted({0, last})]
-        if (whole.color[i, layer] != color_maps.identity().float()).any():
+        if (whole.color[i, layer] != torch.eye(3, 4)).any():
             for t in sorted({0, last}):
                 rows = "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in whole.color[i, layer, t].tolist())
                 lines.append(f"    color map of frame {t}: {rows}")

@@ -25,12 +25,13 @@ _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 
 
 Words = TypeVar("Words", Tensor, np.ndarray)
+Numbers = Float64[np.ndarray, " b"]
 
 
 def philox(counter: Sequence[Words], key: tuple[int, int]) -> tuple[Words, ...]:
     """Philox4x32-10: four counter words and two key words, each in [0, 2**32), to four random words.
 
-    The words are int64 arrays of one shape, torch's or numpy's: on a batch of clips numpy is done sooner, and torch runs on any device.
+    The words are int64 arrays that broadcast, torch's or numpy's: on a batch of clips numpy is done sooner, and torch runs on any device.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -53,37 +54,39 @@ class Draws:
     seed: int
     ids: Int64[Tensor, " b"]
 
-    def select(self, clips: Int64[Tensor, " n"]) -> "Draws":
+    def select(self, clips: Int64[Tensor, " n"] | Int64[np.ndarray, " n"]) -> "Draws":
         """The draws of some clips of the batch."""
-        return Draws(self.seed, self.ids[clips])
+        return Draws(self.seed, torch.from_numpy(self.ids.numpy()[np.asarray(clips)]))
+
+    def numbers(self, purpose: str, n: int) -> tuple[Numbers, ...]:
+        """``n`` numbers for every clip, uniform in (0, 1), never 0 or 1: a tuple of ``(b,)``, for planning on the host."""
+        ids, blocks = self.ids.numpy(), np.arange((n + 3) // 4, dtype=np.int64)[:, None]
+        counter = ids & _MASK, (ids >> 32) & _MASK, np.array([zlib.crc32(purpose.encode())]), blocks
+        words = philox(counter, (self.seed & _MASK, (self.seed >> 32) & _MASK))
+        return tuple((words[i % 4][i // 4] + 0.5) / 2**32 for i in range(n))
 
     def uniform(self, purpose: str, n: int) -> tuple[Float64[Tensor, " b"], ...]:
-        """``n`` numbers for every clip, uniform in (0, 1), never 0 or 1: a tuple of ``(b,)``."""
-        ids, block = np.broadcast_arrays(self.ids.numpy()[:, None], np.arange((n + 3) // 4, dtype=np.int64))
-        words = philox(
-            (ids & _MASK, (ids >> 32) & _MASK, np.full_like(block, zlib.crc32(purpose.encode())), block),
-            (self.seed & _MASK, (self.seed >> 32) & _MASK),
-        )
-        numbers = (np.stack(words, -1) + 0.5) / 2**32
-        return torch.from_numpy(numbers).flatten(1)[:, :n].unbind(1)
+        """The same as tensors on the CPU."""
+        return tuple(map(torch.from_numpy, self.numbers(purpose, n)))
 
     def choice(self, purpose: str, weights: Sequence[float]) -> Int64[Tensor, " b"]:
         """An index into ``weights`` for every clip, drawn in proportion to them."""
-        steps = torch.tensor(weights, dtype=torch.float64, device="cpu").cumsum(0)
-        (number,) = self.uniform(purpose, 1)
-        return torch.bucketize(number * steps[-1], steps[:-1], right=True)
+        steps = np.cumsum(np.asarray(weights, dtype=np.float64))
+        (number,) = self.numbers(purpose, 1)
+        return torch.from_numpy(np.searchsorted(steps[:-1], number * steps[-1], side="right"))
 
-    def beta(self, purpose: str, alpha: float) -> Float64[Tensor, " b"]:
+    def beta(self, purpose: str, alpha: float) -> Numbers:
         """A number in [0, 1] for every clip, from the symmetric Beta(alpha, alpha).
 
         Two uniform numbers make Student's t with ``2 alpha`` degrees of freedom (Bailey, "Polar generation of random variates with the
         t-distribution", Mathematics of Computation 62, 1994), and ``(1 + t / sqrt(2 alpha + t**2)) / 2`` is the number asked for.
         Nothing is rejected, and all is built from operations that round alike everywhere (see ``pseudomotion.geometry``).
         """
-        radius, turn = self.uniform(purpose, 2)
+        radius, turn = self.numbers(purpose, 2)
         _, cosine = sincos(2 * math.pi * turn)
         power = exp(log(radius) / alpha)
-        return (1 + cosine / (power / (1 - power) + cosine * cosine).sqrt()) / 2
+        with np.errstate(divide="ignore"):
+            return (1 + cosine / np.sqrt(power / (1 - power) + cosine * cosine)) / 2
 
     def partner_ids(self, purpose: str) -> Int64[Tensor, " b"]:
         """For every clip another id, a function of its own: for partners that come from outside the batch."""
@@ -96,26 +99,28 @@ class Draws:
         The pairing depends on which ids are in the batch, not on their order. It is a permutation, and no clip is its own partner unless
         the batch has one clip.
         """
-        (number,) = self.uniform(purpose, 1)
-        order = number.argsort(stable=True)
-        return torch.empty_like(order).scatter_(0, order, order.roll(-1))
+        (number,) = self.numbers(purpose, 1)
+        order = number.argsort(kind="stable")
+        partner = np.empty_like(order)
+        partner[order] = np.roll(order, -1)
+        return torch.from_numpy(partner)
 
 
-def log(x: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+def log(x: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
     """Natural logarithm of positive numbers, from operations that round alike everywhere; relative error below 1e-14."""
-    mantissa, exponent = torch.frexp(x)
+    mantissa, exponent = np.frexp(x)
     ratio = (mantissa - 1) / (mantissa + 1)  # within a third of 0: log(m) = 2 (z + z**3 / 3 + z**5 / 5 + ...)
-    square, series = ratio * ratio, torch.zeros_like(ratio)
+    square, series = ratio * ratio, np.zeros_like(ratio)
     for n in range(35, 0, -2):
         series = series * square + 1 / n
-    return exponent.double() * LOG_2 + 2 * ratio * series
+    return exponent * LOG_2 + 2 * ratio * series
 
 
-def exp(x: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+def exp(x: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
     """Exponential of numbers up to 0, from operations that round alike everywhere; relative error below 1e-12, 0 below -700."""
-    small, power = x.clamp(min=-700.0) / 2**10, torch.ones_like(x)
+    small, power = x.clip(min=-700.0) / 2**10, np.ones_like(x)
     for n in range(16, 0, -1):
         power = 1 + small / n * power
     for _ in range(10):
         power = power * power
-    return torch.where(x < -700, torch.zeros_like(x), power)
+    return np.where(x < -700, 0.0, power)

@@ -1,5 +1,8 @@
 """3x3 homographies in float64: builders and the algebra that planning needs.
 
+Plans are made on the host, of small arrays, where numpy answers in a fifth of torch's time; so the builders take and give numpy arrays.
+The algebra that renderers and labels need too takes arrays and tensors alike.
+
 Everything here is built from ``+ - * /`` and comparisons alone, which IEEE 754 rounds the same way on every machine. A library
 ``sin`` or a BLAS product may differ in its last bit between processors, and even between a batch of one and a batch of eight; plans
 would then not be bitwise equal.
@@ -9,47 +12,48 @@ A homography acts on column vectors ``(x, y, 1)``; pixel centres lie at integers
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 MAX_LEVEL = 12  # images of 4096 times the frame's side are reduced no further
 UNREDUCED = 1.5  # source pixels per frame pixel up to which bilinear sampling needs no reduced copy of the source
 
-
-def stack(rows: Sequence[Sequence[Tensor | float]]) -> Float[Tensor, "*b r c"]:
-    """Matrix from nested rows of equally shaped tensors ``(*b,)`` and numbers."""
-    like = next(entry for row in rows for entry in row if isinstance(entry, Tensor))
-    numbers = {entry: torch.full_like(like, entry) for row in rows for entry in row if not isinstance(entry, Tensor)}
-    entries = [entry if isinstance(entry, Tensor) else numbers[entry] for row in rows for entry in row]
-    return torch.stack(entries, -1).view(*like.shape, len(rows), len(rows[0]))
+Array = Float64[np.ndarray, "*b"]
+Values = TypeVar("Values", Tensor, np.ndarray)
 
 
-def translation(x: Float[Tensor, "*b"], y: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 3"]:
+def stack(rows: Sequence[Sequence[Array | float]]) -> Float64[np.ndarray, "*b r c"]:
+    """Matrix from nested rows of numbers and arrays ``(*b,)``."""
+    matrix = np.empty((*np.broadcast(*(entry for row in rows for entry in row)).shape, len(rows), len(rows[0])))
+    for i, row in enumerate(rows):
+        for j, entry in enumerate(row):
+            matrix[..., i, j] = entry
+    return matrix
+
+
+def translation(x: Array | float, y: Array | float) -> Float64[np.ndarray, "*b 3 3"]:
     """Shift by ``(x, y)`` pixels."""
     return stack([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
-def matmul(a: Float[Tensor, "*b r 3"], b: Float[Tensor, "*b 3 c"]) -> Float[Tensor, "*b r c"]:
-    """``a @ b``, summed in a fixed order (see the module's docstring)."""
-    first, second, third = (a.unsqueeze(-1) * b.unsqueeze(-3)).unbind(-2)
-    return first + second + third
+def matmul(a: Values, b: Values) -> Values:
+    """``a @ b``, ``(..., r, 3)`` by ``(..., 3, c)``, summed in a fixed order (see the module's docstring)."""
+    return a[..., :, 0:1] * b[..., 0:1, :] + a[..., :, 1:2] * b[..., 1:2, :] + a[..., :, 2:3] * b[..., 2:3, :]
 
 
-def determinant(h: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b"]:
-    """Determinant."""
-    (a, b, c), (d, e, f), (g, i, j) = (row.unbind(-1) for row in h.unbind(-2))
-    return a * (e * j - f * i) - b * (d * j - f * g) + c * (d * i - e * g)
-
-
-def inverse(h: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-    """Inverse by cofactors: no factorisation, so nothing to synchronise on a GPU. The matrix must be regular."""
-    wide = torch.cat([h, h[..., :2]], -1)
-    around = torch.cat([wide, wide[..., :2, :]], -2)  # the next and the next but one row and column of each, cyclically
+def inverse(h: Values) -> Values:
+    """Inverse of ``(..., 3, 3)`` by cofactors: no factorisation, so nothing to synchronise on a GPU. The matrix must be regular."""
+    concatenate = torch.cat if isinstance(h, Tensor) else np.concatenate
+    wide = concatenate([h, h[..., :2]], -1)
+    around = concatenate([wide, wide[..., :2, :]], -2)  # the next and the next but one row and column of each, cyclically
     cofactors = around[..., 1:4, 1:4] * around[..., 2:, 2:] - around[..., 1:4, 2:] * around[..., 2:, 1:4]
-    first, second, third = (h[..., 0, :] * cofactors[..., 0, :]).unbind(-1)
-    return cofactors.mT / (first + second + third)[..., None, None]
+    products = h[..., 0, :] * cofactors[..., 0, :]
+    determinants = products[..., 0] + products[..., 1] + products[..., 2]
+    return cofactors.swapaxes(-1, -2) / determinants[..., None, None]
 
 
 def transform_points(h: Float[Tensor, "*#b 3 3"], points: Float[Tensor, "*#b n 2"]) -> Float[Tensor, "*b n 2"]:
@@ -59,37 +63,35 @@ def transform_points(h: Float[Tensor, "*#b 3 3"], points: Float[Tensor, "*#b n 2
     return torch.stack([u / w, v / w], -1)
 
 
-def sincos(radians: Float[Tensor, "*b"]) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+def sincos(radians: Values) -> tuple[Values, Values]:
     """Sine and cosine by Taylor's series after reduction to one turn; absolute error below 1e-14 for a few turns."""
     x = radians - 2 * math.pi * (radians / (2 * math.pi)).round()
     square = x * x
-    sine, cosine = torch.ones_like(x), torch.ones_like(x)
+    sine = cosine = 0 * square + 1
     for n in range(16, 0, -1):
         sine = square / -((2 * n) * (2 * n + 1)) * sine + 1
         cosine = square / -((2 * n - 1) * (2 * n)) * cosine + 1
     return x * sine, cosine
 
 
-def about(center: tuple[float, float], h: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
+def about(center: tuple[float, float], h: Float64[np.ndarray, "*b 3 3"]) -> Float64[np.ndarray, "*b 3 3"]:
     """``h``, acting about ``center`` (x, y) in place of the origin."""
-    x, y = (torch.full_like(h[..., 0, 0], c) for c in center)
+    x, y = center
     return matmul(translation(x, y), matmul(h, translation(-x, -y)))
 
 
-def rotation_scale_shear(
-    degrees: Float[Tensor, "*b"], scale: Float[Tensor, "*b"], shear_x: Float[Tensor, "*b"], shear_y: Float[Tensor, "*b"]
-) -> Float[Tensor, "*b 3 3"]:
+def rotation_scale_shear(degrees: Array, scale: Array, shear_x: Array, shear_y: Array) -> Float64[np.ndarray, "*b 3 3"]:
     """About the origin: first shear along y and along x (degrees), then scale (factor), then rotate (degrees, from x towards y)."""
-    (sine, sx, sy), (cosine, cx, cy) = sincos(torch.stack([degrees, shear_x, shear_y]) * (math.pi / 180))
+    (sine, sx, sy), (cosine, cx, cy) = sincos(np.stack([degrees, shear_x, shear_y]) * (math.pi / 180))
     rotate = stack([[scale * cosine, -scale * sine, 0.0], [scale * sine, scale * cosine, 0.0], [0.0, 0.0, 1.0]])
-    along_x = stack([[torch.ones_like(sx), sx / cx, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    along_y = stack([[torch.ones_like(sy), 0.0, 0.0], [sy / cy, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    along_x = stack([[1.0, sx / cx, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    along_y = stack([[1.0, 0.0, 0.0], [sy / cy, 1.0, 0.0], [0.0, 0.0, 1.0]])
     return matmul(rotate, matmul(along_x, along_y))
 
 
-def unit_square_to(quad: Float[Tensor, "*b 4 2"]) -> Float[Tensor, "*b 3 3"]:
+def unit_square_to(quad: Float64[np.ndarray, "*b 4 2"]) -> Float64[np.ndarray, "*b 3 3"]:
     """Homography that takes the corners (0, 0), (1, 0), (1, 1), (0, 1) to the four given points, in that order."""
-    (x0, x1, x2, x3), (y0, y1, y2, y3) = (c.unbind(-1) for c in quad.unbind(-1))
+    (x0, x1, x2, x3), (y0, y1, y2, y3) = (np.moveaxis(quad[..., axis], -1, 0) for axis in range(2))
     dx1, dx2, sx = x1 - x2, x3 - x2, x0 - x1 + x2 - x3
     dy1, dy2, sy = y1 - y2, y3 - y2, y0 - y1 + y2 - y3
     area = dx1 * dy2 - dx2 * dy1
@@ -97,37 +99,35 @@ def unit_square_to(quad: Float[Tensor, "*b 4 2"]) -> Float[Tensor, "*b 3 3"]:
     return stack([[x1 - x0 + g * x1, x3 - x0 + h * x3, x0], [y1 - y0 + g * y1, y3 - y0 + h * y3, y0], [g, h, 1.0]])
 
 
-def frame_corners(size: tuple[int, int]) -> Float[Tensor, "4 2"]:
+def frame_corners(size: tuple[int, int]) -> Float64[np.ndarray, "4 2"]:
     """Centres (x, y) of the four corner pixels of a frame ``(h, w)``, clockwise from the top left."""
     h, w = size
-    return torch.tensor([[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]], dtype=torch.float64, device="cpu")
+    return np.array([[0.0, 0.0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]])
 
 
-def denominators(last_row: Float[Tensor, "*b 3"], size: tuple[int, int]) -> Float[Tensor, "*b 4"]:
+def denominators(last_row: Float64[np.ndarray, "*b 3"], size: tuple[int, int]) -> Float64[np.ndarray, "*b 4"]:
     """Homogeneous denominators at a frame's corners, as multiples of that at its centre; between them they are linear."""
-    corners = frame_corners(size)
-    x, y, constant = last_row.unsqueeze(-2).unbind(-1)
-    at = x * corners[:, 0] + y * corners[:, 1] + constant
-    return at / (at.sum(-1, keepdim=True) / 4)
+    x, y = frame_corners(size).T
+    at = last_row[..., 0, None] * x + last_row[..., 1, None] * y + last_row[..., 2, None]
+    return at / ((at[..., 0] + at[..., 1] + at[..., 2] + at[..., 3]) / 4)[..., None]
 
 
-def source_scale(h: Float[Tensor, "*b 3 3"], size: tuple[int, int]) -> Float[Tensor, "*b"]:
-    """Source pixels per frame pixel, at the centre of a frame ``(h, w)``, under homographies from source to frame."""
-    return scale_at_center(inverse(h), size)
-
-
-def scale_at_center(back: Float[Tensor, "*b 3 3"], size: tuple[int, int]) -> Float[Tensor, "*b"]:
-    """The same under homographies from frame to source: geometric mean of both directions."""
+def source_scale(h: Float64[np.ndarray, "*b 3 3"], size: tuple[int, int]) -> Float64[np.ndarray, "*b"]:
+    """Source pixels per frame pixel, geometric mean of both directions, at a frame's centre, under homographies from source to frame."""
+    a, b, c, d, e, f, g, i, j = (h[..., row, column] for row in range(3) for column in range(3))
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
-    w = back[..., 2, 0] * x + back[..., 2, 1] * y + back[..., 2, 2]
-    return (determinant(back) / (w * w * w)).abs().sqrt()
+    determinant = a * (e * j - f * i) - b * (d * j - f * g) + c * (d * i - e * g)
+    w = (d * i - e * g) * x + (b * g - a * i) * y + (a * e - b * d)  # the inverse's denominator there, times the determinant
+    return np.sqrt(np.abs(determinant * determinant / (w * w * w)))
 
 
-def level_of_detail(scale: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+def level_of_detail(scale: Array) -> Array:
     """Level of the image pyramid to read at ``scale`` source pixels per frame pixel; between two levels, their blend.
 
     Level k halves the source k times by averaging. Up to 1.5 source pixels per frame pixel level 0 is read, from 2 to 3 level 1,
     from 4 to 6 level 2, and so on; in between the reading moves linearly from one level to the next, so that a zoom does not jump.
     """
-    halvings = scale.new_full((MAX_LEVEL, *[1] * scale.ndim), 0.5).cumprod(0) * 2  # 1, 1/2, 1/4, ...
-    return ((scale * halvings - UNREDUCED) / (2 - UNREDUCED)).clamp_(0, 1).sum(0)
+    if not (scale > UNREDUCED).any():
+        return np.zeros_like(scale)
+    halved = np.multiply.outer(0.5 ** np.arange(MAX_LEVEL), scale)
+    return ((halved - UNREDUCED) / (2 - UNREDUCED)).clip(0, 1).sum(0)

@@ -10,13 +10,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from pseudomotion import checks
-from pseudomotion.draws import Draws, exp, log
+from pseudomotion.draws import Draws, Numbers, exp, log
 from pseudomotion.render.blend import blend_clips
 from pseudomotion.render.format import DATA_FORMATS
 
@@ -58,11 +59,11 @@ class Mix(ABC):
     """A way to mix pairs of clips."""
 
     @abstractmethod
-    def make_params(self, draws: Draws) -> dict[str, Tensor]:
+    def make_params(self, draws: Draws) -> dict[str, np.ndarray]:
         """Draw the numbers of every clip."""
 
     @abstractmethod
-    def make_plan(self, params: dict[str, Tensor], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+    def make_plan(self, params: dict[str, np.ndarray], num_frames: int, frame_size: tuple[int, int]) -> Blend:
         """Decide from them how much of the partner shows, where and when."""
 
     def __call__(
@@ -129,15 +130,15 @@ class Mixup(Mix):
         """Check the arguments."""
         _check(self.alpha, self.p)
 
-    def make_params(self, draws: Draws) -> dict[str, Tensor]:
+    def make_params(self, draws: Draws) -> dict[str, np.ndarray]:
         """Draw the numbers of every clip."""
-        (chance,) = draws.uniform("mixup", 1)
+        (chance,) = draws.numbers("mixup", 1)
         return {"mixed": chance < self.p, "share": draws.beta("mixup share", self.alpha)}
 
-    def make_plan(self, params: dict[str, Tensor], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+    def make_plan(self, params: dict[str, np.ndarray], num_frames: int, frame_size: tuple[int, int]) -> Blend:
         """The drawn weight, everywhere."""
         whole = whole_clips(len(params["share"]), num_frames, frame_size)
-        return whole._replace(weight=(params["share"] * params["mixed"]).float())
+        return whole._replace(weight=_tensor(params["share"] * params["mixed"]))
 
 
 @dataclass(frozen=True)
@@ -165,28 +166,29 @@ class VideoMix(Mix):
         _check(self.alpha, self.p)
         checks.one_of("mode", self.mode, MODES)
 
-    def make_params(self, draws: Draws) -> dict[str, Tensor]:
+    def make_params(self, draws: Draws) -> dict[str, np.ndarray]:
         """Draw the numbers of every clip."""
-        chance, x, y, t = draws.uniform("videomix", 4)
+        chance, x, y, t = draws.numbers("videomix", 4)
         return {"mixed": chance < self.p, "share": draws.beta("videomix share", self.alpha), "x": x, "y": y, "t": t}
 
-    def make_plan(self, params: dict[str, Tensor], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+    def make_plan(self, params: dict[str, np.ndarray], num_frames: int, frame_size: tuple[int, int]) -> Blend:
         """A box of whole pixels and frames; clips that get none of it are left alone."""
-        whole = whole_clips(len(params["share"]), num_frames, frame_size)
         share = params["share"]
         if self.mode == "spatial":
-            side = share.sqrt()
+            side = np.sqrt(share)
         elif self.mode == "temporal":
             side = share
         else:
-            side = torch.where(share > 0, exp((log(share.clamp(min=1e-300)) / 3).clamp(max=0)), share)
+            side = np.where(share > 0, exp((log(share.clip(min=1e-300)) / 3).clip(max=0)), share)
         still, all_over = self.mode == "temporal", self.mode == "spatial"
         x0, x1 = (0 * share, 0 * share + frame_size[1]) if still else _interval(params["x"], side, frame_size[1])
         y0, y1 = (0 * share, 0 * share + frame_size[0]) if still else _interval(params["y"], side, frame_size[0])
         first, last = (0 * share, 0 * share + num_frames) if all_over else _interval(params["t"], side, num_frames)
         mixed = params["mixed"] & (x1 > x0) & (y1 > y0) & (last > first)
-        box, frames = torch.stack([x0, y0, x1, y1], 1).float() - 0.5, torch.stack([first, last], 1).long()
-        return Blend(mixed.float(), torch.where(mixed[:, None], box, whole.box), torch.where(mixed[:, None], frames, whole.frames))
+        whole = whole_clips(len(share), num_frames, frame_size)
+        box, frames = _tensor(np.stack([x0, y0, x1, y1], 1)) - 0.5, torch.from_numpy(np.stack([first, last], 1)).long()
+        blended = torch.from_numpy(mixed)[:, None]
+        return Blend(_tensor(mixed), torch.where(blended, box, whole.box), torch.where(blended, frames, whole.frames))
 
 
 def _check(alpha: float, p: float) -> None:
@@ -195,17 +197,21 @@ def _check(alpha: float, p: float) -> None:
     checks.probability(p)
 
 
-def _interval(center: Float64[Tensor, " b"], side: Float64[Tensor, " b"], size: int) -> tuple[Float64[Tensor, " b"], Float64[Tensor, " b"]]:
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _interval(center: Numbers, side: Numbers, size: int) -> tuple[Numbers, Numbers]:
     """Whole steps from and to, about a center and of a length given as shares of the size."""
     low, high = ((center + sign * side / 2) * size for sign in (-1, 1))
-    return low.round().clamp(0, size), high.round().clamp(0, size)
+    return np.rint(low).clip(0, size), np.rint(high).clip(0, size)
 
 
 def whole_clips(batch: int, num_frames: int, frame_size: tuple[int, int]) -> Blend:
     """Nothing mixed in, all over every clip."""
     h, w = frame_size
-    box = torch.tensor([-0.5, -0.5, w - 0.5, h - 0.5], dtype=torch.float32, device="cpu").repeat(batch, 1)
-    return Blend(torch.zeros(batch, dtype=torch.float32, device="cpu"), box, torch.tensor([[0, num_frames]], device="cpu").repeat(batch, 1))
+    box, frames = np.tile([[-0.5, -0.5, w - 0.5, h - 0.5]], (batch, 1)), np.tile([[0, num_frames]], (batch, 1))
+    return Blend(_tensor(np.zeros(batch)), _tensor(box), torch.from_numpy(frames))
 
 
 def mix_targets(labels: Tensor, info: MixInfo, num_classes: int, *, partner_labels: Tensor | None = None) -> Float[Tensor, "b num_classes"]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
@@ -69,6 +70,9 @@ class MotionPlan:
         source_size: ``(H, W)`` of the images that the plan is for.
         frame_size: ``(h, w)`` of the frames.
 
+    From these it works out ``detail``, the level of the source's image pyramid that every frame reads (0 where it reads the previous
+    frame), ``passes``, and whether it ``mixes``.
+
     Raises:
         ValueError: where shapes or dtypes do not agree, or a clip that reads its previous frame has more than its back layer.
 
@@ -87,13 +91,16 @@ class MotionPlan:
     transform: Int64[Tensor, " B"]
     source_size: tuple[int, int]
     frame_size: tuple[int, int]
+    detail: Float64[Tensor, "B L T"] = field(init=False, repr=False)
     passes: tuple[Pass, ...] = field(init=False, repr=False)
     mixes: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the fields against each other, and read off on the host what decides how to render."""
         self._check()
-        object.__setattr__(self, "passes", tuple(_find_passes(self)))
+        detail = _find_detail(self)
+        object.__setattr__(self, "detail", torch.from_numpy(detail).to(self.homography.device))
+        object.__setattr__(self, "passes", tuple(_find_passes(self, detail)))
         object.__setattr__(self, "mixes", bool((self.partner_weight > 0).any()))
 
     def _check(self) -> None:
@@ -151,7 +158,7 @@ class MotionPlan:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "MotionPlan":
         moved = copy.copy(self)  # takes over what was read on the host; building a new one would read it again
-        for name in TENSORS:
+        for name in (*TENSORS, "detail"):
             object.__setattr__(moved, name, function(getattr(self, name)))
         object.__setattr__(moved, "passes", tuple(p._replace(clips=function(p.clips)) for p in self.passes))
         return moved
@@ -162,19 +169,15 @@ class MotionPlan:
         Homographies and color maps are multiplied up. What recursion does between the steps is no part of it: blur by repeated resampling,
         loss of what has left the frame, and clamping of colors.
         """
-        homography, color = self.homography, self.color
-        if any(p.recursive for p in self.passes):
-            homography = self._multiplied_up(homography, geometry.matmul)
-        if any(p.recursive and p.colored for p in self.passes):
-            color = self._multiplied_up(color, color_maps.compose)
-        return dataclasses.replace(self, homography=homography, color=color, reads_previous=torch.zeros_like(self.reads_previous))
-
-    def _multiplied_up(self, steps: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Maps from frame to frame ``(B, L, T, r, c)`` as maps from the source image, in clips that read the previous frame."""
-        maps = list(steps.double().unbind(2))
-        for t in range(1, len(maps)):
-            maps[t] = torch.where(self.reads_previous[:, None, None, None], product(maps[t], maps[t - 1]), maps[t])
-        return torch.stack(maps, 2).float()
+        recursive = self.reads_previous.numpy(force=True)
+        homography, color = compose(self.homography.numpy(force=True), self.color.numpy(force=True), recursive)
+        device = self.homography.device
+        return dataclasses.replace(
+            self,
+            homography=torch.from_numpy(homography).to(device),
+            color=torch.from_numpy(color).to(device),
+            reads_previous=torch.zeros_like(self.reads_previous),
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """All fields as tensors, for ``torch.save`` or safetensors."""
@@ -223,46 +226,67 @@ TENSORS = (
 )
 
 
-def scales(plan: MotionPlan) -> Float64[Tensor, "B L T"]:
-    """Source pixels per frame pixel at the centre of every frame; after frame 0, only of frames that read the source."""
-    return geometry.source_scale(plan.homography.double(), plan.frame_size)
+def compose(
+    homography: Float32[np.ndarray, "B L T 3 3"], color: Float32[np.ndarray, "B L T 3 4"], recursive: Bool[np.ndarray, " B"]
+) -> tuple[Float32[np.ndarray, "B L T 3 3"], Float32[np.ndarray, "B L T 3 4"]]:
+    """Maps from frame to frame, of the clips that are recursive, multiplied up to maps from the source image."""
+    if not recursive.any():
+        return homography, color
+    colored = bool((color != color_maps.IDENTITY).any())
+    homography, color = homography.copy(), color.copy()
+    for maps, product in [(homography, geometry.matmul)] + [(color, color_maps.compose)] * colored:
+        steps = maps[recursive].astype(np.float64)
+        for t in range(1, steps.shape[2]):
+            steps[:, :, t] = product(steps[:, :, t], steps[:, :, t - 1])
+        maps[recursive] = steps
+    return homography, color
 
 
-def _find_passes(plan: MotionPlan) -> list[Pass]:
+def _find_detail(plan: MotionPlan) -> Float64[np.ndarray, "B L T"]:
+    """Level of the image pyramid that every frame reads, 0 where it reads the frame before it."""
+    homography, recursive = plan.homography.numpy(force=True), plan.reads_previous.numpy(force=True)
+    first = homography[:, :, :1] if recursive.all() else homography
+    with np.errstate(all="ignore"):  # what shows nothing may be any matrix
+        scale = np.nan_to_num(geometry.source_scale(first.astype(np.float64), plan.frame_size), nan=1.0, posinf=1.0)
+    detail = np.zeros(homography.shape[:3])
+    detail[:, :, : first.shape[2]] = geometry.level_of_detail(scale)
+    detail[recursive, :, 1:] = 0
+    return detail
+
+
+def _find_passes(plan: MotionPlan, detail: Float64[np.ndarray, "B L T"]) -> list[Pass]:
     """Group the clips of every layer by how they are painted."""
-    recursive = plan.reads_previous[:, None].expand(-1, plan.num_layers)
-    levels = geometry.level_of_detail(scales(plan).nan_to_num(nan=1.0, posinf=1.0))
-    levels = torch.where(recursive[..., None], levels[..., :1], levels)
-    steps, first_step = plan.homography[:, :, 1:], plan.homography[:, :, 1:2]
-    affine = (plan.homography[..., 2, :] == plan.homography.new_tensor([0, 0, 1])).flatten(2).all(-1)
-    visible = (plan.opacity > 0).any(-1)
+    homography, color, opacity = (tensor.numpy(force=True) for tensor in (plan.homography, plan.color, plan.opacity))
+    source, recursive = plan.source.numpy(force=True), plan.reads_previous.numpy(force=True)[:, None]
+    read = np.where(recursive[..., None], detail[..., :1], detail)
+    affine = np.logical_and.reduce(homography[..., 2, :] == (0, 0, 1), (2, 3))
+    visible = np.logical_or.reduce(opacity > 0, -1)
     visible[:, 0] = True
-    identity = color_maps.identity().to(plan.color)
-    keys = torch.stack(
-        [
+    keys = np.stack(
+        np.broadcast_arrays(
             recursive,
-            (steps == first_step).flatten(2).all(-1),
-            (plan.color != identity).flatten(2).any(-1),
-            (plan.opacity == 1).all(-1),
-            levels.amin(-1).floor().long(),
-            levels.amax(-1).ceil().long(),
-        ],
+            (homography[:, :, 1:] == homography[:, :, 1:2]).all((2, 3, 4)),
+            (color != color_maps.IDENTITY).any((2, 3, 4)),
+            (opacity == 1).all(-1),
+            np.floor(read.min(-1)),
+            np.ceil(read.max(-1)),
+        ),
         -1,
-    )
+    ).astype(np.int64)
     passes = []
     for layer in range(plan.num_layers):
         for key in dict.fromkeys(map(tuple, keys[:, layer].tolist())):
-            clips = ((keys[:, layer] == keys.new_tensor(key)).all(-1) & visible[:, layer]).nonzero()[:, 0]
+            clips = ((keys[:, layer] == key).all(-1) & visible[:, layer]).nonzero()[0]
             if not len(clips):
                 continue
             recursive_, steady, colored, opaque, low, high = key
             everyone = len(clips) == len(plan)
             passes.append(
                 Pass(
-                    clips,
+                    torch.from_numpy(clips),
                     layer,
                     everyone,
-                    own_image=everyone and bool((plan.source[:, layer] == clips).all()),
+                    own_image=everyone and bool((source[:, layer] == clips).all()),
                     recursive=bool(recursive_),
                     steady=bool(steady),
                     affine=bool(affine[clips, layer].all()),

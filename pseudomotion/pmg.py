@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +10,7 @@ from pseudomotion import checks
 from pseudomotion import color as color_maps
 from pseudomotion.draws import Draws
 from pseudomotion.mix import Mix, whole_clips
-from pseudomotion.plan import MotionPlan
+from pseudomotion.plan import MotionPlan, compose
 from pseudomotion.render.choice import RENDERERS, explain, render
 from pseudomotion.render.format import DATA_FORMATS
 from pseudomotion.transforms import TRANSFORMS, Transform
@@ -158,8 +159,7 @@ class PMG(nn.Module):
         frame_size = self.size or (source_h, source_w)
         view = View.first((source_h, source_w), frame_size, self.num_frames, self.crop, draws)
         partner = torch.arange(2 * batch, device="cpu").roll(batch) if partner_images else None
-        plan = _make_plan(self.transforms, self.weights, self.mix, draws, view, partner)
-        return plan.composed() if self.resampling == "composed" else plan
+        return _make_plan(self.transforms, self.weights, self.mix, draws, view, partner, composed=self.resampling == "composed")
 
     def render(self, images: Tensor, plan: MotionPlan, *, partner_images: Tensor | None = None) -> Tensor:
         """Clips of a plan: deterministic replay.
@@ -210,21 +210,28 @@ def _check_plan(plan: MotionPlan, images: Tensor) -> None:
 
 
 def _make_plan(
-    transforms: Sequence[Transform], weights: Sequence[float], mix: Mix | None, draws: Draws, view: View, partner: Tensor | None
+    transforms: Sequence[Transform],
+    weights: Sequence[float],
+    mix: Mix | None,
+    draws: Draws,
+    view: View,
+    partner: Tensor | None,
+    *,
+    composed: bool,
 ) -> MotionPlan:
     """Choose a transform for every clip, and put the motions of all of them into one plan. Without partners, draw them."""
     b, t = len(draws.ids), view.num_frames
     layers = max(transform.num_layers for transform in transforms)
-    chosen = draws.choice("transform", weights)
-    homography = torch.eye(3, dtype=torch.float64, device="cpu").repeat(b, layers, t, 1, 1)
-    color = color_maps.identity(b, layers, t).clone()
-    box = view.image_box()[:, None].repeat(1, layers, 1)
-    opacity = torch.zeros(b, layers, t, dtype=torch.float32, device="cpu")
-    reads_previous = torch.zeros(b, dtype=torch.bool, device="cpu")
-    index = torch.full((b,), -1, device="cpu")
+    chosen = draws.choice("transform", weights).numpy()
+    homography = np.broadcast_to(np.eye(3), (b, layers, t, 3, 3)).astype(np.float32)
+    color = np.broadcast_to(color_maps.IDENTITY, (b, layers, t, 3, 4)).astype(np.float32)
+    box = np.repeat(view.image_box().astype(np.float32)[:, None], layers, 1)
+    opacity = np.zeros((b, layers, t), dtype=np.float32)
+    reads_previous = np.zeros(b, dtype=bool)
+    index = np.full(b, -1)
     known = list(TRANSFORMS.values())
     for number, transform in enumerate(transforms):
-        clips = (chosen == number).nonzero()[:, 0]
+        clips = (chosen == number).nonzero()[0]
         motion = transform.make_plan(transform.make_params(draws.select(clips)), view.select(clips))
         depth = motion.homography.shape[1]
         homography[clips, :depth], color[clips, :depth], box[clips, :depth] = motion.homography, motion.color, motion.box
@@ -241,18 +248,21 @@ def _make_plan(
     else:
         blend = mix.make_plan(mix.make_params(draws), t, view.frame_size)
         partner = draws.partner("mix") if partner is None else partner
+    if composed:
+        homography, color = compose(homography, color, reads_previous)
+        reads_previous[:] = False
     return MotionPlan(
         source=source,
-        homography=homography.float(),
-        color=color.float(),
-        box=box.float(),
-        opacity=opacity,
-        reads_previous=reads_previous,
+        homography=torch.from_numpy(homography),
+        color=torch.from_numpy(color),
+        box=torch.from_numpy(box),
+        opacity=torch.from_numpy(opacity),
+        reads_previous=torch.from_numpy(reads_previous),
         partner=partner,
         partner_weight=blend.weight,
         partner_box=blend.box,
         partner_frames=blend.frames,
-        transform=index,
+        transform=torch.from_numpy(index),
         source_size=view.source_size,
         frame_size=view.frame_size,
     )

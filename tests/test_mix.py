@@ -153,7 +153,7 @@ def test_p_is_the_share_of_clips_that_are_mixed(kind):
     mixed, info = kind(p=0.3)(clips, ids=torch.arange(3000))
     changed = (mixed != clips).flatten(1).any(1)
     assert torch.equal(changed, info.partner_weight > 0)
-    assert abs(float((kind(p=0.3).make_params(Draws(0, torch.arange(3000)))["mixed"]).double().mean()) - 0.3) < 0.03
+    assert abs(float((kind(p=0.3).make_params(Draws(0, torch.arange(3000)))["mixed"]).mean()) - 0.3) < 0.03
 
 
 def test_targets_share_as_the_pixels_do():
@@ -177,7 +177,7 @@ def test_targets_share_as_the_pixels_do():
 def test_beta_has_the_moments_and_the_distribution_of_beta(alpha):
     """Kolmogorov-Smirnov against the integrated density: below 1.95 / sqrt(n) with probability 0.999; the seed is fixed."""
     n = 40_000
-    sample = Draws(1, torch.arange(n)).beta("any", alpha).sort().values.numpy()
+    sample = Draws(1, torch.arange(n)).beta("any", alpha)
     variance = 1 / (4 * (2 * alpha + 1))
     assert abs(sample.mean() - 0.5) < 4 * math.sqrt(variance / n)
     assert abs(sample.var() / variance - 1) < 0.05
@@ -196,14 +196,14 @@ def test_beta_has_the_moments_and_the_distribution_of_beta(alpha):
 def test_beta_stays_in_range_at_the_extremes():
     for alpha in (1e-6, 1e-3, 1e6, 1e12):
         sample = Draws(0, torch.arange(1000)).beta("any", alpha)
-        assert sample.isfinite().all()
+        assert np.isfinite(sample).all()
         assert ((sample >= 0) & (sample <= 1)).all()
 
 
 @given(st.floats(1e-300, 1e300), st.floats(-690, 0))
 def test_log_and_exp_are_the_library_functions(x, y):
-    assert float(log(torch.tensor([x], dtype=torch.float64))) == pytest.approx(math.log(x), rel=1e-13, abs=1e-15)
-    assert float(exp(torch.tensor([y], dtype=torch.float64))) == pytest.approx(math.exp(y), rel=1e-11)
+    assert log(np.array([x]))[0] == pytest.approx(math.log(x), rel=1e-13, abs=1e-15)
+    assert exp(np.array([y]))[0] == pytest.approx(math.exp(y), rel=1e-11)
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ class Blink(Transform):
 
     def make_plan(self, params, view):
         motion = view.motion(view.still())
-        color = motion.color.clone()
+        color = motion.color.copy()
         color[:, :, 1::2] = 0
         return Motion(motion.homography, color, motion.box)
 
@@ -236,6 +236,8 @@ def test_wrong_plans():
         pmg.render(IMAGES, {})
     with pytest.raises(ValueError, match=r"images must have shape \(B, C, H, W\), got 3 dimensions"):
         pmg.plan((3, 12, 14))
+    with pytest.raises(TypeError, match=r"shape must be four numbers .*, such as images.shape, got a tensor of shape \(3, 3, 12, 14\)"):
+        pmg.plan(IMAGES)
 
 
 def _tell(queue):

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,12 +163,14 @@ def view_of(batch, source=(60, 80), frame=(32, 40), num_frames=16, crop=None):
 
 def seen(motion, view, layer=0):
     """Source pixels that the corner pixels of every frame see: (b, T, 4, 2)."""
-    corners = geometry.frame_corners(view.frame_size)
+    corners = torch.from_numpy(geometry.frame_corners(view.frame_size))
     return geometry.transform_points(geometry.inverse(motion.homography[:, layer]), corners)
 
 
 def decide(transform, view):
-    return transform.make_plan(transform.make_params(Draws(0, torch.arange(len(view.scale)))), view)
+    """The motion, as tensors."""
+    motion = transform.make_plan(transform.make_params(Draws(0, torch.arange(len(view.scale)))), view)
+    return SimpleNamespace(**{name: torch.tensor(value) for name, value in vars(motion).items()})
 
 
 @given(
@@ -200,7 +203,9 @@ def test_sliding_window_moves_straight_at_constant_speed_in_any_direction():
 def test_sliding_window_speed_is_what_was_asked_for_where_there_is_room():
     view = view_of(100, source=(400, 400), frame=(64, 64), num_frames=5)
     motion = decide(SlidingWindow(size=(0.25, 0.25), speed=(0.05, 0.05)), view)
-    in_frame = geometry.transform_points(motion.homography[:, 0, 1:], seen(motion, view)[:, :-1]) - geometry.frame_corners((64, 64))
+    in_frame = geometry.transform_points(motion.homography[:, 0, 1:], seen(motion, view)[:, :-1]) - torch.from_numpy(
+        geometry.frame_corners((64, 64))
+    )
     torch.testing.assert_close(in_frame.norm(dim=-1), torch.full((100, 4, 4), 0.05 * 64, dtype=torch.float64))
 
 
@@ -293,7 +298,7 @@ def test_cutmix_box_stays_in_its_image_and_in_the_frame(source, frame, crop):
     assert (moving < edge + 1e-9).all()
     steps = moving.diff(dim=1)
     torch.testing.assert_close(steps, steps[:, :1, :1].expand_as(steps), atol=1e-9, rtol=0)
-    assert torch.equal(motion.homography[:, 0], view.still())
+    assert torch.equal(motion.homography[:, 0], torch.tensor(view.still()))
 
 
 def test_cutmix_takes_the_box_from_its_partner():

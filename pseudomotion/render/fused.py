@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pseudomotion import geometry, kernels
 from pseudomotion.kernels import table as layout
-from pseudomotion.plan import MotionPlan, scales
+from pseudomotion.plan import MotionPlan
 
 L2_BYTES = 2**22  # where a device does not say: the 4 MiB that GPUs since 2018 have at least
 BLOCK = 1024  # pixels a program paints
@@ -68,7 +68,9 @@ def render(
         return clips
     images = images.contiguous()
     chunks = list(_chunks(plan, count, chunk or _clips_in_cache(images.device, c * h * w)))
-    detail = _detail(plan)
+    visible = plan.opacity > 0
+    visible[:, 0] = True
+    detail = plan.detail * visible
     frame_axis = data_format.index("T")
     strides = clips.stride(0), clips.stride(frame_axis), clips.stride(3 - frame_axis)
     tiles, block = _tiles(h, w)
@@ -111,34 +113,43 @@ def _clips_in_cache(device: torch.device, values: int) -> int:
 
 
 def _chunks(plan: MotionPlan, count: int, most: int) -> Iterator[Chunk]:
-    """The wanted clips in groups: first all that can be painted from the sources, then the others, at most ``most`` at a time."""
+    """The wanted clips in groups: first all that can be painted from the sources, then the others, at most ``most`` at a time.
+
+    A clip that is mixed needs its partner in its group. Partners follow each other, so that few clips are rendered in two groups.
+    """
     mixed = plan.partner_weight > 0
     stepped = plan.reads_previous & (plan.num_frames > 1)
     stepped = stepped | (mixed & stepped[plan.partner])
     at_once = (~stepped[:count]).nonzero()[:, 0]
     if len(at_once):
         yield Chunk(at_once, plan.partner[at_once], torch.ones_like(at_once, dtype=torch.bool), stepped=False)
-    own = max(1, most // 2) if plan.mixes else most
-    later = stepped[:count].nonzero()[:, 0]
-    for start in range(0, len(later), own):
-        clips = later[start : start + own]
-        wanted = torch.zeros_like(plan.partner, dtype=torch.bool)
-        wanted[clips] = True
-        guests = torch.zeros_like(wanted)
-        guests[plan.partner[clips[mixed[clips]]]] = True
-        members = torch.cat([clips, (guests & ~wanted).nonzero()[:, 0]])
-        slot = torch.zeros_like(plan.partner)
-        slot[members] = torch.arange(len(members), device="cpu")
-        yield Chunk(members, slot[plan.partner[members]], wanted[members], stepped=True)
+    partner = torch.where(mixed, plan.partner, torch.arange(len(plan), device="cpu")).tolist()
+    group: dict[int, bool] = {}  # clips, and whether they are wanted
+    for clip in _along(partner, stepped[:count].nonzero()[:, 0].tolist()):
+        if group and len(group.keys() | {clip, partner[clip]}) > most:
+            yield _stepped(group, partner)
+            group = {}
+        group[clip] = True
+        group.setdefault(partner[clip], False)
+    if group:
+        yield _stepped(group, partner)
 
 
-def _detail(plan: MotionPlan) -> Float64[Tensor, "B L T"]:
-    """Level of the image pyramid that every visible frame reads, 0 for one that reads the frame before it."""
-    detail = geometry.level_of_detail(scales(plan).nan_to_num(nan=1.0, posinf=1.0))
-    visible = plan.opacity > 0
-    visible[:, 0] = True
-    visible[:, :, 1:] &= ~plan.reads_previous[:, None, None]
-    return detail * visible
+def _along(partner: Sequence[int], clips: Sequence[int]) -> Iterator[int]:
+    """Clips, each followed by its partner where that is among them and has not been."""
+    left = dict.fromkeys(clips)
+    for clip in clips:
+        while clip in left:
+            del left[clip]
+            yield clip
+            clip = partner[clip]
+
+
+def _stepped(group: dict[int, bool], partner: Sequence[int]) -> Chunk:
+    slot = {clip: place for place, clip in enumerate(group)}
+    partners = [slot.get(partner[clip], 0) for clip in group]  # that of a clip which is not wanted is not looked at
+    clips, partner_slots, wanted = (torch.tensor(list(values), device="cpu") for values in (group, partners, group.values()))
+    return Chunk(clips, partner_slots, wanted, stepped=True)
 
 
 def _pyramid(images: Shaped[Tensor, "B C H W"], levels: int) -> tuple[Float32[Tensor, "B n"], list[int]]:

@@ -121,14 +121,15 @@ def _pyramid(images: Images, levels: int) -> Pyramid:
 def _part(plan: MotionPlan, p: Pass, pyramid: Pyramid) -> Part:
     """All clips of a pass."""
     chosen = slice(None) if p.everyone else p.clips
-    source, homography, color, opacity, box = (
-        tensor[:, p.layer][chosen] for tensor in (plan.source, plan.homography, plan.color, plan.opacity, plan.box)
+    source, homography, detail, color, opacity, box = (
+        tensor[:, p.layer][chosen] for tensor in (plan.source, plan.homography, plan.detail, plan.color, plan.opacity, plan.box)
     )
+    from_image = slice(1) if p.recursive else slice(None)  # frames that read it
     to_source, size, dtype = geometry.inverse(homography.double()), plan.frame_size, pyramid[0].dtype
     return Part(
         chosen,
         slice(None) if p.own_image else source,
-        _readings(to_source[:, :1] if p.recursive else to_source, p, pyramid, size),
+        _readings(to_source[:, from_image], detail[:, from_image], p, pyramid, size),
         _reading(to_source[:, 1 : 2 if p.steady else None], size, size, dtype, affine=p.affine) if p.recursive else None,
         _lines(to_source, size, dtype, affine=p.affine) if p.layer else None,
         color,
@@ -137,15 +138,16 @@ def _part(plan: MotionPlan, p: Pass, pyramid: Pyramid) -> Part:
     )
 
 
-def _readings(to_source: Float[Tensor, "n T 3 3"], p: Pass, pyramid: Pyramid, size: tuple[int, int]) -> list[Reading]:
-    """How frames of a size read the images, under homographies from frame to source."""
+def _readings(
+    to_source: Float[Tensor, "n T 3 3"], detail: Float[Tensor, "n T"], p: Pass, pyramid: Pyramid, size: tuple[int, int]
+) -> list[Reading]:
+    """How frames of a size read the images, under homographies from frame to source, at these levels of detail."""
     low, high = p.levels
-    detail = geometry.level_of_detail(geometry.scale_at_center(to_source, size)) if low < high else None
     readings = []
     for level in range(low, high + 1):
         height, width = pyramid[level].shape[-2:]
         lines = _reading(_to_level(to_source, level), (height, width), size, pyramid[level].dtype, affine=p.affine)
-        share = None if detail is None else (1 - (detail - level).abs()).clamp(min=0).to(pyramid[level])
+        share = (1 - (detail - level).abs()).clamp(min=0).to(pyramid[level]) if low < high else None
         readings.append(Reading(level, lines, share))
     return readings
 

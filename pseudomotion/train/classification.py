@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
@@ -51,20 +52,20 @@ class MixupOrCutMix(Mix):
         if not 0 <= self.switch <= 1:
             raise ValueError(f"switch must be from 0 to 1, got {self.switch}")
 
-    def make_params(self, draws: Draws) -> dict[str, Tensor]:
+    def make_params(self, draws: Draws) -> dict[str, np.ndarray]:
         """Draw the numbers of every clip."""
         mixup, cutmix = self.mixup.make_params(draws), self.cutmix.make_params(draws)
-        (chance,) = draws.uniform("mixup or cutmix", 1)
+        (chance,) = draws.numbers("mixup or cutmix", 1)
         named = {f"mixup {name}": value for name, value in mixup.items()} | {f"cutmix {name}": value for name, value in cutmix.items()}
         return {"cutmix": chance < self.switch, **named}
 
-    def make_plan(self, params: dict[str, Tensor], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+    def make_plan(self, params: dict[str, np.ndarray], num_frames: int, frame_size: tuple[int, int]) -> Blend:
         """The blend of the one or the other."""
         plans = [
             mix.make_plan({key.removeprefix(name): value for key, value in params.items() if key.startswith(name)}, num_frames, frame_size)
             for mix, name in ((self.cutmix, "cutmix "), (self.mixup, "mixup "))
         ]
-        chosen = params["cutmix"]
+        chosen = torch.from_numpy(params["cutmix"])
         return Blend(*(torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(*plans, strict=True)))
 
 

@@ -10,13 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
 from pseudomotion import checks, geometry
 from pseudomotion import color as color_maps
-from pseudomotion.draws import Draws, exp, log
+from pseudomotion.draws import Draws, Numbers, exp, log
 from pseudomotion.mix import whole_clips
 from pseudomotion.plan import MotionPlan
 from pseudomotion.pmg import PMG
@@ -128,26 +129,26 @@ class MotionProbe:
         """
         draws, side = Draws(self.seed, ids), self.images.shape[2]
         layers, t = 1 + len(COPIES), self.num_frames
-        place_x, place_y, angle, size, *box = draws.uniform("probe patch", 6)
-        velocity = self._velocity(draws, ids % len(CLASSES))
+        place_x, place_y, angle, size, *box = draws.numbers("probe patch", 6)
+        velocity = self._velocity(draws, (ids % len(CLASSES)).numpy())
         x, y, angle, size = (
             start[:, None] + way[:, None] * self._time() for start, way in zip((place_x, place_y, angle, size), velocity, strict=True)
         )
         states = (x, y, angle, size % 1.0)
         box_side = side * BOX
-        corner = torch.stack(box, -1) * (side - box_side - 2 * MARGIN) + MARGIN - 0.5 + torch.tensor([side, 0.0], dtype=torch.float64)
-        homography = torch.cat([self._background(draws)[:, None], self._patch(states, corner + box_side / 2, box_side)], 1)
-        boxes = torch.cat([corner, corner + box_side], -1)[:, None].repeat(1, layers, 1)
-        boxes[:, 0] = torch.tensor([-0.5, -0.5, 2 * side - 0.5, side - 0.5], dtype=torch.float64)
-        color = color_maps.identity(len(ids), layers, t).clone()
+        corner = np.stack(box, -1) * (side - box_side - 2 * MARGIN) + MARGIN - 0.5 + (side, 0.0)
+        homography = np.concatenate([self._background(draws)[:, None], self._patch(states, corner + box_side / 2, box_side)], 1)
+        boxes = np.repeat(np.concatenate([corner, corner + box_side], -1)[:, None], layers, 1)
+        boxes[:, 0] = -0.5, -0.5, 2 * side - 0.5, side - 0.5
+        color = np.broadcast_to(color_maps.IDENTITY, (len(ids), layers, t, 3, 4)).copy()
         color[:, 0] *= self.motions.light
         blend = whole_clips(len(ids), t, (self.size, self.size))
         own = torch.arange(len(ids))
         return MotionPlan(
             source=own[:, None].repeat(1, layers),
-            homography=homography.float(),
-            color=color.float(),
-            box=boxes.float(),
+            homography=torch.from_numpy(homography).float(),
+            color=torch.from_numpy(color).float(),
+            box=torch.from_numpy(boxes).float(),
             opacity=torch.ones(len(ids), layers, t),
             reads_previous=torch.zeros(len(ids), dtype=torch.bool),
             partner=own,
@@ -166,37 +167,39 @@ class MotionProbe:
         first = (back * n).long()
         return first, (first + 1 + (other * (n - 1)).long()) % n
 
-    def _velocity(self, draws: Draws, labels: Int64[Tensor, " b"]) -> Sequence[Float64[Tensor, " b"]]:
+    def _velocity(self, draws: Draws, labels: Int64[np.ndarray, " b"]) -> Sequence[Numbers]:
         """Turns in a whole clip on the circles of x, y, angle and logarithm of the size."""
-        (share,) = draws.uniform("probe speed", 1)
+        (share,) = draws.numbers("probe speed", 1)
         motions, directions = self.motions, len(DIRECTIONS)
         shifts, rotates = labels < directions, (labels >= directions) & (labels < directions + 2)
-        sine, cosine = geometry.sincos(labels.double() * (2 * math.pi / directions))
-        shift = torch.where(shifts, between(motions.shift, share), 0.0)
+        sine, cosine = geometry.sincos(labels * (2 * math.pi / directions))
+        shift = np.where(shifts, between(motions.shift, share), 0.0)
         sign = 1.0 - 2.0 * (labels % 2)
-        turn = torch.where(rotates, sign * between(motions.degrees, share) / 360, 0.0)
+        turn = np.where(rotates, sign * between(motions.degrees, share) / 360, 0.0)
         grow = sign * between((_log(motions.growth[0]), _log(motions.growth[1])), share) / _log(motions.side[1] / motions.side[0])
-        return shift * cosine, shift * sine, turn, torch.where(shifts | rotates, 0.0, grow)
+        return shift * cosine, shift * sine, turn, np.where(shifts | rotates, 0.0, grow)
 
-    def _background(self, draws: Draws) -> Float64[Tensor, "b T 3 3"]:
+    def _background(self, draws: Draws) -> Float64[np.ndarray, "b T 3 3"]:
         """A window of the left image that drifts within it."""
-        x, y, share, direction = draws.uniform("probe background", 4)
+        x, y, share, direction = draws.numbers("probe background", 4)
         side, middle = self.images.shape[2], (self.size - 1) / 2
         scale = side * WINDOW / self.size
         drift = between(self.motions.drift, share) * side * WINDOW
         sine, cosine = geometry.sincos(direction * 2 * math.pi)
         path = []
         for start, way in ((x, drift * cosine), (y, drift * sine)):
-            room = side * (1 - WINDOW) / 2 - MARGIN - way.abs() / 2
+            room = side * (1 - WINDOW) / 2 - MARGIN - np.abs(way) / 2
             path.append(((side - 1) / 2 + (2 * start - 1) * room)[:, None] + way[:, None] * (self._time() - 0.5))
-        zoom = torch.full_like(path[0], 1 / scale)
+        zoom = 1 / scale
         return geometry.stack([[zoom, 0.0, middle - path[0] * zoom], [0.0, zoom, middle - path[1] * zoom], [0.0, 0.0, 1.0]])
 
-    def _time(self) -> Float64[Tensor, " T"]:
+    def _time(self) -> Float64[np.ndarray, " T"]:
         """From 0 at the first frame to 1 at the last."""
         return steps(self.num_frames) / (self.num_frames - 1)
 
-    def _patch(self, states: Sequence[Float64[Tensor, "b T"]], middle: Float64[Tensor, "b 2"], side: float) -> Float64[Tensor, "b 4 T 3 3"]:
+    def _patch(
+        self, states: Sequence[Float64[np.ndarray, "b T"]], middle: Float64[np.ndarray, "b 2"], side: float
+    ) -> Float64[np.ndarray, "b 4 T 3 3"]:
         """The patch, of a middle and side in its image, where its state says, and where it comes in again on the other sides."""
         x, y, angle, size = states
         least, greatest = self.motions.side
@@ -206,12 +209,12 @@ class MotionProbe:
         copies = []
         for across, down in COPIES:
             # Where the patch lies across an edge, it is the nearer one.
-            to_x, to_y = ((at + far * torch.where(at < 0.5, 1.0, -1.0)) * self.size - 0.5 for at, far in ((x, across), (y, down)))
+            to_x, to_y = ((at + far * np.where(at < 0.5, 1.0, -1.0)) * self.size - 0.5 for at, far in ((x, across), (y, down)))
             rows = [[cosine, -sine, to_x - cosine * from_x + sine * from_y], [sine, cosine, to_y - sine * from_x - cosine * from_y]]
             copies.append(geometry.stack([*rows, [0.0, 0.0, 1.0]]))
-        return torch.stack(copies, 1)
+        return np.stack(copies, 1)
 
 
 def _log(value: float) -> float:
     """Natural logarithm that is the same on every machine."""
-    return float(log(torch.tensor(value, dtype=torch.float64)))
+    return float(log(np.array([value]))[0])

@@ -31,7 +31,7 @@ class Affine(Transform):
 
     def make_params(self, draws: Draws) -> Params:
         """Draw one value for every parameter."""
-        numbers = draws.uniform(self.name, 6)
+        numbers = draws.numbers(self.name, 6)
         ranges = {
             "degrees": self.degrees,
             "translate_x": self.translate,

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from jaxtyping import Float64
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float64, Int64
 
 from pseudomotion import color as color_maps
-from pseudomotion.draws import Draws
+from pseudomotion.draws import Draws, Numbers
 from pseudomotion.geometry import level_of_detail, stack
 
 Range = tuple[float, float]
-Params = Mapping[str, Float64[Tensor, " b"]]
+Params = Mapping[str, Numbers]
 
 
 def allowed(default: Range, low: float, high: float) -> Any:
@@ -28,9 +27,9 @@ def allowed(default: Range, low: float, high: float) -> Any:
 class Motion:
     """What a transform decides for ``b`` clips of ``T`` frames on ``l`` layers; the fields are those of ``MotionPlan``, in float64."""
 
-    homography: Float64[Tensor, "b l T 3 3"]
-    color: Float64[Tensor, "b l T 3 4"]
-    box: Float64[Tensor, "b l 4"]
+    homography: Float64[np.ndarray, "b l T 3 3"]
+    color: Float64[np.ndarray, "b l T 3 4"]
+    box: Float64[np.ndarray, "b l 4"]
 
 
 @dataclass(frozen=True)
@@ -44,71 +43,75 @@ class View:
     source_size: tuple[int, int]
     frame_size: tuple[int, int]
     num_frames: int
-    center: Float64[Tensor, "b 2"]
-    scale: Float64[Tensor, " b"]
+    center: Float64[np.ndarray, "b 2"]
+    scale: Float64[np.ndarray, " b"]
 
     @classmethod
     def first(cls, source_size: tuple[int, int], frame_size: tuple[int, int], num_frames: int, crop: Range | None, draws: Draws) -> "View":
         """The largest centred window, or with ``crop`` a random one whose area is drawn as a share of the largest one's."""
-        ids = draws.ids
-        center = torch.tensor([(source_size[1] - 1) / 2, (source_size[0] - 1) / 2], dtype=torch.float64, device="cpu").expand(len(ids), 2)
-        view = cls(source_size, frame_size, num_frames, center, cls.largest_scale(source_size, frame_size).expand(len(ids)))
+        b = len(draws.ids)
+        center = np.broadcast_to([(source_size[1] - 1) / 2, (source_size[0] - 1) / 2], (b, 2))
+        view = cls(source_size, frame_size, num_frames, center, np.full(b, cls.largest_scale(source_size, frame_size)))
         if crop is None:
             return view
-        area, x, y = draws.uniform("crop", 3)
-        scale = view.scale * between(crop, area).sqrt()
-        return dataclasses.replace(view, center=view.place(scale, torch.stack([x, y], -1)), scale=scale)
+        area, x, y = draws.numbers("crop", 3)
+        scale = view.scale * np.sqrt(between(crop, area))
+        return dataclasses.replace(view, center=view.place(scale, np.stack([x, y], -1)), scale=scale)
 
     @staticmethod
-    def largest_scale(source_size: tuple[int, int], frame_size: tuple[int, int]) -> Float64[Tensor, ""]:
+    def largest_scale(source_size: tuple[int, int], frame_size: tuple[int, int]) -> float:
         """Scale of the largest window that lies inside the source."""
         sides = list(zip(source_size, frame_size, strict=True))
         scale = min(source / frame for source, frame in sides)
-        averaged = 2 ** int(level_of_detail(torch.tensor(scale, dtype=torch.float64, device="cpu")).ceil())
+        averaged = 2 ** math.ceil(level_of_detail(np.array([scale]))[0])
         # A larger scale would read beyond the outermost pixel centres, where padding mixes in: dark lines around an enlarged image.
         fits = [(source - averaged) / (frame - 1) for source, frame in sides if frame > 1 and source > averaged]
-        return torch.tensor(min([scale, *fits]), dtype=torch.float64, device="cpu")
+        return min([scale, *fits])
 
-    def select(self, clips: Tensor) -> "View":
+    def select(self, clips: Int64[np.ndarray, " n"]) -> "View":
         """The view of some clips of the batch."""
         return dataclasses.replace(self, center=self.center[clips], scale=self.scale[clips])
 
-    def limits(self, scale: Float64[Tensor, " b"]) -> tuple[Float64[Tensor, "b 2"], Float64[Tensor, "b 2"]]:
+    def limits(self, scale: Numbers) -> tuple[Float64[np.ndarray, "b 2"], Float64[np.ndarray, "b 2"]]:
         """Least and greatest centre (x, y) of a window of ``scale`` that lies inside the source; both its middle if none does."""
         (source_h, source_w), (h, w) = self.source_size, self.frame_size
-        margin = (2 ** level_of_detail(scale).ceil() - 1) / 2
-        low = torch.stack([scale * ((w - 1) / 2) + margin, scale * ((h - 1) / 2) + margin], -1)
-        middle = torch.tensor([(source_w - 1) / 2, (source_h - 1) / 2], dtype=torch.float64, device="cpu")
-        return torch.minimum(low, middle), torch.maximum(2 * middle - low, middle)
+        margin = (2 ** np.ceil(level_of_detail(scale)) - 1) / 2
+        low = np.stack([scale * ((w - 1) / 2) + margin, scale * ((h - 1) / 2) + margin], -1)
+        middle = np.array([(source_w - 1) / 2, (source_h - 1) / 2])
+        return np.minimum(low, middle), np.maximum(2 * middle - low, middle)
 
-    def place(self, scale: Float64[Tensor, " b"], at: Float64[Tensor, "b 2"]) -> Float64[Tensor, "b 2"]:
+    def place(self, scale: Numbers, at: Float64[np.ndarray, "b 2"]) -> Float64[np.ndarray, "b 2"]:
         """Centre of a window of ``scale`` inside the source; ``at`` in [0, 1] goes from its least to its greatest (x, y)."""
         low, high = self.limits(scale)
         return low + (high - low) * at
 
-    def window(self, center: Float64[Tensor, "*b 2"], scale: Float64[Tensor, "*b"]) -> Float64[Tensor, "*b 3 3"]:
+    def window(self, center: Float64[np.ndarray, "*b 2"], scale: Float64[np.ndarray, "*b"]) -> Float64[np.ndarray, "*b 3 3"]:
         """Homography, source pixel to frame pixel, of a window."""
         h, w = self.frame_size
-        x, y = center.unbind(-1)
         zoom = 1 / scale
-        return stack([[zoom, 0.0, (w - 1) / 2 - x * zoom], [0.0, zoom, (h - 1) / 2 - y * zoom], [0.0, 0.0, 1.0]])
+        x, y = (w - 1) / 2 - center[..., 0] * zoom, (h - 1) / 2 - center[..., 1] * zoom
+        return stack([[zoom, 0.0, x], [0.0, zoom, y], [0.0, 0.0, 1.0]])
 
-    def still(self) -> Float64[Tensor, "b T 3 3"]:
+    def still(self) -> Float64[np.ndarray, "b T 3 3"]:
         """The first view on every frame."""
-        return self.window(self.center, self.scale)[:, None].expand(-1, self.num_frames, -1, -1)
+        first = self.window(self.center, self.scale)
+        return np.broadcast_to(first[:, None], (len(first), self.num_frames, 3, 3))
 
-    def then(self, step: Float64[Tensor, "b 3 3"]) -> Float64[Tensor, "b T 3 3"]:
+    def then(self, step: Float64[np.ndarray, "b 3 3"]) -> Float64[np.ndarray, "b T 3 3"]:
         """The first view on frame 0, and the same ``step`` from each frame to the next (for transforms that read the previous frame)."""
-        return torch.cat([self.still()[:, :1], step[:, None].expand(-1, self.num_frames - 1, -1, -1)], 1)
+        steps = np.repeat(step[:, None], self.num_frames, 1)
+        steps[:, 0] = self.window(self.center, self.scale)
+        return steps
 
-    def image_box(self) -> Float64[Tensor, "b 4"]:
+    def image_box(self) -> Float64[np.ndarray, "b 4"]:
         """The whole source image as a box."""
         h, w = self.source_size
-        return torch.tensor([-0.5, -0.5, w - 0.5, h - 0.5], dtype=torch.float64, device="cpu").expand(len(self.scale), 4)
+        return np.broadcast_to([-0.5, -0.5, w - 0.5, h - 0.5], (len(self.scale), 4))
 
-    def motion(self, homography: Float64[Tensor, "b T 3 3"], color: Float64[Tensor, "b T 3 4"] | None = None) -> Motion:
+    def motion(self, homography: Float64[np.ndarray, "b T 3 3"], color: Float64[np.ndarray, "b T 3 4"] | None = None) -> Motion:
         """A motion of one layer that shows the whole source image."""
-        color = color_maps.identity(len(self.scale), self.num_frames) if color is None else color
+        if color is None:
+            color = np.broadcast_to(color_maps.IDENTITY, (len(self.scale), self.num_frames, 3, 4))
         return Motion(homography[:, None], color[:, None], self.image_box()[:, None])
 
 
@@ -116,7 +119,7 @@ class Transform(ABC):
     """Base of all transforms: a frozen dataclass whose fields are ranges ``(low, high)``, per step from one frame to the next.
 
     A subclass sets ``name``, declares its ranges with ``allowed`` and writes ``make_params`` and ``make_plan``. Both are vectorised
-    over the clips of the batch that drew this transform; the clip at position i depends on the draws and the view at i alone.
+    in numpy over the clips of the batch that drew this transform; the clip at position i depends on the draws and the view at i alone.
     """
 
     name: ClassVar[str]
@@ -145,11 +148,11 @@ class Transform(ABC):
         """Decide: the motion that the parameters mean for this first view."""
 
 
-def between(bounds: Range, number: Float64[Tensor, " b"]) -> Float64[Tensor, " b"]:
+def between(bounds: Range, number: Numbers) -> Numbers:
     """``number`` in [0, 1], spread over a range."""
     return bounds[0] + (bounds[1] - bounds[0]) * number
 
 
-def steps(num_frames: int) -> Float64[Tensor, " T"]:
+def steps(num_frames: int) -> Float64[np.ndarray, " T"]:
     """Number of the frame, 0 to T-1."""
-    return torch.arange(num_frames, dtype=torch.float64, device="cpu")
+    return np.arange(num_frames, dtype=np.float64)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import numpy as np
 
 from pseudomotion import color
 from pseudomotion.draws import Draws
@@ -35,7 +35,7 @@ class ColorJitter(Transform):
 
     def make_params(self, draws: Draws) -> Params:
         """Draw one value for every parameter."""
-        brightness, contrast, saturation, hue = draws.uniform(self.name, 4)
+        brightness, contrast, saturation, hue = draws.numbers(self.name, 4)
         return {
             "brightness": between(self.brightness, brightness),
             "contrast": between(self.contrast, contrast),
@@ -47,7 +47,6 @@ class ColorJitter(Transform):
         """The first view in its own colors, then the constant map."""
         step = color.compose(color.contrast(params["contrast"]), color.gain(params["brightness"]))
         step = color.compose(color.hue(params["hue"]), color.compose(color.saturation(params["saturation"]), step))
-        first = color.identity(len(step), 1)
-        colors = torch.cat([first, step[:, None].expand(-1, view.num_frames - 1, -1, -1)], 1)
-        still = torch.eye(3, dtype=torch.float64, device="cpu").expand(len(step), 3, 3)
-        return view.motion(view.then(still), colors)
+        colors = np.repeat(step[:, None], view.num_frames, 1)
+        colors[:, 0] = color.IDENTITY
+        return view.motion(view.then(np.broadcast_to(np.eye(3), (len(step), 3, 3))), colors)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import numpy as np
 
 from pseudomotion import color, geometry
 from pseudomotion.draws import Draws
@@ -31,7 +31,7 @@ class CutMix(Transform):
 
     def make_params(self, draws: Draws) -> Params:
         """Draw the box's size, its place in the partner's image, and its path over the frame."""
-        width, height, from_x, from_y, speed, direction, x, y = draws.uniform(self.name, 8)
+        width, height, from_x, from_y, speed, direction, x, y = draws.numbers(self.name, 8)
         return {
             "width": between(self.size, width),
             "height": between(self.size, height),
@@ -46,19 +46,19 @@ class CutMix(Transform):
     def make_plan(self, params: Params, view: View) -> Motion:
         """Layer 0: the first view. Layer 1: the box, at the first view's scale."""
         (source_h, source_w), (h, w) = view.source_size, view.frame_size
-        frame = torch.tensor([w, h], dtype=torch.float64, device="cpu")
-        source = torch.tensor([source_w, source_h], dtype=torch.float64, device="cpu")
+        frame = np.array([w, h], dtype=np.float64)
+        source = np.array([source_w, source_h], dtype=np.float64)
         # The box's soft edge reads half a pixel beyond it, and the pyramid what it averages; both must lie inside the image.
-        margin = ((2 ** geometry.level_of_detail(view.scale).ceil() + 1) / 2)[:, None]
-        half = torch.stack([params["width"], params["height"]], -1) * frame / 2 * view.scale[:, None]
-        half = torch.minimum(half, source / 2 - margin).clamp(min=0)
-        middle = (half + margin) + (source - 2 * (half + margin)) * torch.stack([params["from_x"], params["from_y"]], -1) - 0.5
+        margin = ((2 ** np.ceil(geometry.level_of_detail(view.scale)) + 1) / 2)[:, None]
+        half = np.stack([params["width"], params["height"]], -1) * frame / 2 * view.scale[:, None]
+        half = np.minimum(half, source / 2 - margin).clip(min=0)
+        middle = (half + margin) + (source - 2 * (half + margin)) * np.stack([params["from_x"], params["from_y"]], -1) - 0.5
         in_frame = half / view.scale[:, None]
-        path = straight_path(params, in_frame - 0.5, frame - in_frame - 0.5, torch.full_like(view.scale, min(h, w)), view.num_frames)
-        centered = path - torch.tensor([(w - 1) / 2, (h - 1) / 2], dtype=torch.float64, device="cpu")
-        moving = view.window(middle[:, None] - centered * view.scale[:, None, None], view.scale[:, None].expand(-1, view.num_frames))
+        path = straight_path(params, in_frame - 0.5, frame - in_frame - 0.5, np.full_like(view.scale, min(h, w)), view.num_frames)
+        centered = path - np.array([(w - 1) / 2, (h - 1) / 2], dtype=np.float64)
+        moving = view.window(middle[:, None] - centered * view.scale[:, None, None], np.repeat(view.scale[:, None], view.num_frames, 1))
         return Motion(
-            torch.stack([view.still(), moving], 1),
-            color.identity(len(half), 2, view.num_frames),
-            torch.stack([view.image_box(), torch.cat([middle - half, middle + half], -1)], 1),
+            np.stack([view.still(), moving], 1),
+            np.broadcast_to(color.IDENTITY, (len(half), 2, view.num_frames, 3, 4)),
+            np.stack([view.image_box(), np.concatenate([middle - half, middle + half], -1)], 1),
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import numpy as np
 
 from pseudomotion import color
 from pseudomotion.draws import Draws
@@ -27,10 +27,10 @@ class Fade(Transform):
 
     def make_params(self, draws: Draws) -> Params:
         """Draw the depth, and out or in (below or above 0.5)."""
-        depth, fade_in = draws.uniform(self.name, 2)
+        depth, fade_in = draws.numbers(self.name, 2)
         return {"depth": between(self.depth, depth), "in": fade_in}
 
     def make_plan(self, params: Params, view: View) -> Motion:
         """The first view on every frame, under a gain."""
         way = params["depth"][:, None] * (steps(view.num_frames) / max(view.num_frames - 1, 1))
-        return view.motion(view.still(), color.gain(torch.where(params["in"][:, None] < 0.5, 1 - way, way)))
+        return view.motion(view.still(), color.gain(np.where(params["in"][:, None] < 0.5, 1 - way, way)))

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import numpy as np
 from jaxtyping import Bool, Float64
-from torch import Tensor
 
 from pseudomotion import geometry
 from pseudomotion.draws import Draws
@@ -34,7 +33,7 @@ class Perspective(Transform):
 
     def make_params(self, draws: Draws) -> Params:
         """Draw the corners' moves, in [-1, 1] of half the frame's sides, clockwise from the top left."""
-        strength, *moves = draws.uniform(self.name, 9)
+        strength, *moves = draws.numbers(self.name, 9)
         strength = between(self.distortion_scale, strength)
         names = [f"{axis}{corner}" for corner in range(4) for axis in "xy"]
         return {name: strength * (2 * move - 1) for name, move in zip(names, moves, strict=True)}
@@ -42,30 +41,28 @@ class Perspective(Transform):
     def make_plan(self, params: Params, view: View) -> Motion:
         """The first view, then the constant homography."""
         h, w = view.frame_size
-        moves = torch.stack([torch.stack([params[f"x{corner}"], params[f"y{corner}"]], -1) for corner in range(4)], -2)
-        moves = moves * torch.tensor([w / 2, h / 2], dtype=torch.float64, device="cpu")
-        shares = torch.tensor([0.5**n for n in range(HALVINGS)] + [0.0], dtype=torch.float64, device="cpu")
+        moves = np.stack([np.stack([params[f"x{corner}"], params[f"y{corner}"]], -1) for corner in range(4)], -2)
+        moves = moves * np.array([w / 2, h / 2], dtype=np.float64)
+        shares = np.array([0.5**n for n in range(HALVINGS)] + [0.0], dtype=np.float64)
         candidates = self._homography(moves * shares[:, None, None, None], view)
-        first = self._keeps_away(candidates, view).to(torch.uint8).argmax(0)
-        return view.motion(view.then(candidates[first, torch.arange(len(first), device="cpu")]))
+        first = self._keeps_away(candidates, view).argmax(0)
+        return view.motion(view.then(candidates[first, np.arange(len(first))]))
 
     @staticmethod
-    def _homography(moves: Float64[Tensor, "n b 4 2"], view: View) -> Float64[Tensor, "n b 3 3"]:
+    def _homography(moves: Float64[np.ndarray, "n b 4 2"], view: View) -> Float64[np.ndarray, "n b 3 3"]:
         """Homography that moves the frame's outer corners (pixel edges) by ``moves`` pixels."""
         h, w = view.frame_size
-        edges = torch.tensor([[0, 0], [w, 0], [w, h], [0, h]], dtype=torch.float64, device="cpu") - 0.5
-        step = geometry.matmul(
-            geometry.unit_square_to(edges + moves), geometry.inverse(geometry.unit_square_to(edges)).expand(*moves.shape[:2], 3, 3)
-        )
+        edges = np.array([[0, 0], [w, 0], [w, h], [0, h]], dtype=np.float64) - 0.5
+        step = geometry.matmul(geometry.unit_square_to(edges + moves), geometry.inverse(geometry.unit_square_to(edges)))
         return step / step[..., 2:, 2:]
 
     @staticmethod
-    def _keeps_away(step: Float64[Tensor, "n b 3 3"], view: View) -> Bool[Tensor, "n b"]:
+    def _keeps_away(step: Float64[np.ndarray, "n b 3 3"], view: View) -> Bool[np.ndarray, "n b"]:
         """Whether no power of the step, up to T-1 and in either direction, brings the horizon near the frame."""
-        nearest = torch.full_like(step[..., 0, 0], torch.inf)
+        nearest = np.full_like(step[..., 0, 0], np.inf)
         for way in (step, geometry.inverse(step)):
             last_row = way[..., 2:, :]
             for _ in range(view.num_frames - 1):
-                nearest = torch.minimum(nearest, geometry.denominators(last_row[..., 0, :], view.frame_size).amin(-1))
+                nearest = np.minimum(nearest, geometry.denominators(last_row[..., 0, :], view.frame_size).min(-1))
                 last_row = geometry.matmul(last_row, way)
         return nearest > NEAREST

@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import numpy as np
 from jaxtyping import Float64
-from torch import Tensor
 
 from pseudomotion.draws import Draws
 from pseudomotion.geometry import sincos
@@ -14,19 +13,19 @@ from pseudomotion.transforms.base import Motion, Params, Range, Transform, View,
 
 
 def straight_path(
-    params: Params, low: Float64[Tensor, "b 2"], high: Float64[Tensor, "b 2"], unit: Float64[Tensor, " b"], num_frames: int
-) -> Float64[Tensor, "b T 2"]:
+    params: Params, low: Float64[np.ndarray, "b 2"], high: Float64[np.ndarray, "b 2"], unit: Float64[np.ndarray, " b"], num_frames: int
+) -> Float64[np.ndarray, "b T 2"]:
     """Points (x, y) on a straight line at constant speed that stays between ``low`` and ``high``.
 
     ``params`` holds ``direction`` (turns, from x towards y), ``speed`` (``unit`` per step) and the place of the path, ``x`` and ``y`` in
     [0, 1]. A path too long for the room it has becomes shorter, and keeps its direction.
     """
     sine, cosine = sincos(params["direction"] * (2 * math.pi))
-    travel = torch.stack([cosine, sine], -1) * (params["speed"] * unit * (num_frames - 1))[:, None]
+    travel = np.stack([cosine, sine], -1) * (params["speed"] * unit * (num_frames - 1))[:, None]
     room = high - low
-    fits = torch.where(travel.abs() > room, room / travel.abs(), torch.ones_like(room)).amin(-1, keepdim=True)
+    fits = np.divide(room, np.abs(travel), out=np.ones_like(room), where=np.abs(travel) > room).min(-1, keepdims=True)
     travel = travel * fits
-    start = low + travel.clamp(max=0).abs() + (room - travel.abs()) * torch.stack([params["x"], params["y"]], -1)
+    start = low + np.abs(travel.clip(max=0)) + (room - np.abs(travel)) * np.stack([params["x"], params["y"]], -1)
     moved = steps(num_frames)[:, None] / max(num_frames - 1, 1)
     return start[:, None] + moved * travel[:, None]
 
@@ -49,7 +48,7 @@ class SlidingWindow(Transform):
 
     def make_params(self, draws: Draws) -> Params:
         """Draw size, speed, direction (turns) and place."""
-        size, speed, direction, x, y = draws.uniform(self.name, 5)
+        size, speed, direction, x, y = draws.numbers(self.name, 5)
         return {"size": between(self.size, size), "speed": between(self.speed, speed), "direction": direction, "x": x, "y": y}
 
     def make_plan(self, params: Params, view: View) -> Motion:
@@ -57,4 +56,4 @@ class SlidingWindow(Transform):
         scale = view.scale * params["size"]
         low, high = view.limits(scale)
         centers = straight_path(params, low, high, scale * min(view.frame_size), view.num_frames)
-        return view.motion(view.window(centers, scale[:, None].expand(-1, view.num_frames)))
+        return view.motion(view.window(centers, np.repeat(scale[:, None], view.num_frames, 1)))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import numpy as np
 
 from pseudomotion.draws import Draws
 from pseudomotion.transforms.base import Motion, Params, Range, Transform, View, allowed, between
@@ -26,17 +26,17 @@ class Zoom(Transform):
 
     def make_params(self, draws: Draws) -> Params:
         """Draw the ratio, in or out (below or above 0.5), and the fixed point, as a share of the frame."""
-        ratio, out, x, y = draws.uniform(self.name, 4)
+        ratio, out, x, y = draws.numbers(self.name, 4)
         return {"ratio": between(self.ratio, ratio), "out": out, "x": x, "y": y}
 
     def make_plan(self, params: Params, view: View) -> Motion:
         """A window on every frame."""
-        powers = torch.ones_like(params["ratio"])[:, None].repeat(1, view.num_frames)
+        powers = np.ones((len(params["ratio"]), view.num_frames))
         for t in range(1, view.num_frames):
             powers[:, t] = powers[:, t - 1] / params["ratio"]
-        powers = torch.where(params["out"][:, None] < 0.5, powers, powers.flip(1))
+        powers = np.where(params["out"][:, None] < 0.5, powers, powers[:, ::-1])
         scale = view.scale[:, None] * powers
         h, w = view.frame_size
-        fixed = torch.stack([(params["x"] - 0.5) * (w - 1), (params["y"] - 0.5) * (h - 1)], -1)
+        fixed = np.stack([(params["x"] - 0.5) * (w - 1), (params["y"] - 0.5) * (h - 1)], -1)
         center = view.center[:, None] + (view.scale[:, None] - scale)[..., None] * fixed[:, None]
         return view.motion(view.window(center, scale))

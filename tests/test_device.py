@@ -1,0 +1,141 @@
+"""What a GPU is asked to do, without one.
+
+Images on torch's meta device have no values, so whoever on the host wants to read one, and would wait for a GPU, fails. Memory that is
+asked for there is counted, and launches of kernels are written down in place of being done. Real GPUs: ``test_gpu.py``.
+"""
+
+import contextlib
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pseudomotion import PMG, TRANSFORMS
+from pseudomotion.mix import Mixup, VideoMix
+
+NAMES = tuple(TRANSFORMS)
+MODES = ["recursive", "composed"]
+FINISHED = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "dtype": torch.bfloat16}
+CLIP = 3 * 16 * 224 * 224
+
+
+class Memory(TorchDispatchMode):
+    """Bytes of all memory that is asked for on the meta device, whether or not it is given back."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = {}  # holds on to them, so that none takes another's place
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+                storage = tensor.untyped_storage()
+                self.blocks[storage._cdata] = storage
+        return made
+
+    @property
+    def total(self):
+        return sum(storage.nbytes() for storage in self.blocks.values())
+
+
+class Kernel:
+    """In place of a kernel: how many programs each launch has."""
+
+    def __init__(self):
+        self.launches = []
+
+    def __getitem__(self, grid):
+        self.launches.append(grid)
+        return lambda *args, **options: None
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The kernels' launches, by name; chunks are those of a GPU with 50 MiB of L2 cache."""
+    pytest.importorskip("triton", reason="the fused renderer needs Triton, which is not installed")
+    from pseudomotion import kernels
+    from pseudomotion.render import fused
+
+    names = ("halve", "paint_clips", "step_clips")
+    doubles = {name: Kernel() for name in names}
+    for name in names:
+        monkeypatch.setattr(kernels, name, doubles[name])
+    monkeypatch.setattr(fused, "L2_BYTES", 50 * 2**20)
+    return {name: doubles[name].launches for name in names}
+
+
+def on_a_device(batch, renderer, resampling, side=224, names=("zoom", "affine"), **options):
+    """Clips of images that have no values, and the memory that was asked for."""
+    images = torch.empty(batch, 3, side, side, dtype=torch.uint8, device="meta")
+    pmg = PMG(names, 16, 224, resampling=resampling, renderer=renderer, **options)
+    with Memory() as memory:
+        clips = pmg(images, ids=torch.arange(batch))
+    assert clips.is_meta
+    return clips, memory.total
+
+
+def test_reading_a_value_would_be_noticed():
+    images = torch.empty(2, device="meta")
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        bool(images.sum() > 0)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        images.nonzero()
+    with Memory() as memory:
+        images.new_empty(10).view(2, 5)
+    assert memory.total == 40
+
+
+@pytest.mark.parametrize("resampling", MODES)
+@pytest.mark.parametrize("side", [224, 900])
+@pytest.mark.parametrize("mix", [None, Mixup(), VideoMix()])
+def test_the_reference_reads_nothing_back(resampling, side, mix, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *args, **options: contextlib.nullcontext())  # knows no meta device
+    on_a_device(5, "reference", resampling, side, NAMES, mix=mix, **FINISHED)
+
+
+@pytest.mark.parametrize("resampling", MODES)
+@pytest.mark.parametrize("side", [224, 900])
+@pytest.mark.parametrize("mix", [None, Mixup(), VideoMix()])
+def test_the_fused_renderer_reads_nothing_back(resampling, side, mix, launched):
+    on_a_device(5, "fused", resampling, side, NAMES, mix=mix, **FINISHED)
+    assert sum(map(len, launched.values()))
+
+
+@pytest.mark.parametrize("batch", [1, 8, 128])
+def test_composed_clips_are_one_launch_and_little_memory(batch, launched):
+    """Both at most what the table of the plan takes beside the clips."""
+    clips, memory = on_a_device(batch, "fused", "composed", mix=Mixup(), **FINISHED)
+    assert sum(map(len, launched.values())) == 1
+    assert 0 < memory - clips.nbytes <= 0.1 * clips.nbytes
+
+
+def test_sources_are_halved_by_one_launch_each(launched):
+    """From 900 pixels to 224 there are 4 source pixels per pixel, which level 2 of the pyramid has."""
+    on_a_device(8, "fused", "composed", 900, ("identity",))
+    assert {name: len(launches) for name, launches in launched.items()} == {"halve": 2, "paint_clips": 1, "step_clips": 0}
+
+
+@pytest.mark.parametrize(("batch", "mix", "most"), [(8, None, 17), (8, Mixup(), 18), (40, None, 17), (38, Mixup(), 18)])
+def test_recursion_is_a_launch_a_frame_for_clips_that_fit_the_cache(batch, mix, most, launched):
+    on_a_device(batch, "fused", "recursive", names=NAMES, mix=mix, **FINISHED)
+    assert sum(map(len, launched.values())) <= most
+
+
+@pytest.mark.parametrize("mix", [None, Mixup()])
+def test_recursion_holds_two_frames_of_each_clip_in_flight(mix, launched):
+    """43 clips have two float32 frames in 50 MiB; the rest is the table of the plan."""
+    clips, memory = on_a_device(128, "fused", "recursive", names=("affine",), mix=mix, **FINISHED)
+    frames = 2 * 43 * 3 * 224 * 224 * 4
+    assert memory - clips.nbytes <= frames + 2**20
+
+
+def test_partners_are_rendered_together(launched):
+    """128 clips that are mixed pairwise, in chunks of 43: next to none is rendered a second time for another chunk."""
+    on_a_device(128, "fused", "recursive", names=("affine",), mix=Mixup(), **FINISHED)
+    tiles = 224 * 224 // 1024
+    rendered = [programs // tiles for (programs,) in launched["step_clips"][:: 16 + 1]]
+    assert len(rendered) == 4
+    assert max(rendered) <= 43
+    assert 128 <= sum(rendered) <= 128 + 4
