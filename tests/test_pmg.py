@@ -280,6 +280,27 @@ def test_a_dataloaders_workers_make_the_same_clips():
     assert torch.equal(here, there)
 
 
+class Numbered(torch.utils.data.Dataset):
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        return IMAGES[i % 3], i
+
+
+def with_plan(items):
+    images = torch.stack([image for image, _ in items])
+    return images, Clips.pmg.plan(images.shape, ids=torch.tensor([i for _, i in items]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_dataloaders_workers_make_the_plans(workers):
+    loader = torch.utils.data.DataLoader(Numbered(), batch_size=3, collate_fn=with_plan, num_workers=workers)
+    for first, (images, plan) in zip((0, 3), loader, strict=True):
+        assert torch.equal(Clips.pmg.render(images, plan), Clips.pmg(images, ids=torch.arange(first, first + 3)))
+
+
 def test_repr_names_everything():
     text = repr(PMG(("zoom",), seed=3))
     assert "Zoom(ratio=(1.025, 1.05))" in text

@@ -9,6 +9,7 @@ from torch import Tensor
 from pseudomotion.plan import MotionPlan
 from pseudomotion.render.blend import blend_clips
 from pseudomotion.render.format import format_clips
+from pseudomotion.render.memory import empty
 
 
 def finish_clips(
@@ -40,7 +41,7 @@ def finish_clips(
         mixed = _mix(clips, plan, slice(count), slice(0, t))
         return format_clips(mixed, mean=mean, std=std, dtype=dtype, data_format=data_format)
     b, c, t, h, w = count, *clips.shape[1:]
-    finished = clips.new_empty((b, c, t, h, w) if data_format == "BCTHW" else (b, t, c, h, w), dtype=dtype)
+    finished = empty((b, c, t, h, w) if data_format == "BCTHW" else (b, t, c, h, w), dtype, clips.device)
     places = finished if data_format == "BCTHW" else finished.transpose(1, 2)
     clips_at_once = max(1, frames_at_once // t)
     for clip in range(0, count, clips_at_once):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pseudomotion import geometry
 from pseudomotion.plan import MotionPlan, Pass
+from pseudomotion.render.memory import empty
 
 Images = Float[Tensor, "B C H W"]
 Pyramid = list[Float[Tensor, "B C _ _"]]
@@ -83,7 +84,7 @@ def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Clips:
 
     """
     pyramid = _pyramid(images, max([0, *(p.levels[1] for p in plan.passes)]))
-    clips = images.new_empty(len(plan), images.shape[1], plan.num_frames, *plan.frame_size)
+    clips = empty((len(plan), images.shape[1], plan.num_frames, *plan.frame_size), images.dtype, images.device)
     most = frames_at_once(images, plan)
     for p in plan.passes:
         whole = _part(plan, p, pyramid)
@@ -153,8 +154,8 @@ def _readings(
 
 
 def _from_source(clips: Clips, pyramid: Pyramid, p: Pass, part: Part, padding_mode: str, most: int) -> None:
-    """Paint frames that are read from the source images, at most so many together."""
-    at_once = max(1, most // len(part.opacity))
+    """Paint frames that are read from the source images: more together than of a recursion, for those stay in the cache all the while."""
+    at_once = max(1, 8 * most // len(part.opacity))
     images = _images(pyramid, part, padding_mode)
     for start in range(0, clips.shape[2], at_once):
         t = slice(start, start + at_once)
