@@ -46,7 +46,7 @@ class Pass(NamedTuple):
     affine: bool  # all homographies keep parallels: their last row is (0, 0, 1)
     colored: bool  # some color map is not the identity
     opaque: bool  # opacity is 1 throughout
-    levels: tuple[int, int]  # first and last level of the source's image pyramid that is read
+    levels: tuple[tuple[int, int], ...]  # first and last level of the source's image pyramid that is read, in every frame that reads it
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,7 +279,8 @@ def _find_passes(plan: MotionPlan, detail: Float64[np.ndarray, "B L T"]) -> list
             clips = ((keys[:, layer] == key).all(-1) & visible[:, layer]).nonzero()[0]
             if not len(clips):
                 continue
-            recursive_, steady, colored, opaque, low, high = key
+            recursive_, steady, colored, opaque, *_ = key
+            frames = read[clips, layer, : 1 if recursive_ else None]
             everyone = len(clips) == len(plan)
             passes.append(
                 Pass(
@@ -292,7 +293,9 @@ def _find_passes(plan: MotionPlan, detail: Float64[np.ndarray, "B L T"]) -> list
                     affine=bool(affine[clips, layer].all()),
                     colored=bool(colored),
                     opaque=bool(opaque),
-                    levels=(low, high),
+                    levels=tuple(
+                        zip(*(ends.astype(int).tolist() for ends in (np.floor(frames.min(0)), np.ceil(frames.max(0)))), strict=True)
+                    ),
                 )
             )
     return passes

@@ -13,6 +13,7 @@ import torch
 from pseudomotion import PMG, TRANSFORMS, MotionPlan
 from pseudomotion.mix import Mixup, VideoMix
 from pseudomotion.render import memory, reference
+from pseudomotion.transforms import Zoom
 
 NAMES = list(TRANSFORMS)
 PADDING = ["zeros", "border", "reflection"]
@@ -182,6 +183,22 @@ def test_a_few_frames_at_a_time_are_the_same_clips(resampling, smooth, monkeypat
         assert len(calls) > 2 * few
         torch.testing.assert_close(pieces, whole, atol=1e-12, rtol=0)
         np.testing.assert_allclose(pieces, oracle.render(images, plan), atol=1e-9)
+
+
+def test_a_frame_reads_the_levels_it_needs_and_no_other(smooth, monkeypatch):
+    """One where its scale is that of a level, else the two it lies between."""
+    pmg = PMG({Zoom((1.15, 1.15)): 1}, 12, 40)
+    images = smooth(1, 3, 150, 150)
+    plan = pmg.plan(images.shape, ids=torch.tensor([0]))
+    detail = plan.detail[0, 0]
+    assert detail.min() == 0
+    assert detail.max() > 1
+    frames = []
+    sample = torch.nn.functional.grid_sample
+    monkeypatch.setattr(torch.nn.functional, "grid_sample", lambda x, grid, **k: frames.append(len(grid)) or sample(x, grid, **k))
+    clips = pmg.render(images, plan)
+    assert sum(frames) == sum(1 if level == level.round() else 2 for level in detail)
+    np.testing.assert_allclose(clips, oracle.render(images, plan), atol=1e-9)
 
 
 @pytest.mark.parametrize("data_format", ["BCTHW", "BTCHW"])

@@ -5,6 +5,8 @@ and never waits for a device.
 """
 
 import functools
+import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -41,11 +43,11 @@ class Lines(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Where frames read a level of the image pyramid, and how much it adds to them; None for all."""
+    """Where frames read a level of the image pyramid, and how much it adds to them."""
 
     level: int
     lines: Lines
-    share: Float[Tensor, "n T"] | None
+    share: Float[Tensor, "n T"]
 
 
 class Part(NamedTuple):
@@ -65,7 +67,7 @@ class Part(NamedTuple):
         return Part(
             few if isinstance(self.clips, slice) else self.clips[few],
             few if isinstance(self.source, slice) else self.source[few],
-            [Reading(level, lines.some(few), None if share is None else share[few]) for level, lines, share in self.readings],
+            [Reading(level, lines.some(few), share[few]) for level, lines, share in self.readings],
             None if self.steps is None else self.steps.some(few),
             None if self.coverage is None else self.coverage.some(few),
             self.color[few],
@@ -83,7 +85,7 @@ def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Clips:
         padding_mode: "zeros", "border" or "reflection": what shows outside what a frame reads.
 
     """
-    pyramid = _pyramid(images, max([0, *(p.levels[1] for p in plan.passes)]))
+    pyramid = _pyramid(images, max([0, *(high for p in plan.passes for _, high in p.levels)]))
     clips = empty((len(plan), images.shape[1], plan.num_frames, *plan.frame_size), images.dtype, images.device)
     most = frames_at_once(images, plan)
     for p in plan.passes:
@@ -143,12 +145,12 @@ def _readings(
     to_source: Float[Tensor, "n T 3 3"], detail: Float[Tensor, "n T"], p: Pass, pyramid: Pyramid, size: tuple[int, int]
 ) -> list[Reading]:
     """How frames of a size read the images, under homographies from frame to source, at these levels of detail."""
-    low, high = p.levels
+    low, high = min(low for low, _ in p.levels), max(high for _, high in p.levels)
     readings = []
     for level in range(low, high + 1):
         height, width = pyramid[level].shape[-2:]
         lines = _reading(_to_level(to_source, level), (height, width), size, pyramid[level].dtype, affine=p.affine)
-        share = (1 - (detail - level).abs()).clamp(min=0).to(pyramid[level]) if low < high else None
+        share = (1 - (detail - level).abs()).clamp(min=0).to(pyramid[level])
         readings.append(Reading(level, lines, share))
     return readings
 
@@ -157,9 +159,8 @@ def _from_source(clips: Clips, pyramid: Pyramid, p: Pass, part: Part, padding_mo
     """Paint frames that are read from the source images: more together than of a recursion, for those stay in the cache all the while."""
     at_once = max(1, 8 * most // len(part.opacity))
     images = _images(pyramid, part, padding_mode)
-    for start in range(0, clips.shape[2], at_once):
-        t = slice(start, start + at_once)
-        frames = _develop(_read(images, part, t, padding_mode), p, part, t)
+    for t in _pieces(p, at_once):
+        frames = _develop(_read(images, p, part, t, padding_mode), p, part, t)
         if part.coverage is not None:
             opacity = part.opacity[:, None, t, None, None].to(frames)
             frames = torch.lerp(clips[part.clips, :, t], frames, opacity * _coverage(part.coverage, t, part.box)[:, None])
@@ -169,7 +170,7 @@ def _from_source(clips: Clips, pyramid: Pyramid, p: Pass, part: Part, padding_mo
 def _recursion(clips: Clips, pyramid: Pyramid, p: Pass, part: Part, padding_mode: str) -> None:
     """Paint frame 0 from the source images, every other frame from the one before it."""
     assert part.steps is not None
-    frame = _develop(_read(_images(pyramid, part, padding_mode), part, slice(1), padding_mode), p, part, slice(1))
+    frame = _develop(_read(_images(pyramid, part, padding_mode), p, part, slice(1), padding_mode), p, part, slice(1))
     _put(clips, frame, part, slice(1))
     grid = None
     for k in range(1, clips.shape[2]):
@@ -202,12 +203,25 @@ def _images(pyramid: Pyramid, part: Part, padding_mode: str) -> list[Float[Tenso
     return [_with_axes(pyramid[reading.level][part.source], padding_mode) for reading in part.readings]
 
 
-def _read(images: list[Float[Tensor, "n C _ _"]], part: Part, t: slice, padding_mode: str) -> Frames:
-    """Frames sampled from the source images: the levels of the pyramid that they read, added up."""
+def _pieces(p: Pass, at_once: int) -> Iterator[slice]:
+    """The frames of a pass, at most so many together, and only such as read the same levels of the pyramid."""
+    start = 0
+    for _, run in itertools.groupby(p.levels):
+        end = start + len(list(run))
+        for first in range(start, end, at_once):
+            yield slice(first, min(end, first + at_once))
+        start = end
+
+
+def _read(images: list[Float[Tensor, "n C _ _"]], p: Pass, part: Part, t: slice, padding_mode: str) -> Frames:
+    """Frames that read the same levels of the pyramid, sampled from these and added up."""
+    low, high = p.levels[t.start or 0]
     frames = None
-    for reduced, (_, lines, share) in zip(images, part.readings, strict=True):
+    for reduced, (level, lines, share) in zip(images, part.readings, strict=True):
+        if not low <= level <= high:
+            continue
         sampled = _sample(reduced, _grid(lines, t), padding_mode)
-        if share is not None:
+        if low < high:
             sampled = sampled * share[:, None, t, None, None]
         frames = sampled if frames is None else frames + sampled
     assert frames is not None
