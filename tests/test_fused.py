@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from pseudomotion import PMG, TRANSFORMS
-from pseudomotion.mix import VideoMix
+from pseudomotion.mix import Mixup, VideoMix
+from pseudomotion.render import choice, proof, reference
 from pseudomotion.render.choice import choose
 from pseudomotion.render.format import format_clips
 
@@ -239,14 +240,9 @@ def test_asked_for_but_impossible_is_an_error(monkeypatch):
         pmg(torch.rand(1, 3, 5, 5))
 
 
-REASON = "no GPU has run the fused renderer's tests yet; renderer='fused' asks for it"
-
-
-def test_auto_takes_it_on_cuda_where_it_can(monkeypatch):
+def test_auto_takes_it_on_cuda_where_it_can():
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
-    assert choose("auto", cuda, torch.uint8, torch.bfloat16) == ("reference", REASON)
     assert choose("fused", cuda, torch.uint8, torch.bfloat16).renderer == "fused"
-    monkeypatch.setattr("pseudomotion.render.choice.RUN_ON_A_GPU", True)
     assert choose("auto", cuda, torch.uint8, torch.bfloat16).renderer == "fused"
     assert choose("auto", cuda, torch.float64, torch.float32).renderer == "reference"
     assert choose("auto", cuda, torch.float32, torch.float32, needs_grad=True).renderer == "reference"
@@ -255,12 +251,78 @@ def test_auto_takes_it_on_cuda_where_it_can(monkeypatch):
 
 
 def test_explain_names_renderer_and_reason():
-    assert REASON in PMG().explain()
+    assert "its first clips are compared with the reference's" in PMG().explain()
     assert "cuda" in PMG(renderer="fused").explain()
     text = PMG(renderer="auto").explain()
     assert "cpu: reference: images are on cpu" in text
     assert "fused" in text.splitlines()[2]
     assert "float64" in PMG(renderer="auto", dtype=torch.float64).explain().splitlines()[2]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How many clips each renderer was asked for; "auto" takes the fused one here, as on CUDA, and nothing is known of it yet."""
+    made = {"fused": [], "reference": []}
+    for name, module in (("fused", fused), ("reference", reference)):
+        render = module.render
+
+        def counted(images, *args, name=name, render=render, **options):
+            made[name].append(len(images))
+            return render(images, *args, **options)
+
+        monkeypatch.setattr(module, "render", counted)
+    monkeypatch.setattr(
+        choice, "choose", lambda renderer, *args, **options: choice.Choice("reference" if renderer == "reference" else "fused", "")
+    )
+    monkeypatch.setattr(proof, "_found", {})
+    return made
+
+
+MIXED = ("zoom", "affine", "cutmix", "color_jitter")
+AFFINE = NAMES.index("affine")
+
+
+@pytest.mark.parametrize("finish", [{}, {"mean": MEAN[:3], "std": STD[:3], "dtype": torch.bfloat16}, {"dtype": torch.uint8}])
+def test_auto_trusts_the_fused_renderer_once_it_agrees(finish, calls, smooth):
+    images, ids = smooth(9, 3, 14, 12, dtype=torch.float32), torch.arange(9)
+    pmg = PMG(MIXED, 3, 10, mix=Mixup(), **finish)
+    kinds = len(pmg.plan(images.shape, ids=ids).transform.unique())
+    first = pmg(images, ids=ids)
+    assert calls["reference"] == calls["fused"][:1]
+    assert kinds <= calls["reference"][0] <= 9
+    assert calls["fused"][1:] == [9]
+    again = pmg(images, ids=ids)
+    assert calls == {"reference": calls["reference"], "fused": [*calls["reference"], 9, 9]}
+    assert torch.equal(first, again)
+    pmg(images[:2], ids=ids[:2])
+    assert len(calls["reference"]) == 1  # its transforms are known
+    PMG(MIXED, 3, 10, mix=Mixup(), padding_mode="border", **finish)(images, ids=ids)
+    assert len(calls["reference"]) == 2  # this kind of call is not
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda clips, plan: clips.roll(1, 2), "made other clips than the reference .of affine, zoom; mean difference up to "),
+        (
+            lambda clips, plan: clips.where(plan.transform[:, None, None, None, None] != AFFINE, clips + 0.01),
+            "reference .of affine; mean difference",
+        ),
+        (lambda clips, plan: clips.fill_(torch.nan), "made other clips than the reference"),
+        (lambda clips, plan: 1 / 0, "failed with ZeroDivisionError: division by zero on "),
+    ],
+)
+def test_auto_does_not_trust_a_fused_renderer_that_is_wrong(wrong, message, calls, smooth, monkeypatch):
+    images, ids = smooth(6, 3, 24, 22, dtype=torch.float32), torch.arange(6)
+    render = fused.render
+    monkeypatch.setattr(fused, "render", lambda images, plan, *a, **k: wrong(render(images, plan, *a, **k), plan))
+    pmg = PMG(("zoom", "affine"), 3, 20)
+    expected = PMG(("zoom", "affine"), 3, 20, renderer="reference")(images, ids=ids)
+    with pytest.warns(UserWarning, match=message):
+        clips = pmg(images, ids=ids)
+    assert torch.equal(clips, expected)
+    assert torch.equal(pmg(images, ids=ids), expected)  # without another warning, which would be an error here
+    assert len(calls["fused"]) == 1
 
 
 def test_importing_the_library_does_not_import_triton():

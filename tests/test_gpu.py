@@ -36,6 +36,15 @@ def test_parity_on_the_device(batch, resampling, smooth):
 
 
 @pytest.mark.parametrize("resampling", MODES)
+def test_auto_trusts_it_here(resampling):
+    """No warning, which would be an error, and the fused renderer's own clips."""
+    images = torch.randint(0, 256, (16, 3, 230, 224), dtype=torch.uint8, device="cuda")
+    options = {"resampling": resampling, "mix": Mixup(), "mean": MEAN, "std": STD, "dtype": torch.bfloat16}
+    auto, fused = (PMG(NAMES, 16, 112, renderer=r, **options)(images, ids=torch.arange(16)) for r in ("auto", "fused"))
+    assert torch.equal(auto, fused)
+
+
+@pytest.mark.parametrize("resampling", MODES)
 def test_more_values_than_32_bits_count(resampling):
     """2^31 values and more: the last clips of a large batch are those of a small one."""
     images = torch.randint(0, 256, (900, 3, 224, 224), dtype=torch.uint8, device="cuda")

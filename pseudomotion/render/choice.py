@@ -5,7 +5,6 @@
 
 import importlib
 import os
-from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -17,10 +16,20 @@ from pseudomotion.plan import MotionPlan
 from pseudomotion.render import reference
 from pseudomotion.render.finish import finish_clips
 from pseudomotion.render.format import to_unit
+from pseudomotion.render.proof import agree
 
 RENDERERS = ("auto", "fused", "reference")
-RUN_ON_A_GPU = False  # whether tests/test_gpu.py has passed on one; until then "auto" trusts the reference
 FUSED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+
+
+class Finish(NamedTuple):
+    """What clips are to be, beside their plan."""
+
+    padding_mode: str
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    dtype: torch.dtype
+    data_format: str
 
 
 class Choice(NamedTuple):
@@ -60,9 +69,7 @@ def choose(
         return Choice("reference", f"images are on {device.type}; the fused renderer is for CUDA devices")
     if reason := unfit or _unable(device):
         return Choice("reference", reason)
-    if not RUN_ON_A_GPU:
-        return Choice("reference", "no GPU has run the fused renderer's tests yet; renderer='fused' asks for it")
-    return Choice("fused", "images are on a CUDA device and need no gradient")
+    return Choice("fused", "images are on a CUDA device and need no gradient; its first clips are compared with the reference's")
 
 
 def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool) -> str | None:
@@ -113,8 +120,8 @@ def render(
     *,
     renderer: str = "auto",
     padding_mode: str,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
     dtype: torch.dtype,
     data_format: str,
 ) -> Shaped[Tensor, "B _ _ h w"]:
@@ -136,14 +143,34 @@ def render(
 
     """
     needs_grad = images.requires_grad and torch.is_grad_enabled()
-    if choose(renderer, images.device, images.dtype, dtype, needs_grad=needs_grad).renderer == "fused":
-        from pseudomotion.render import fused  # imports Triton, which not every machine has
+    chosen = choose(renderer, images.device, images.dtype, dtype, needs_grad=needs_grad).renderer
+    how = Finish(padding_mode, mean, std, dtype, data_format)
+    if chosen == "fused" and (renderer == "fused" or _fused_agrees(images, plan, how)):
+        return _fused(images, plan, count, how)
+    return _reference(images, plan, count, how)
 
-        return fused.render(
-            images, plan.to("cpu"), count, padding_mode=padding_mode, mean=mean, std=std, dtype=dtype, data_format=data_format
-        )
+
+def _fused_agrees(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, how: Finish) -> bool:
+    plan = plan.to("cpu")
+    return agree(
+        lambda images, plan: _fused(images, plan, len(plan), how),
+        lambda images, plan: _reference(images, plan, len(plan), how),
+        images,
+        plan,
+        unit=255.0 if how.dtype == torch.uint8 else 1 / min(how.std or [1.0]),
+        key=(images.device, images.dtype, images.shape[1], plan.num_layers, plan.num_frames, plan.frame_size, plan.mixes, how),
+    )
+
+
+def _fused(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, count: int, how: Finish) -> Shaped[Tensor, "B _ _ h w"]:
+    from pseudomotion.render import fused  # imports Triton, which not every machine has
+
+    return fused.render(images, plan.to("cpu"), count, **how._asdict())
+
+
+def _reference(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, count: int, how: Finish) -> Shaped[Tensor, "B _ _ h w"]:
     plan, images = plan.to(images.device), to_unit(images)
     with torch.autocast(images.device.type, enabled=False):  # a model's lower precision is none for coordinates and colors
-        clips = reference.render(images, plan, padding_mode=padding_mode)
+        clips = reference.render(images, plan, padding_mode=how.padding_mode)
         most = 4 * reference.frames_at_once(images, plan)  # mixing is many short steps; their number tells more than the cache
-        return finish_clips(clips, plan, count, most, mean=mean, std=std, dtype=dtype, data_format=data_format)
+        return finish_clips(clips, plan, count, most, mean=how.mean, std=how.std, dtype=how.dtype, data_format=how.data_format)

@@ -1,0 +1,72 @@
+"""Proof by example: "auto" takes the fused renderer only where that has made the reference's clips on the device at hand.
+
+Kernels are compiled for each device by whichever Triton is installed there, which no test elsewhere can vouch for. So the first clip of
+every transform is rendered by both, and compared: once for each kind of call, which waits for the device then and never again.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Hashable
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from pseudomotion.plan import TENSORS, MotionPlan
+from pseudomotion.transforms import TRANSFORMS
+
+TOLERANCE = 4e-3  # mean difference, of values in [0, 1]: one level of 8 bits, and a few times what float32 and bfloat16 come to
+
+Images = Shaped[Tensor, "B C H W"]
+Render = Callable[[Images, MotionPlan], Tensor]
+
+_found: dict[tuple[Hashable, int], bool] = {}  # of kinds of calls and transforms: whether the renderers agree
+
+
+def agree(fused: Render, reference: Render, images: Images, plan: MotionPlan, *, unit: float, key: Hashable) -> bool:
+    """Whether two renderers make the same clips of all transforms in a plan.
+
+    Args:
+        fused: the renderer in doubt; where it is wrong, or raises an exception, there is a warning.
+        reference: the one that is right.
+        images: of the plan.
+        plan: on the CPU.
+        unit: what white differs from black by in finished clips.
+        key: what else the kernels depend on; whatever was found out for it is not tried again.
+
+    """
+    transforms = plan.transform.tolist()
+    new = [transform for transform in dict.fromkeys(transforms) if (key, transform) not in _found]
+    if new:
+        agreed = _compare(fused, reference, images, *_excerpt(plan, [transforms.index(transform) for transform in new]), unit * TOLERANCE)
+        _found.update({(key, transform): agreed for transform in new})
+    return all(_found[key, transform] for transform in set(transforms))
+
+
+def _excerpt(plan: MotionPlan, clips: list[int]) -> tuple[MotionPlan, Tensor]:
+    """A plan of some clips and of those that they show, or are mixed with, and where these stand in the whole plan."""
+    members = torch.tensor(list(dict.fromkeys(clips + plan.source[clips].flatten().tolist() + plan.partner[clips].tolist())))
+    place = torch.zeros_like(plan.partner)
+    place[members] = torch.arange(len(members))
+    some = {name: getattr(plan, name)[members] for name in TENSORS}
+    some |= {"source": place[some["source"]], "partner": place[some["partner"]]}
+    return dataclasses.replace(plan, **some), members
+
+
+def _compare(fused: Render, reference: Render, images: Images, plan: MotionPlan, members: Tensor, tolerance: float) -> bool:
+    shown = images[members.to(images.device)]
+    try:
+        made, expected = fused(shown, plan), reference(shown, plan)
+    except Exception as error:  # whatever a compiler, a driver or a device may raise
+        return _distrust(images, f"failed with {type(error).__name__}: {error}")
+    off = (made.double() - expected.double()).abs().flatten(1).mean(1).tolist()
+    wrong = {int(transform) for transform, difference in zip(plan.transform, off, strict=True) if not difference <= tolerance}
+    if wrong:
+        names = ", ".join(sorted(list(TRANSFORMS)[transform] if transform >= 0 else "a custom transform" for transform in wrong))
+        return _distrust(images, f"made other clips than the reference (of {names}; mean difference up to {max(off):.2g})")
+    return True
+
+
+def _distrust(images: Images, what: str) -> bool:
+    warnings.warn(f"the fused renderer {what} on {images.device}, so the reference renders these, slower. Please report it.", stacklevel=2)
+    return False
