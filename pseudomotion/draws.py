@@ -61,7 +61,7 @@ class Draws:
     def numbers(self, purpose: str, n: int) -> tuple[Numbers, ...]:
         """``n`` numbers for every clip, uniform in (0, 1), never 0 or 1: a tuple of ``(b,)``, for planning on the host."""
         ids, blocks = self.ids.numpy(), np.arange((n + 3) // 4, dtype=np.int64)[:, None]
-        counter = ids & _MASK, (ids >> 32) & _MASK, np.array([zlib.crc32(purpose.encode())]), blocks
+        counter = ids & _MASK, (ids >> 32) & _MASK, np.array([zlib.crc32(purpose.encode())], dtype=np.int64), blocks
         words = philox(counter, (self.seed & _MASK, (self.seed >> 32) & _MASK))
         return tuple((words[i % 4][i // 4] + 0.5) / 2**32 for i in range(n))
 

@@ -226,6 +226,7 @@ TENSORS = (
 )
 
 
+@np.errstate(all="ignore")  # as in planning
 def compose(
     homography: Float32[np.ndarray, "B L T 3 3"], color: Float32[np.ndarray, "B L T 3 4"], recursive: Bool[np.ndarray, " B"]
 ) -> tuple[Float32[np.ndarray, "B L T 3 3"], Float32[np.ndarray, "B L T 3 4"]]:
@@ -281,6 +282,7 @@ def _find_passes(plan: MotionPlan, detail: Float64[np.ndarray, "B L T"]) -> list
                 continue
             recursive_, steady, colored, opaque, *_ = key
             frames = read[clips, layer, : 1 if recursive_ else None]
+            low, high = (ends.astype(int).tolist() for ends in (np.floor(frames.min(0)), np.ceil(frames.max(0))))
             everyone = len(clips) == len(plan)
             passes.append(
                 Pass(
@@ -293,9 +295,7 @@ def _find_passes(plan: MotionPlan, detail: Float64[np.ndarray, "B L T"]) -> list
                     affine=bool(affine[clips, layer].all()),
                     colored=bool(colored),
                     opaque=bool(opaque),
-                    levels=tuple(
-                        zip(*(ends.astype(int).tolist() for ends in (np.floor(frames.min(0)), np.ceil(frames.max(0)))), strict=True)
-                    ),
+                    levels=tuple(zip(low, high, strict=True)),
                 )
             )
     return passes

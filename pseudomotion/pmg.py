@@ -210,6 +210,7 @@ def _check_plan(plan: MotionPlan, images: Tensor) -> None:
         raise ValueError(f"images must have 3 channels (RGB) for a plan with color maps, got {channels}")
 
 
+@np.errstate(all="ignore")  # motions beyond all bounds, of ranges that allow them, are no reason to warn
 def _make_plan(
     transforms: Sequence[Transform],
     weights: Sequence[float],

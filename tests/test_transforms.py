@@ -157,6 +157,18 @@ def test_ranges_are_checked(name):
         assert getattr(transform, field.name) == (low, high)
 
 
+@pytest.mark.parametrize("resampling", ["recursive", "composed"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_widest_ranges_make_plans_without_warnings(name, resampling):
+    """Overflow in numpy would warn, which is an error here."""
+    cls = TRANSFORMS[name]
+    for end in (0, 1):
+        extreme = cls(**{field.name: (field.metadata["allowed"][end],) * 2 for field in dataclasses.fields(cls)})
+        for size in (1, 8):
+            plan = PMG((extreme,), 400, size, resampling=resampling).plan((3, 3, 9, 9), ids=torch.arange(3))
+            plan.composed()
+
+
 def view_of(batch, source=(60, 80), frame=(32, 40), num_frames=16, crop=None):
     return View.first(source, frame, num_frames, crop, Draws(0, torch.arange(batch)))
 

@@ -63,9 +63,9 @@ class View:
         """Scale of the largest window that lies inside the source."""
         sides = list(zip(source_size, frame_size, strict=True))
         scale = min(source / frame for source, frame in sides)
-        averaged = 2 ** math.ceil(level_of_detail(np.array([scale]))[0])
+        block = float(averaged(np.array([scale]))[0])
         # A larger scale would read beyond the outermost pixel centres, where padding mixes in: dark lines around an enlarged image.
-        fits = [(source - averaged) / (frame - 1) for source, frame in sides if frame > 1 and source > averaged]
+        fits = [(source - block) / (frame - 1) for source, frame in sides if frame > 1 and source > block]
         return min([scale, *fits])
 
     def select(self, clips: Int64[np.ndarray, " n"]) -> "View":
@@ -75,7 +75,7 @@ class View:
     def limits(self, scale: Numbers) -> tuple[Float64[np.ndarray, "b 2"], Float64[np.ndarray, "b 2"]]:
         """Least and greatest centre (x, y) of a window of ``scale`` that lies inside the source; both its middle if none does."""
         (source_h, source_w), (h, w) = self.source_size, self.frame_size
-        margin = (2 ** np.ceil(level_of_detail(scale)) - 1) / 2
+        margin = (averaged(scale) - 1) / 2
         low = np.stack([scale * ((w - 1) / 2) + margin, scale * ((h - 1) / 2) + margin], -1)
         middle = np.array([(source_w - 1) / 2, (source_h - 1) / 2])
         return np.minimum(low, middle), np.maximum(2 * middle - low, middle)
@@ -146,6 +146,11 @@ class Transform(ABC):
     @abstractmethod
     def make_plan(self, params: Params, view: View) -> Motion:
         """Decide: the motion that the parameters mean for this first view."""
+
+
+def averaged(scale: Numbers) -> Numbers:
+    """Side of the blocks of source pixels that are averaged into one, where frames show so many source pixels per pixel."""
+    return np.ldexp(1.0, np.ceil(level_of_detail(scale)).astype(int))
 
 
 def between(bounds: Range, number: Numbers) -> Numbers:

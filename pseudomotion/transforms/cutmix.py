@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from pseudomotion import color, geometry
+from pseudomotion import color
 from pseudomotion.draws import Draws
-from pseudomotion.transforms.base import Motion, Params, Range, Transform, View, allowed, between
+from pseudomotion.transforms.base import Motion, Params, Range, Transform, View, allowed, averaged, between
 from pseudomotion.transforms.sliding_window import straight_path
 
 
@@ -49,7 +49,7 @@ class CutMix(Transform):
         frame = np.array([w, h], dtype=np.float64)
         source = np.array([source_w, source_h], dtype=np.float64)
         # The box's soft edge reads half a pixel beyond it, and the pyramid what it averages; both must lie inside the image.
-        margin = ((2 ** np.ceil(geometry.level_of_detail(view.scale)) + 1) / 2)[:, None]
+        margin = ((averaged(view.scale) + 1) / 2)[:, None]
         half = np.stack([params["width"], params["height"]], -1) * frame / 2 * view.scale[:, None]
         half = np.minimum(half, source / 2 - margin).clip(min=0)
         middle = (half + margin) + (source - 2 * (half + margin)) * np.stack([params["from_x"], params["from_y"]], -1) - 0.5
