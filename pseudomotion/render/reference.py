@@ -90,9 +90,9 @@ def render(images: Images, plan: MotionPlan, *, padding_mode: str) -> Clips:
     most = frames_at_once(images, plan)
     for p in plan.passes:
         whole = _part(plan, p, pyramid)
-        clips_at_once = most if p.recursive else max(1, most // plan.num_frames)
-        for start in range(0, len(p.clips), clips_at_once):
-            part = whole.some(slice(start, start + clips_at_once))
+        together = _clips_at_once(p, most, plan.num_frames)
+        for start in range(0, len(p.clips), together):
+            part = whole.some(slice(start, start + together))
             if p.recursive:
                 _recursion(clips, pyramid, p, part, padding_mode)
             else:
@@ -111,6 +111,18 @@ def frames_at_once(images: Images, plan: MotionPlan) -> int:
     h, w = plan.frame_size
     touched = (2 * images.shape[1] + 2) * h * w * images.element_size()  # a frame, what it reads, and where
     return torch.get_num_threads() * max(1, CACHE // touched)
+
+
+def _clips_at_once(p: Pass, most: int, num_frames: int) -> int:
+    """How many clips to paint together.
+
+    One, where its frames keep as many cores busy as clips would (see ``_sample``), for they read one image. Small frames, of which a cache
+    holds whole clips for every core, are better painted in fewer pieces.
+    """
+    if p.recursive or most >= len(p.clips) * num_frames:
+        return most
+    busy = min(torch.get_num_threads(), len(p.clips))
+    return 1 if num_frames >= busy and most < busy * num_frames else most
 
 
 def _pyramid(images: Images, levels: int) -> Pyramid:
