@@ -124,7 +124,9 @@ def test_wrong_options(arguments, capsys):
 
 def test_interrupted_it_leaves_nothing_and_no_traceback(tmp_path):
     """Stopped once the progress bar shows, which it does after two seconds."""
-    command = [sys.executable, "-c", "import sys; from pseudomotion.preview import main; sys.exit(main())"]
+    # Programs that a shell starts in the background are deaf to the signal, and so are theirs, unless they listen again.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{listen}; import sys; from pseudomotion.preview import main; sys.exit(main())"]
     process = subprocess.Popen([*command, str(tmp_path / "out.mp4"), "--samples", "500"], stderr=subprocess.PIPE)
     said = b""
     while b"clips:" not in said and process.poll() is None:
