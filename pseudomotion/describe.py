@@ -38,7 +38,7 @@ def describe_clip(plan: "MotionPlan", i: int) -> str:
             lines.append(f"    of it the box {_span(*box.tolist())}")
             placed = geometry.transform_points(matrices, box.reshape(2, 2))
             lines += [f"    at {_span(*placed[t].flatten().tolist())} of frame {t}" for t in sorted({0, last})]
-        if (whole.color[i, layer] != torch.eye(3, 4)).any():
+        if (whole.color[i, layer] != torch.eye(3, 4, device="cpu")).any():
             for t in sorted({0, last}):
                 rows = "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in whole.color[i, layer, t].tolist())
                 lines.append(f"    color map of frame {t}: {rows}")

@@ -1,6 +1,6 @@
 """3x3 homographies in float64: builders and the algebra that planning needs.
 
-Plans are made on the host, of small arrays, where numpy answers in a fifth of torch's time; so the builders take and give numpy arrays.
+Plans are made on the host, of small arrays, where numpy answers in a third of torch's time; so the builders take and give numpy arrays.
 The algebra that renderers and labels need too takes arrays and tensors alike.
 
 Everything here is built from ``+ - * /`` and comparisons alone, which IEEE 754 rounds the same way on every machine. A library

@@ -92,7 +92,8 @@ def test_reading_a_value_would_be_noticed():
 @pytest.mark.parametrize("mix", [None, Mixup(), VideoMix()])
 def test_the_reference_reads_nothing_back(resampling, side, mix, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: contextlib.nullcontext())  # knows no meta device
-    on_a_device(5, "reference", resampling, side, NAMES, mix=mix, **FINISHED)
+    clips, _ = on_a_device(5, "reference", resampling, side, NAMES, mix=mix, **FINISHED)
+    assert clips.shape == (5, 3, 16, 224, 224)
 
 
 @pytest.mark.parametrize("resampling", MODES)

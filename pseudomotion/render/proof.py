@@ -45,9 +45,10 @@ def agree(fused: Render, reference: Render, images: Images, plan: MotionPlan, *,
 
 def _excerpt(plan: MotionPlan, clips: list[int]) -> tuple[MotionPlan, Tensor]:
     """A plan of some clips and of those that they show, or are mixed with, and where these stand in the whole plan."""
-    members = torch.tensor(list(dict.fromkeys(clips + plan.source[clips].flatten().tolist() + plan.partner[clips].tolist())))
+    shown = clips + plan.source[clips].flatten().tolist() + plan.partner[clips].tolist()
+    members = torch.tensor(list(dict.fromkeys(shown)), device="cpu")
     place = torch.zeros_like(plan.partner)
-    place[members] = torch.arange(len(members))
+    place[members] = torch.arange(len(members), device="cpu")
     some = {name: getattr(plan, name)[members] for name in TENSORS}
     some |= {"source": place[some["source"]], "partner": place[some["partner"]]}
     return dataclasses.replace(plan, **some), members
