@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pseudomotion import PMG, TRANSFORMS, checks
+from pseudomotion.mix import Mixup
+from pseudomotion.render import proof
 from pseudomotion.transforms import Affine, Transform, Zoom
 from pseudomotion.transforms.base import Motion
 
@@ -299,6 +301,18 @@ def test_a_dataloaders_workers_make_the_plans(workers):
     loader = torch.utils.data.DataLoader(Numbered(), batch_size=3, collate_fn=with_plan, num_workers=workers)
     for first, (images, plan) in zip((0, 3), loader, strict=True):
         assert torch.equal(Clips.pmg.render(images, plan), Clips.pmg(images, ids=torch.arange(first, first + 3)))
+
+
+@pytest.mark.parametrize("resampling", ["recursive", "composed"])
+def test_another_default_device_changes_nothing(resampling):
+    ids = torch.arange(3)
+    pmg = PMG(tuple(TRANSFORMS), 3, 8, resampling=resampling, mix=Mixup())
+    expected = pmg(IMAGES, ids=ids)
+    with torch.device("meta"):
+        plan = pmg.plan(IMAGES.shape, ids=ids)
+        assert plan.describe(0) == pmg.plan(IMAGES.shape, ids=ids).describe(0)
+        assert torch.equal(pmg.render(IMAGES, plan), expected)
+        assert proof._excerpt(plan, [0, 2])[0].homography.device.type == "cpu"
 
 
 def test_repr_names_everything():
