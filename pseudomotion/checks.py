@@ -90,7 +90,7 @@ def seed(value: Any) -> int:
     return value
 
 
-def normalisation(mean: Any, std: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+def normalization(mean: Any, std: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Mean and standard deviation per channel, or neither."""
     if (mean is None) != (std is None):
         raise ValueError(f"mean and std must be given together, got mean={mean!r}, std={std!r}")
@@ -104,14 +104,14 @@ def normalisation(mean: Any, std: Any) -> tuple[tuple[float, ...] | None, tuple[
     return mean, std
 
 
-def output_dtype(dtype: Any, *, normalised: bool) -> torch.dtype | None:
+def output_dtype(dtype: Any, *, normalized: bool) -> torch.dtype | None:
     """A dtype that clips can have, or None."""
     if dtype is None:
         return None
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))} or None, got {dtype!r}")
-    if normalised and dtype == torch.uint8:
-        raise ValueError("dtype must be a float type where mean and std are given: uint8 holds no normalised values")
+    if normalized and dtype == torch.uint8:
+        raise ValueError("dtype must be a float type where mean and std are given: uint8 holds no normalized values")
     return dtype
 
 

@@ -8,7 +8,6 @@ partners in: ``partner_images=`` of ``PMG``, ``partner_clips=`` here.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,25 +17,10 @@ from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws, Numbers, exp, log
-from pseudomotion.render.blend import blend_clips
-from pseudomotion.render.format import DATA_FORMATS
+from pseudomotion.plan import Blend
+from pseudomotion.render.output import DATA_FORMATS, blend_clips
 
 MODES = ("spatial", "temporal", "spatiotemporal")
-
-
-class Blend(NamedTuple):
-    """How much of the partner shows, where and when: the partner fields of a ``MotionPlan``, of the same shapes and meaning."""
-
-    weight: Float32[Tensor, " b"]
-    box: Float32[Tensor, "b 4"]
-    frames: Int64[Tensor, "b 2"]
-
-    def share(self, num_frames: int, frame_size: tuple[int, int]) -> Float32[Tensor, " b"]:
-        """The partner's share of every clip: its weight times the share of the voxels that the box and the frames hold."""
-        x0, y0, x1, y1 = self.box.double().unbind(1)
-        first, last = self.frames.unbind(1)
-        voxels = (x1 - x0) * (y1 - y0) * (last - first)
-        return (self.weight.double() * voxels / (num_frames * frame_size[0] * frame_size[1])).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +47,8 @@ class Mix(ABC):
         """Draw the numbers of every clip."""
 
     @abstractmethod
-    def make_plan(self, params: dict[str, np.ndarray], num_frames: int, frame_size: tuple[int, int]) -> Blend:
-        """Decide from them how much of the partner shows, where and when."""
+    def make_plan(self, params: dict[str, np.ndarray], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+        """Decide from them how much of each clip's ``partner`` shows, where and when."""
 
     def __call__(
         self,
@@ -78,7 +62,7 @@ class Mix(ABC):
         """Mix clips that exist already, such as those of real videos.
 
         Args:
-            clips: of any dtype that ``PMG`` can make, normalised or not.
+            clips: of any dtype that ``PMG`` can make, normalized or not.
             ids: int64 ``(B,)`` on the CPU; None: drawn from torch's default generator.
             seed: any integer of 64 bits; None is 0.
             data_format: "BCTHW" or "BTCHW".
@@ -99,15 +83,15 @@ class Mix(ABC):
         draws = Draws(checks.seed(seed), checks.ids(ids, len(clips)))
         num_frames = clips.shape[2 if data_format == "BCTHW" else 1]
         h, w = clips.shape[-2:]
-        blend = self.make_plan(self.make_params(draws), num_frames, (h, w))
         partner = draws.partner("mix") if partner_clips is None else torch.arange(len(clips), device="cpu")
-        info = MixInfo(partner, blend.share(num_frames, (h, w)), blend)
+        blend = self.make_plan(self.make_params(draws), partner, num_frames, (h, w))
+        info = MixInfo(partner, _share(blend, num_frames, (h, w)), blend)
         if not bool((blend.weight > 0).any()):
             return clips, info
         others = clips[partner.to(clips.device)] if partner_clips is None else partner_clips
         if data_format == "BTCHW":
-            return blend_clips(clips.transpose(1, 2), others.transpose(1, 2), *blend).transpose(1, 2).contiguous(), info
-        return blend_clips(clips, others, *blend), info
+            return blend_clips(clips.transpose(1, 2), others.transpose(1, 2), blend).transpose(1, 2).contiguous(), info
+        return blend_clips(clips, others, blend), info
 
 
 @dataclass(frozen=True)
@@ -135,10 +119,9 @@ class Mixup(Mix):
         (chance,) = draws.numbers("mixup", 1)
         return {"mixed": chance < self.p, "share": draws.beta("mixup share", self.alpha)}
 
-    def make_plan(self, params: dict[str, np.ndarray], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+    def make_plan(self, params: dict[str, np.ndarray], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
         """The drawn weight, everywhere."""
-        whole = whole_clips(len(params["share"]), num_frames, frame_size)
-        return whole._replace(weight=_tensor(params["share"] * params["mixed"]))
+        return Blend(partner, _tensor(params["share"] * params["mixed"]), *_everywhere(len(partner), num_frames, frame_size))
 
 
 @dataclass(frozen=True)
@@ -171,7 +154,7 @@ class VideoMix(Mix):
         chance, x, y, t = draws.numbers("videomix", 4)
         return {"mixed": chance < self.p, "share": draws.beta("videomix share", self.alpha), "x": x, "y": y, "t": t}
 
-    def make_plan(self, params: dict[str, np.ndarray], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+    def make_plan(self, params: dict[str, np.ndarray], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
         """A box of whole pixels and frames; clips that get none of it are left alone."""
         share = params["share"]
         if self.mode == "spatial":
@@ -185,10 +168,10 @@ class VideoMix(Mix):
         y0, y1 = (0 * share, 0 * share + frame_size[0]) if still else _interval(params["y"], side, frame_size[0])
         first, last = (0 * share, 0 * share + num_frames) if all_over else _interval(params["t"], side, num_frames)
         mixed = params["mixed"] & (x1 > x0) & (y1 > y0) & (last > first)
-        whole = whole_clips(len(share), num_frames, frame_size)
+        whole_box, all_frames = _everywhere(len(partner), num_frames, frame_size)
         box, frames = _tensor(np.stack([x0, y0, x1, y1], 1)) - 0.5, torch.from_numpy(np.stack([first, last], 1)).long()
         blended = torch.from_numpy(mixed)[:, None]
-        return Blend(_tensor(mixed), torch.where(blended, box, whole.box), torch.where(blended, frames, whole.frames))
+        return Blend(partner, _tensor(mixed), torch.where(blended, box, whole_box), torch.where(blended, frames, all_frames))
 
 
 def _check(alpha: float, p: float) -> None:
@@ -207,11 +190,19 @@ def _interval(center: Numbers, side: Numbers, size: int) -> tuple[Numbers, Numbe
     return np.rint(low).clip(0, size), np.rint(high).clip(0, size)
 
 
-def whole_clips(batch: int, num_frames: int, frame_size: tuple[int, int]) -> Blend:
-    """Nothing mixed in, all over every clip."""
+def _everywhere(batch: int, num_frames: int, frame_size: tuple[int, int]) -> tuple[Float32[Tensor, "b 4"], Int64[Tensor, "b 2"]]:
+    """The box and the frames that hold whole clips."""
     h, w = frame_size
     box, frames = np.tile([[-0.5, -0.5, w - 0.5, h - 0.5]], (batch, 1)), np.tile([[0, num_frames]], (batch, 1))
-    return Blend(_tensor(np.zeros(batch)), _tensor(box), torch.from_numpy(frames))
+    return _tensor(box), torch.from_numpy(frames)
+
+
+def _share(blend: Blend, num_frames: int, frame_size: tuple[int, int]) -> Float32[Tensor, " b"]:
+    """The partner's share of every clip: its weight times the share of the voxels that the box and the frames hold."""
+    x0, y0, x1, y1 = blend.box.double().unbind(1)
+    first, last = blend.frames.unbind(1)
+    voxels = (x1 - x0) * (y1 - y0) * (last - first)
+    return (blend.weight.double() * voxels / (num_frames * frame_size[0] * frame_size[1])).float()
 
 
 def mix_targets(labels: Tensor, info: MixInfo, num_classes: int, *, partner_labels: Tensor | None = None) -> Float[Tensor, "b num_classes"]:

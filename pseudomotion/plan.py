@@ -4,20 +4,21 @@ Conventions, valid in the whole library
 ---------------------------------------
 - Images are uint8 in [0, 255] or float in [0, 1], ``(B, C, H, W)``. Clips are ``(B, C, T, h, w)`` ("BCTHW") or ``(B, T, C, h, w)``
   ("BTCHW"). Sizes are ``(height, width)``.
-- Points are ``(x, y)`` in pixels, x to the right, y down; **pixel centres lie at integers**, so an image of width W covers -0.5 to W - 0.5.
-- A homography acts on column vectors ``(x, y, 1)`` and maps **what a layer reads to the frame**, as kornia's
+- Points are ``(x, y)`` in pixels, x to the right, y down; **pixel centers lie at integers**, so an image of width W covers -0.5 to W - 0.5.
+- A homography acts on column vectors ``(x, y, 1)`` and maps **what is read to the frame**, as kornia's
   ``warp_perspective(..., align_corners=True)``.
-- A clip is a stack of layers, painted back to front. Layer 0, the back, is opaque and fills the frame; ``padding_mode`` says what shows
-  where its image ends. A layer before it shows its ``box`` only, with an edge one source pixel soft.
-- Order within a frame: sample, color, clamp to [0, 1], paint the layers; the next frame reads the result.
+- A clip is a back, layers painted over it, and a blend. The back fills the frame; ``padding_mode`` says what shows where its image ends.
+  A layer shows what its outline cuts out of a texture.
+- Order within a frame: the back (sample, color, clamp to [0, 1]), then the layers in order. The next frame reads the back alone. After
+  that: blend, normalize, cast, order the axes.
 - Flow is ``(u, v) = (dx, dy)`` in pixels, from frame t to frame t+1.
 """
 
-import copy
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,107 +26,109 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
 from pseudomotion import color as color_maps
-from pseudomotion import geometry
-from pseudomotion.describe import describe_clip
+from pseudomotion import geometry, outline
+from pseudomotion.motion import Layers, Motion, map_fields
+from pseudomotion.passes import Pass, find_detail, find_passes
 from pseudomotion.transforms import TRANSFORMS
 
+PADDING_MODES = ("zeros", "border", "reflection")
 
-class Pass(NamedTuple):
-    """Clips whose frames are painted alike on one layer, so that a renderer can paint them together.
+__all__ = ["PADDING_MODES", "Back", "Blend", "Layers", "Motion", "MotionPlan", "compose"]
 
-    Found on the host when a plan is made: what to do never depends on reading a value back from a device, nor does ``torch.compile``
-    meet a data-dependent branch.
+
+@dataclass(frozen=True, eq=False)
+class Back:
+    """What fills the frames of B clips; the only part that may read its previous frame.
+
+    Args:
+        image: index in the batch of the image that the clip shows.
+        motion: how it moves.
+        reads_previous: True: frame t >= 1 reads frame t-1, the paper's equation 1 on pixels. False: every frame reads the image.
+
     """
 
-    clips: Int64[Tensor, " n"]
-    layer: int
-    everyone: bool  # all clips of the batch, in order
-    own_image: bool  # and each shows its own image
-    recursive: bool
-    steady: bool  # the homography from frame to frame is the same at every step
-    affine: bool  # all homographies keep parallels: their last row is (0, 0, 1)
-    colored: bool  # some color map is not the identity
-    opaque: bool  # opacity is 1 throughout
-    levels: tuple[tuple[int, int], ...]  # first and last level of the source's image pyramid that is read, in every frame that reads it
+    image: Int64[Tensor, " B"]
+    motion: Motion
+    reads_previous: Bool[Tensor, " B"]
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """How B clips are mixed with partners, after both were painted.
+
+    Args:
+        partner: index in the batch of the clip that is mixed in.
+        weight: its weight, 0 for none.
+        box: where it is mixed in, ``(x0, y0, x1, y1)`` in frame pixels (edges).
+        frames: when it is mixed in, from the first of these frames up to, not including, the second.
+
+    """
+
+    partner: Int64[Tensor, " B"]
+    weight: Float32[Tensor, " B"]
+    box: Float32[Tensor, "B 4"]
+    frames: Int64[Tensor, "B 2"]
 
 
 @dataclass(frozen=True, eq=False)
 class MotionPlan:
-    """What each of B clips shows: L layers, T frames. Pure data; the same plan and images give the same clips.
+    """What each of B clips of T frames shows. Pure data; the same plan and images give the same clips.
 
-    Made on the CPU by ``PMG.plan``; a renderer takes it from there. Fields (shapes as annotated):
+    Made on the CPU by ``PMG.plan``; ``pseudomotion.render.render`` takes it from there.
 
     Args:
-        source: index in the batch of the image that the layer shows.
-        homography: pixel of what the layer reads to pixel of frame t.
-        color: affine map of RGB in [0, 1], applied after sampling; the result is clamped to [0, 1].
-        box: the opaque part of the source image, ``(x0, y0, x1, y1)`` in source pixels (edges, so a whole image starts at -0.5).
-        opacity: 0 where the layer is absent, 1 where it is painted in full.
-        reads_previous: True: frame t >= 1 reads frame t-1, the paper's equation 1 on pixels. False: every frame reads the source image.
-        partner: index in the batch of the clip that is mixed in.
-        partner_weight: its weight, 0 for none.
-        partner_box: where it is mixed in, ``(x0, y0, x1, y1)`` in frame pixels (edges).
-        partner_frames: when it is mixed in, from the first of these frames up to, not including, the second.
+        back: what fills the frames.
+        layers: what is painted over the back, L layers for every clip.
+        blend: partners that are mixed in; None: nothing is mixed.
+        padding_mode: "zeros" (black), "border" or "reflection": what shows where a frame has no image.
         transform: position in ``TRANSFORMS`` of the transform that made the clip; -1 for one that is not in it.
-        source_size: ``(H, W)`` of the images that the plan is for.
+        image_size: ``(H, W)`` of the images that the plan is for.
+        texture_size: ``(H, W)`` of the textures that layers show; None: they show images of the batch.
         frame_size: ``(h, w)`` of the frames.
 
-    From these it works out ``detail``, the level of the source's image pyramid that every frame reads (0 where it reads the previous
-    frame), ``passes``, and whether it ``mixes``.
+    From these it works out ``detail`` and ``layer_detail``, the level of the image pyramid that every frame reads (0 where it reads the
+    previous frame), whether anything ``mixes``, and the ``passes`` and ``layer_passes`` that group clips for rendering.
 
     Raises:
-        ValueError: where shapes or dtypes do not agree, or a clip that reads its previous frame has more than its back layer.
+        ValueError: where shapes, dtypes or modes do not agree.
 
     """
 
-    source: Int64[Tensor, "B L"]
-    homography: Float32[Tensor, "B L T 3 3"]
-    color: Float32[Tensor, "B L T 3 4"]
-    box: Float32[Tensor, "B L 4"]
-    opacity: Float32[Tensor, "B L T"]
-    reads_previous: Bool[Tensor, " B"]
-    partner: Int64[Tensor, " B"]
-    partner_weight: Float32[Tensor, " B"]
-    partner_box: Float32[Tensor, "B 4"]
-    partner_frames: Int64[Tensor, "B 2"]
+    VERSION: ClassVar[int] = 2  # of ``state_dict``
+
+    back: Back
+    layers: Layers
+    blend: Blend | None
+    padding_mode: str
     transform: Int64[Tensor, " B"]
-    source_size: tuple[int, int]
+    image_size: tuple[int, int]
+    texture_size: tuple[int, int] | None
     frame_size: tuple[int, int]
-    detail: Float64[Tensor, "B L T"] = field(init=False, repr=False)
-    passes: tuple[Pass, ...] = field(init=False, repr=False)
+    detail: Float64[Tensor, "B T"] = field(init=False, repr=False)
+    layer_detail: Float64[Tensor, "B L T"] = field(init=False, repr=False)
     mixes: bool = field(init=False, repr=False)
+    passes: tuple[Pass, ...] = field(init=False, repr=False)
+    layer_passes: tuple[tuple[Pass, ...], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the fields against each other, and read off on the host what decides how to render."""
-        self._check()
-        detail = _find_detail(self)
-        object.__setattr__(self, "detail", torch.from_numpy(detail).to(self.homography.device))
-        object.__setattr__(self, "passes", tuple(_find_passes(self, detail)))
-        object.__setattr__(self, "mixes", bool((self.partner_weight > 0).any()))
-
-    def _check(self) -> None:
-        if self.homography.ndim != 5:
-            raise ValueError(f"plan.homography must have shape (B, L, T, 3, 3), got {tuple(self.homography.shape)}")
-        b, layers, t = self.homography.shape[:3]
-        expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-            "source": ((b, layers), torch.int64),
-            "homography": ((b, layers, t, 3, 3), torch.float32),
-            "color": ((b, layers, t, 3, 4), torch.float32),
-            "box": ((b, layers, 4), torch.float32),
-            "opacity": ((b, layers, t), torch.float32),
-            "reads_previous": ((b,), torch.bool),
-            "partner": ((b,), torch.int64),
-            "partner_weight": ((b,), torch.float32),
-            "partner_box": ((b, 4), torch.float32),
-            "partner_frames": ((b, 2), torch.int64),
-            "transform": ((b,), torch.int64),
-        }
-        for name, (shape, dtype) in expected.items():
-            tensor = getattr(self, name)
-            if tuple(tensor.shape) != shape or tensor.dtype != dtype:
-                raise ValueError(f"plan.{name} must be {dtype} of shape {shape}, got {tensor.dtype} of shape {tuple(tensor.shape)}")
-        if bool((self.reads_previous[:, None, None] & (self.opacity[:, 1:] > 0)).any()):
-            raise ValueError("plan.reads_previous must be False for clips with more than one visible layer")
+        _check(self)
+        device = self.device
+        motion, layers = map_fields(self.back.motion, _to_numpy), map_fields(self.layers, _to_numpy)
+        recursive = _to_numpy(self.back.reads_previous)
+        detail = find_detail(motion.homography, recursive, self.frame_size)
+        layer_detail = find_detail(layers.motion.homography, np.zeros(layers.texture.shape, dtype=bool), self.frame_size)
+        visible = (layers.opacity > 0).any(-1)
+        layer_passes = []
+        for layer in range(self.num_layers):
+            shown = visible[:, layer].nonzero()[0]
+            homography, color, levels = (array[shown, layer] for array in (layers.motion.homography, layers.motion.color, layer_detail))
+            layer_passes.append(find_passes(homography, color, np.zeros(len(shown), dtype=bool), levels, shown))
+        object.__setattr__(self, "detail", torch.from_numpy(detail).to(device))
+        object.__setattr__(self, "layer_detail", torch.from_numpy(layer_detail).to(device))
+        object.__setattr__(self, "mixes", self.blend is not None and bool((self.blend.weight > 0).any()))
+        object.__setattr__(self, "passes", find_passes(motion.homography, motion.color, recursive, detail, np.arange(len(self))))
+        object.__setattr__(self, "layer_passes", tuple(layer_passes))
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -134,70 +137,97 @@ class MotionPlan:
     @property
     def num_layers(self) -> int:
         """L."""
-        return self.homography.shape[1]
+        return self.layers.texture.shape[1]
 
     @property
     def num_frames(self) -> int:
         """T."""
-        return self.homography.shape[2]
+        return self.back.motion.homography.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Of all tensors."""
+        return self.transform.device
 
     def __repr__(self) -> str:
         """One line; ``describe`` says more."""
         counts = {name: int((self.transform == index).sum()) for index, name in enumerate(TRANSFORMS)}
         names = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-        (source_h, source_w), (h, w) = self.source_size, self.frame_size
+        (image_h, image_w), (h, w) = self.image_size, self.frame_size
         return (
-            f"MotionPlan({len(self)} clips of {self.num_frames} frames, {source_h}x{source_w} -> {h}x{w}, "
-            f"layers={self.num_layers}{', ' + names if names else ''}, device={self.homography.device})"
+            f"MotionPlan({len(self)} clips of {self.num_frames} frames, {image_h}x{image_w} -> {h}x{w}, "
+            f"layers={self.num_layers}{', ' + names if names else ''}, device={self.device})"
         )
 
     def to(self, device: torch.device | str) -> "MotionPlan":
         """The plan with its tensors on ``device``."""
         away = torch.device(device).type != "cpu"  # towards the host it is waited for, or what is read next might not be there yet
-        return self._map(lambda tensor: tensor.to(device, non_blocking=away))
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "MotionPlan":
-        moved = copy.copy(self)  # takes over what was read on the host; building a new one would read it again
-        for name in (*TENSORS, "detail"):
-            object.__setattr__(moved, name, function(getattr(self, name)))
-        object.__setattr__(moved, "passes", tuple(p._replace(clips=function(p.clips)) for p in self.passes))
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=away)
+
+        moved = map_fields(self, move)
+        object.__setattr__(moved, "passes", _move_passes(self.passes, move))
+        object.__setattr__(moved, "layer_passes", tuple(_move_passes(passes, move) for passes in self.layer_passes))
         return moved
 
     def composed(self) -> "MotionPlan":
-        """The equivalent plan in which every frame reads the source image: one resampling per frame instead of up to T.
+        """The equivalent plan in which every frame reads the image: one resampling per frame instead of up to T.
 
         Homographies and color maps are multiplied up. What recursion does between the steps is no part of it: blur by repeated resampling,
         loss of what has left the frame, and clamping of colors.
         """
-        recursive = self.reads_previous.numpy(force=True)
-        homography, color = compose(self.homography.numpy(force=True), self.color.numpy(force=True), recursive)
-        device = self.homography.device
-        return dataclasses.replace(
-            self,
-            homography=torch.from_numpy(homography).to(device),
-            color=torch.from_numpy(color).to(device),
-            reads_previous=torch.zeros_like(self.reads_previous),
-        )
+        motion = self.back.motion
+        composed = compose(*(_to_numpy(tensor) for tensor in (motion.homography, motion.color, self.back.reads_previous)))
+        homography, color = (torch.from_numpy(array).to(self.device) for array in composed)
+        motion = dataclasses.replace(motion, homography=homography, color=color)
+        back = dataclasses.replace(self.back, motion=motion, reads_previous=torch.zeros_like(self.back.reads_previous))
+        return dataclasses.replace(self, back=back)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All fields as tensors, for ``torch.save`` or safetensors."""
-        sizes = {name: torch.tensor(getattr(self, name), device="cpu") for name in ("source_size", "frame_size")}
-        return {name: getattr(self, name) for name in TENSORS} | sizes
+        names = FIELDS if self.blend is None else (*FIELDS, *BLEND_FIELDS)
+        state = {name: operator.attrgetter(name)(self) for name in names if "." in name} | {"transform": self.transform}
+        sizes = {name: getattr(self, name) for name in ("image_size", "texture_size", "frame_size")}
+        numbers = {"version": self.VERSION, "padding_mode": PADDING_MODES.index(self.padding_mode)} | sizes
+        return state | {name: torch.tensor(value, device="cpu") for name, value in numbers.items() if value is not None}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> "MotionPlan":
-        """The plan that ``state_dict`` took apart.
+        """The plan that ``state_dict`` took apart, also that of the first version, which padded with zeros.
 
         Raises:
-            ValueError: where a field is missing or unknown, or has another shape or dtype than the fields beside it.
+            ValueError: for another version, and where a field is missing or unknown or does not fit the fields beside it.
 
         """
-        names = {*TENSORS, "source_size", "frame_size"}
+        version = int(state.get("version", torch.tensor(1, device="cpu")))
+        if version == 1:
+            state = _from_version_1(state)
+        elif version != cls.VERSION:
+            raise ValueError(f"state is a MotionPlan of version {version}; this release reads versions 1 and {cls.VERSION}")
+        mixed, textured = any(name.startswith("blend.") for name in state), "texture_size" in state
+        names = {*FIELDS, *(BLEND_FIELDS if mixed else ()), *(["texture_size"] if textured else [])}
         if set(state) != names:
             missing, unknown = sorted(names - set(state)), sorted(set(state) - names)
             raise ValueError(f"state must have the fields of a MotionPlan; missing: {missing}, unknown: {unknown}")
-        (source_h, source_w), (h, w) = state["source_size"].tolist(), state["frame_size"].tolist()
-        return cls(**{name: state[name] for name in TENSORS}, source_size=(source_h, source_w), frame_size=(h, w))
+
+        def part(prefix: str) -> dict[str, Any]:
+            return {name.removeprefix(prefix): state[name] for name in state if name.rpartition(".")[0] == prefix.rstrip(".")}
+
+        def size(name: str) -> tuple[int, int]:
+            h, w = state[name].tolist()
+            return h, w
+
+        return cls(
+            back=Back(**part("back."), motion=Motion(**part("back.motion."))),
+            layers=Layers(**part("layers."), motion=Motion(**part("layers.motion."))),
+            blend=Blend(**part("blend.")) if mixed else None,
+            padding_mode=PADDING_MODES[int(state["padding_mode"])],
+            transform=state["transform"],
+            image_size=size("image_size"),
+            texture_size=size("texture_size") if textured else None,
+            frame_size=size("frame_size"),
+        )
 
     def describe(self, i: int) -> str:
         """What clip ``i`` does, in words and figures, for people.
@@ -208,94 +238,190 @@ class MotionPlan:
         """
         if not -len(self) <= i < len(self):
             raise IndexError(f"plan has {len(self)} clips, so there is no clip {i}")
-        return describe_clip(self.to("cpu"), i % len(self))
+        i %= len(self)
+        plan = self.to("cpu").composed()
+        (image_h, image_w), (h, w) = plan.image_size, plan.frame_size
+        index = int(plan.transform[i])
+        name = list(TRANSFORMS)[index] if index >= 0 else "custom"
+        reads = "the previous frame" if self.back.reads_previous[i] else "the source image"
+        lines = [
+            f"clip {i}: {name}, {plan.num_frames} frames of {h}x{w} from {image_h}x{image_w}; each frame reads {reads}",
+            *_describe_back(plan, i),
+        ]
+        for layer in range(plan.num_layers):
+            lines += _describe_layer(plan, i, layer)
+        if plan.blend is not None and plan.blend.weight[i] > 0:
+            lines.append(_describe_blend(plan, i))
+        return "\n".join(lines)
 
 
-TENSORS = (
-    "source",
-    "homography",
-    "color",
-    "box",
-    "opacity",
-    "reads_previous",
-    "partner",
-    "partner_weight",
-    "partner_box",
-    "partner_frames",
-    "transform",
+MOTION_FIELDS = ("homography", "color", "bend")
+BLEND_FIELDS = tuple(f"blend.{name}" for name in ("partner", "weight", "box", "frames"))
+FIELDS = (
+    *("back.image", "back.reads_previous", *(f"back.motion.{name}" for name in MOTION_FIELDS)),
+    *(f"layers.{name}" for name in ("texture", "box", "outline", "opacity", *(f"motion.{name}" for name in MOTION_FIELDS))),
+    *("padding_mode", "transform", "image_size", "frame_size", "version"),
 )
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.numpy(force=True)
+
+
+def _move_passes(passes: tuple[Pass, ...], move: Callable[[Tensor], Tensor]) -> tuple[Pass, ...]:
+    return tuple(p._replace(clips=move(p.clips)) for p in passes)
+
+
+def _check(plan: MotionPlan) -> None:
+    """Whether the fields of a plan agree in shape and dtype."""
+    homography, texture, outlines = plan.back.motion.homography, plan.layers.texture, plan.layers.outline
+    for name, tensor, axes in (("back.motion.homography", homography, "(B, T, 3, 3)"), ("layers.texture", texture, "(B, L)")):
+        if tensor.ndim != axes.count(",") + 1:
+            raise ValueError(f"plan.{name} must have shape {axes}, got {tuple(tensor.shape)}")
+    (b, t), layers, numbers = homography.shape[:2], texture.shape[1], outlines.shape[-1]
+    if numbers <= outline.FEATHER or (outlines[..., outline.SHAPE] != outline.BOX).any():
+        raise ValueError(f"plan.layers.outline must be of boxes, (B, L, K) with K of at least {outline.FEATHER + 1}")
+    tensors = {
+        "back.image": (plan.back.image, (b,), torch.int64),
+        "back.reads_previous": (plan.back.reads_previous, (b,), torch.bool),
+        **_of_motion("back.motion", plan.back.motion, (b, t)),
+        "layers.texture": (texture, (b, layers), torch.int64),
+        "layers.box": (plan.layers.box, (b, layers, 4), torch.float32),
+        "layers.outline": (outlines, (b, layers, numbers), torch.float32),
+        **_of_motion("layers.motion", plan.layers.motion, (b, layers, t)),
+        "layers.opacity": (plan.layers.opacity, (b, layers, t), torch.float32),
+        "transform": (plan.transform, (b,), torch.int64),
+    }
+    if plan.blend is not None:
+        tensors |= {
+            "blend.partner": (plan.blend.partner, (b,), torch.int64),
+            "blend.weight": (plan.blend.weight, (b,), torch.float32),
+            "blend.box": (plan.blend.box, (b, 4), torch.float32),
+            "blend.frames": (plan.blend.frames, (b, 2), torch.int64),
+        }
+    for name, (tensor, shape, dtype) in tensors.items():
+        if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+            raise ValueError(f"plan.{name} must be {dtype} of shape {shape}, got {tensor.dtype} of shape {tuple(tensor.shape)}")
+    if plan.padding_mode not in PADDING_MODES:
+        raise ValueError(f"plan.padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {plan.padding_mode!r}")
+
+
+def _of_motion(name: str, motion: Motion, shape: tuple[int, ...]) -> dict[str, tuple[Tensor, tuple[int, ...], torch.dtype]]:
+    """The tensors of a motion of clips and frames, or clips, layers and frames, and what they must be. Bends are rigid yet: G = 0."""
+    return {
+        f"{name}.homography": (motion.homography, (*shape, 3, 3), torch.float32),
+        f"{name}.color": (motion.color, (*shape, 3, 4), torch.float32),
+        f"{name}.bend": (motion.bend, (*shape, 2, 0, 0), torch.float32),
+    }
+
+
+def _from_version_1(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a plan of the first version, in which the back was layer 0 of a stack."""
+    old = (
+        "source",
+        "homography",
+        "color",
+        "box",
+        "opacity",
+        "reads_previous",
+        "partner",
+        "partner_weight",
+        "partner_box",
+        "partner_frames",
+    )
+    names = {*old, "transform", "source_size", "frame_size"}
+    if set(state) != names:
+        missing, unknown = sorted(names - set(state)), sorted(set(state) - names)
+        raise ValueError(f"state must have the fields of a MotionPlan; missing: {missing}, unknown: {unknown}")
+    homography, color, opacity, box = (state[name] for name in ("homography", "color", "opacity", "box"))
+    if (opacity[:, 0] != 1).any():
+        raise ValueError("state has a back of less than full opacity, which plans no longer have")
+    new = {
+        "version": torch.tensor(MotionPlan.VERSION, device="cpu"),
+        "padding_mode": torch.tensor(PADDING_MODES.index("zeros"), device="cpu"),
+        "back.image": state["source"][:, 0],
+        "back.reads_previous": state["reads_previous"],
+        "back.motion.homography": homography[:, 0],
+        "back.motion.color": color[:, 0],
+        "back.motion.bend": homography.new_zeros(*homography[:, 0].shape[:2], 2, 0, 0),
+        "layers.texture": state["source"][:, 1:],
+        "layers.box": box[:, 1:],
+        "layers.outline": box.new_tensor(outline.SHARP).expand(*box[:, 1:].shape[:2], -1),
+        "layers.motion.homography": homography[:, 1:],
+        "layers.motion.color": color[:, 1:],
+        "layers.motion.bend": homography.new_zeros(*homography[:, 1:].shape[:3], 2, 0, 0),
+        "layers.opacity": opacity[:, 1:],
+        "transform": state["transform"],
+        "image_size": state["source_size"],
+        "frame_size": state["frame_size"],
+    }
+    if (state["partner_weight"] > 0).any():
+        new |= {name: state[name.replace("blend.", "partner_").replace("partner_partner", "partner")] for name in BLEND_FIELDS}
+    return new
 
 
 @np.errstate(all="ignore")  # as in planning
 def compose(
-    homography: Float32[np.ndarray, "B L T 3 3"], color: Float32[np.ndarray, "B L T 3 4"], recursive: Bool[np.ndarray, " B"]
-) -> tuple[Float32[np.ndarray, "B L T 3 3"], Float32[np.ndarray, "B L T 3 4"]]:
-    """Maps from frame to frame, of the clips that are recursive, multiplied up to maps from the source image."""
+    homography: Float32[np.ndarray, "B T 3 3"], color: Float32[np.ndarray, "B T 3 4"], recursive: Bool[np.ndarray, " B"]
+) -> tuple[Float32[np.ndarray, "B T 3 3"], Float32[np.ndarray, "B T 3 4"]]:
+    """Maps from frame to frame, of the clips that are recursive, multiplied up to maps from the image."""
     if not recursive.any():
         return homography, color
     colored = bool((color != color_maps.IDENTITY).any())
     homography, color = homography.copy(), color.copy()
     for maps, product in [(homography, geometry.matmul)] + [(color, color_maps.compose)] * colored:
         steps = maps[recursive].astype(np.float64)
-        for t in range(1, steps.shape[2]):
-            steps[:, :, t] = product(steps[:, :, t], steps[:, :, t - 1])
+        for t in range(1, steps.shape[1]):
+            steps[:, t] = product(steps[:, t], steps[:, t - 1])
         maps[recursive] = steps
     return homography, color
 
 
-def _find_detail(plan: MotionPlan) -> Float64[np.ndarray, "B L T"]:
-    """Level of the image pyramid that every frame reads, 0 where it reads the frame before it."""
-    homography, recursive = plan.homography.numpy(force=True), plan.reads_previous.numpy(force=True)
-    first = homography[:, :, :1] if recursive.all() else homography
-    with np.errstate(all="ignore"):  # what shows nothing may be any matrix
-        scale = np.nan_to_num(geometry.source_scale(first.astype(np.float64), plan.frame_size), nan=1.0, posinf=1.0)
-    detail = np.zeros(homography.shape[:3])
-    detail[:, :, : first.shape[2]] = geometry.level_of_detail(scale)
-    detail[recursive, :, 1:] = 0
-    return detail
+def _describe_back(plan: MotionPlan, i: int) -> list[str]:
+    """What the back of a clip of a composed plan shows, and how fast it moves."""
+    matrices, last = plan.back.motion.homography[i].double(), plan.num_frames - 1
+    lines = [f"  back: image {int(plan.back.image[i])}"]
+    corners = torch.from_numpy(geometry.frame_corners(plan.frame_size))
+    seen = geometry.transform_points(geometry.inverse(matrices), corners)
+    lines += [f"    frame {t} sees {_span(*seen[t, 0].tolist(), *seen[t, 2].tolist())} of it" for t in sorted({0, last})]
+    if last:
+        step = geometry.matmul(matrices[1:], geometry.inverse(matrices[:-1]))
+        moved = (geometry.transform_points(step, corners) - corners).norm(dim=-1)
+        lines.append(f"    its corners move {moved.min():.2f} to {moved.max():.2f} px per step")
+    return lines + _describe_color(plan.back.motion.color[i])
 
 
-def _find_passes(plan: MotionPlan, detail: Float64[np.ndarray, "B L T"]) -> list[Pass]:
-    """Group the clips of every layer by how they are painted."""
-    homography, color, opacity = (tensor.numpy(force=True) for tensor in (plan.homography, plan.color, plan.opacity))
-    source, recursive = plan.source.numpy(force=True), plan.reads_previous.numpy(force=True)[:, None]
-    read = np.where(recursive[..., None], detail[..., :1], detail)
-    affine = np.logical_and.reduce(homography[..., 2, :] == (0, 0, 1), (2, 3))
-    visible = np.logical_or.reduce(opacity > 0, -1)
-    visible[:, 0] = True
-    keys = np.stack(
-        np.broadcast_arrays(
-            recursive,
-            (homography[:, :, 1:] == homography[:, :, 1:2]).all((2, 3, 4)),
-            (color != color_maps.IDENTITY).any((2, 3, 4)),
-            (opacity == 1).all(-1),
-            np.floor(read.min(-1)),
-            np.ceil(read.max(-1)),
-        ),
-        -1,
-    ).astype(np.int64)
-    passes = []
-    for layer in range(plan.num_layers):
-        for key in dict.fromkeys(map(tuple, keys[:, layer].tolist())):
-            clips = ((keys[:, layer] == key).all(-1) & visible[:, layer]).nonzero()[0]
-            if not len(clips):
-                continue
-            recursive_, steady, colored, opaque, *_ = key
-            frames = read[clips, layer, : 1 if recursive_ else None]
-            low, high = (ends.astype(int).tolist() for ends in (np.floor(frames.min(0)), np.ceil(frames.max(0))))
-            everyone = len(clips) == len(plan)
-            passes.append(
-                Pass(
-                    torch.from_numpy(clips),
-                    layer,
-                    everyone,
-                    own_image=everyone and bool((source[:, layer] == clips).all()),
-                    recursive=bool(recursive_),
-                    steady=bool(steady),
-                    affine=bool(affine[clips, layer].all()),
-                    colored=bool(colored),
-                    opaque=bool(opaque),
-                    levels=tuple(zip(low, high, strict=True)),
-                )
-            )
-    return passes
+def _describe_layer(plan: MotionPlan, i: int, layer: int) -> list[str]:
+    """What a layer of a clip shows and where; nothing where it is never seen."""
+    layers = plan.layers
+    if not layers.opacity[i, layer].any():
+        return []
+    box, of = layers.box[i, layer].double(), "image" if plan.texture_size is None else "texture"
+    placed = geometry.transform_points(layers.motion.homography[i, layer].double(), box.reshape(2, 2))
+    return [
+        f"  layer {layer}: {of} {int(layers.texture[i, layer])}",
+        f"    of it the box {_span(*box.tolist())}",
+        *(f"    at {_span(*placed[t].flatten().tolist())} of frame {t}" for t in sorted({0, plan.num_frames - 1})),
+        *_describe_color(layers.motion.color[i, layer]),
+    ]
+
+
+def _describe_color(color: Float32[Tensor, "T 3 4"]) -> list[str]:
+    if (color == torch.from_numpy(color_maps.IDENTITY)).all():
+        return []
+    rows = {t: "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in color[t].tolist()) for t in sorted({0, len(color) - 1})}
+    return [f"    color map of frame {t}: {row}" for t, row in rows.items()]
+
+
+def _describe_blend(plan: MotionPlan, i: int) -> str:
+    """With what a clip is mixed, and where and when unless that is all of it."""
+    assert plan.blend is not None
+    partner, weight, box, frames = (tensor[i].tolist() for tensor in vars(plan.blend).values())
+    (x0, y0, x1, y1), (first, last), (h, w) = box, frames, plan.frame_size
+    where = "" if (x0, y0, x1, y1) == (-0.5, -0.5, w - 0.5, h - 0.5) else f", in the box ({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})"
+    when = "" if (first, last) == (0, plan.num_frames) else f", in frames {first} to {last - 1}"
+    return f"  mixed with clip {partner}, weight {weight:.3f}{where}{when}"
+
+
+def _span(x0: float, y0: float, x1: float, y1: float) -> str:
+    return f"({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})"

@@ -1,22 +1,22 @@
 """``PMG``, the pseudo-motion generator: images in, clips out."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from pseudomotion import checks
-from pseudomotion import color as color_maps
 from pseudomotion.draws import Draws
-from pseudomotion.mix import Mix, whole_clips
-from pseudomotion.plan import MotionPlan, compose
-from pseudomotion.render.choice import RENDERERS, explain, render
-from pseudomotion.render.format import DATA_FORMATS
+from pseudomotion.mix import Mix
+from pseudomotion.motion import Layers, Motion, concatenate, map_fields, to_tensors
+from pseudomotion.plan import PADDING_MODES, Back, MotionPlan, compose
+from pseudomotion.render import DATA_FORMATS, RENDERERS, explain, render
 from pseudomotion.transforms import TRANSFORMS, Transform
 from pseudomotion.transforms.base import View
 
-PADDING_MODES = ("zeros", "border", "reflection")
 RESAMPLINGS = ("recursive", "composed")
 MOST_FRAMES = 4096
 
@@ -37,11 +37,11 @@ class PMG(nn.Module):
             every step. "composed": one resampling from the source image per frame, sharp (not from the paper).
         padding_mode: what shows where a frame has no image: "zeros" (black), "border" or "reflection" (not from the paper).
         crop: ``(min_scale, max_scale)`` draws a random window as the first view, its area as a share of the largest window's. None: the
-            largest centred window of the frame's aspect ratio.
+            largest centered window of the frame's aspect ratio.
         mix: ``Mixup()`` or ``VideoMix()`` to mix every clip with a partner's, as in the paper's best recipe (Table 4); None for not.
         mean: per channel, on values in [0, 1]; subtracted from the clips.
         std: per channel; the clips are divided by it. Given together with ``mean``.
-        dtype: of the clips: torch.uint8 or a float type. None: that of the images, or float32 for uint8 images that are normalised.
+        dtype: of the clips: torch.uint8 or a float type. None: that of the images, or float32 for uint8 images that are normalized.
         data_format: "BCTHW" or "BTCHW".
         seed: any integer of 64 bits; None is 0.
         renderer: "reference" (anywhere, differentiable), "fused" (CUDA, or an error) or "auto": fused for CUDA images that need no
@@ -93,8 +93,8 @@ class PMG(nn.Module):
         if mix is not None and not isinstance(mix, Mix):
             raise TypeError(f"mix must be Mixup(...), VideoMix(...) or None, got {mix!r}")
         self.mix = mix
-        self.mean, self.std = checks.normalisation(mean, std)
-        self.dtype = checks.output_dtype(dtype, normalised=mean is not None)
+        self.mean, self.std = checks.normalization(mean, std)
+        self.dtype = checks.output_dtype(dtype, normalized=mean is not None)
         self.data_format = checks.one_of("data_format", data_format, DATA_FORMATS)
         self.seed = checks.seed(seed)
         self.renderer = checks.one_of("renderer", renderer, RENDERERS)
@@ -155,12 +155,36 @@ class PMG(nn.Module):
         if channels != 3 and (colored := [t.name for t in self.transforms if t.needs_rgb]):
             raise ValueError(f"images must have 3 channels (RGB) for {', '.join(colored)}, got {channels}")
         draws = Draws(self.seed, checks.ids(ids, batch))
+        partner = None
         if partner_images:
             draws = Draws(self.seed, torch.cat([draws.ids, draws.partner_ids("partner images")]))
-        frame_size = self.size or (source_h, source_w)
-        view = View.first((source_h, source_w), frame_size, self.num_frames, self.crop, draws)
-        partner = torch.arange(2 * batch, device="cpu").roll(batch) if partner_images else None
-        return _make_plan(self.transforms, self.weights, self.mix, draws, view, partner, composed=self.resampling == "composed")
+            partner = torch.arange(2 * batch, device="cpu").roll(batch)
+        return self._plan((source_h, source_w), draws, partner)
+
+    def _plan(self, image_size: tuple[int, int], draws: Draws, partner: Tensor | None) -> MotionPlan:
+        """The plan of the clips that draw; their partners are drawn too where they are not given."""
+        frame_size = self.size or image_size
+        texture = draws.partner("source") if partner is None else partner
+        view = View.first(image_size, frame_size, self.num_frames, self.crop, draws, texture.numpy())
+        chosen = draws.choice("transform", self.weights).numpy()
+        motion, layers = _plan_motion(self.transforms, chosen, draws, view)
+        reads_previous = np.array([transform.reads_previous for transform in self.transforms])[chosen]
+        blend = None
+        if self.mix is not None:
+            mixed = draws.partner("mix") if partner is None else partner
+            blend = self.mix.make_plan(self.mix.make_params(draws), mixed, self.num_frames, frame_size)
+        known = list(TRANSFORMS.values())
+        index = np.array([known.index(type(t)) if type(t) in known else -1 for t in self.transforms])[chosen]
+        return MotionPlan(
+            back=_make_back(motion, reads_previous, composed=self.resampling == "composed"),
+            layers=layers,
+            blend=blend,
+            padding_mode=self.padding_mode,
+            transform=torch.from_numpy(index),
+            image_size=image_size,
+            texture_size=None,
+            frame_size=frame_size,
+        )
 
     def render(self, images: Tensor, plan: MotionPlan, *, partner_images: Tensor | None = None) -> Tensor:
         """Clips of a plan: deterministic replay.
@@ -176,21 +200,17 @@ class PMG(nn.Module):
         if partner_images is not None:
             checks.alike("partner_images", partner_images, "images", images)
             images = torch.cat([images, partner_images])
-        _check_plan(plan, images)
         if images.is_floating_point() and not torch.compiler.is_compiling() and (self.validate or images.device.type == "cpu"):
             checks.values(images)
-        dtype = self.dtype or (torch.float32 if self.mean is not None and images.dtype == torch.uint8 else images.dtype)
-        mean, std = (checks.per_channel(name, value, images.shape[1]) for name, value in (("mean", self.mean), ("std", self.std)))
         return render(
             images,
             plan,
-            batch,
-            renderer=self.renderer,
-            padding_mode=self.padding_mode,
-            mean=mean,
-            std=std,
-            dtype=dtype,
+            count=batch,
+            mean=self.mean,
+            std=self.std,
+            dtype=self.dtype,
             data_format=self.data_format,
+            renderer=self.renderer,
         )
 
     def explain(self) -> str:
@@ -198,73 +218,31 @@ class PMG(nn.Module):
         return explain(self.renderer, self.dtype)
 
 
-def _check_plan(plan: MotionPlan, images: Tensor) -> None:
-    """Whether a plan is for these images."""
-    if not isinstance(plan, MotionPlan):
-        raise TypeError(f"plan must be a MotionPlan, got {type(plan).__name__}")
-    batch, channels, *size = images.shape
-    if len(plan) != batch or plan.source_size != tuple(size):
-        (h, w), (plan_h, plan_w) = size, plan.source_size
-        raise ValueError(f"plan is for {len(plan)} images of {plan_h} x {plan_w}, got {batch} of {h} x {w}")
-    if channels != 3 and any(p.colored for p in plan.passes):
-        raise ValueError(f"images must have 3 channels (RGB) for a plan with color maps, got {channels}")
-
-
 @np.errstate(all="ignore")  # motions beyond all bounds, of ranges that allow them, are no reason to warn
-def _make_plan(
-    transforms: Sequence[Transform],
-    weights: Sequence[float],
-    mix: Mix | None,
-    draws: Draws,
-    view: View,
-    partner: Tensor | None,
-    *,
-    composed: bool,
-) -> MotionPlan:
-    """Choose a transform for every clip, and put the motions of all of them into one plan. Without partners, draw them."""
-    b, t = len(draws.ids), view.num_frames
-    layers = max(transform.num_layers for transform in transforms)
-    chosen = draws.choice("transform", weights).numpy()
-    homography = np.broadcast_to(np.eye(3), (b, layers, t, 3, 3)).astype(np.float32)
-    color = np.broadcast_to(color_maps.IDENTITY, (b, layers, t, 3, 4)).astype(np.float32)
-    box = np.repeat(view.image_box().astype(np.float32)[:, None], layers, 1)
-    opacity = np.zeros((b, layers, t), dtype=np.float32)
-    reads_previous = np.zeros(b, dtype=bool)
-    index = np.full(b, -1)
-    known = list(TRANSFORMS.values())
+def _plan_motion(transforms: Sequence[Transform], chosen: Int64[np.ndarray, " b"], draws: Draws, view: View) -> tuple[Motion, Layers]:
+    """How every clip moves by the transform chosen for it, and the layers over its back; as many for every clip."""
+    depth = max(transform.num_layers for transform in transforms)
+    motions, layers, clips = [], [], []
     for number, transform in enumerate(transforms):
-        clips = (chosen == number).nonzero()[0]
-        motion = transform.make_plan(transform.make_params(draws.select(clips)), view.select(clips))
-        depth = motion.homography.shape[1]
-        homography[clips, :depth], color[clips, :depth], box[clips, :depth] = motion.homography, motion.color, motion.box
-        opacity[clips, :depth] = 1
-        reads_previous[clips] = transform.reads_previous
-        index[clips] = known.index(type(transform)) if type(transform) in known else -1
-    own = torch.arange(b, device="cpu")
-    source = own[:, None]
-    if layers > 1:
-        other = draws.partner("source") if partner is None else partner
-        source = torch.stack([own] + [other] * (layers - 1), 1)
-    if mix is None:
-        blend, partner = whole_clips(b, t, view.frame_size), own
-    else:
-        blend = mix.make_plan(mix.make_params(draws), t, view.frame_size)
-        partner = draws.partner("mix") if partner is None else partner
+        those = (chosen == number).nonzero()[0]
+        their_view = view.select(those)
+        motion = transform.make_plan(transform.make_params(draws.select(those)), their_view)
+        own = [] if motion.layers is None else [motion.layers]
+        motions.append(dataclasses.replace(motion, layers=None))
+        layers.append(concatenate([*own, their_view.absent_layers(depth - transform.num_layers)], axis=1))
+        clips.append(those)
+    in_order = np.argsort(np.concatenate(clips))
+
+    def sort(array: np.ndarray) -> np.ndarray:
+        return array[in_order]
+
+    return to_tensors(map_fields(concatenate(motions, axis=0), sort)), to_tensors(map_fields(concatenate(layers, axis=0), sort))
+
+
+def _make_back(motion: Motion, reads_previous: Bool[np.ndarray, " b"], *, composed: bool) -> Back:
+    """The back of every clip, of its own image; composed: no frame reads the one before it."""
     if composed:
-        homography, color = compose(homography, color, reads_previous)
-        reads_previous[:] = False
-    return MotionPlan(
-        source=source,
-        homography=torch.from_numpy(homography),
-        color=torch.from_numpy(color),
-        box=torch.from_numpy(box),
-        opacity=torch.from_numpy(opacity),
-        reads_previous=torch.from_numpy(reads_previous),
-        partner=partner,
-        partner_weight=blend.weight,
-        partner_box=blend.box,
-        partner_frames=blend.frames,
-        transform=torch.from_numpy(index),
-        source_size=view.source_size,
-        frame_size=view.frame_size,
-    )
+        homography, color = compose(motion.homography.numpy(), motion.color.numpy(), reads_previous)
+        motion = dataclasses.replace(motion, homography=torch.from_numpy(homography), color=torch.from_numpy(color))
+        reads_previous = np.zeros_like(reads_previous)
+    return Back(torch.arange(len(reads_previous), device="cpu"), motion, torch.from_numpy(reads_previous))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.pmg import PMG
-from pseudomotion.render.format import to_unit
+from pseudomotion.render.output import to_unit
 from pseudomotion.source import ImageSource
 
 FRAMES = "frames"

@@ -17,7 +17,8 @@ from pseudomotion.draw import SHOWS
 from pseudomotion.files import whole_file
 from pseudomotion.images import builtin_picture, load_image
 from pseudomotion.images.synthetic import SOURCES
-from pseudomotion.pmg import PADDING_MODES, PMG, RESAMPLINGS
+from pseudomotion.plan import PADDING_MODES
+from pseudomotion.pmg import PMG, RESAMPLINGS
 from pseudomotion.transforms import TRANSFORMS
 from pseudomotion.video import write_video
 
@@ -143,7 +144,7 @@ def _make_tiles(
 
 def _clip(pmg: PMG, image: UInt8[Tensor, "3 H W"], sample: int, show: str | None = None) -> UInt8[np.ndarray, "T h w 3"]:
     """One clip. A transform that needs a partner gets the image mirrored, so that its motion shows."""
-    partners = pmg.transforms[0].num_layers > 1
+    partners = pmg.transforms[0].num_layers > 0
     images = torch.stack([image, image.flip(-1)]) if partners else image[None]
     ids = torch.arange(len(images)) + len(images) * sample
     plan = pmg.plan(images.shape, ids=ids)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pseudomotion import geometry
 from pseudomotion.plan import MotionPlan
-from pseudomotion.render.format import to_unit
+from pseudomotion.render.output import to_unit
 
 FLAT = 1e-5  # variance of grey levels in [0, 1] below which a patch or window has nothing to match: a fifth of a level
 
@@ -45,7 +45,7 @@ def trackability(
         raise ValueError(f"frames must be from 1 to {plan.num_frames}, got {tuple(frames)}")
     if not 2 <= patch_size <= min(plan.frame_size):
         raise ValueError(f"patch_size must be from 2 to {min(plan.frame_size)}, got {patch_size}")
-    whole = plan.to(clips.device).composed().homography[:, 0].double()
+    whole = plan.to(clips.device).composed().back.motion.homography.double()
     (h, w), half = plan.frame_size, (patch_size - 1) / 2
     x, y = (torch.arange(side // patch_size, device=clips.device, dtype=torch.float64) * patch_size + half for side in (w, h))
     centers = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], -1)

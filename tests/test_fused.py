@@ -17,8 +17,8 @@ import torch
 from pseudomotion import PMG, TRANSFORMS
 from pseudomotion.mix import Mixup, VideoMix
 from pseudomotion.render import choice, proof, reference
-from pseudomotion.render.choice import choose
-from pseudomotion.render.format import format_clips
+from pseudomotion.render import choose
+from pseudomotion.render.output import format_clips
 
 pytest.importorskip("triton", reason="the fused renderer needs Triton, which is not installed")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pseudomotion import checks
-from pseudomotion.render.format import DATA_FORMATS, to_unit
+from pseudomotion.render.output import DATA_FORMATS, to_unit
 from pseudomotion.video.list_file import parse_line
 
 COMMON_SIZE = (112, 112)

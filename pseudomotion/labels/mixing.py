@@ -22,7 +22,7 @@ class MixedLabels(NamedTuple):
 
 def unmixed(plan: MotionPlan) -> MotionPlan:
     """The plan without its mixing: the clips as they were before partners were blended or pasted in."""
-    return dataclasses.replace(plan, partner_weight=torch.zeros_like(plan.partner_weight))
+    return dataclasses.replace(plan, blend=None)
 
 
 def mix_labels(plan: MotionPlan, labels: Tensor, size: int | tuple[int, int] | None = None) -> MixedLabels:
@@ -32,7 +32,7 @@ def mix_labels(plan: MotionPlan, labels: Tensor, size: int | tuple[int, int] | N
     the label of whichever clip shows; ``flow`` and ``tracks`` of the mixed plan are that already.
 
     Args:
-        plan: with partners.
+        plan: with or without partners; without, all weights are 1.
         labels: ``(B, ...)``, one entry for every clip before mixing: classes, or ``flow(unmixed(plan))``.
         size: of the frames that ``lam`` is for. None: the plan's own.
 
@@ -53,12 +53,16 @@ def mix_labels(plan: MotionPlan, labels: Tensor, size: int | tuple[int, int] | N
     if len(labels) != len(plan):
         raise ValueError(f"labels must have one entry for each of {len(plan)} clips, got {len(labels)}")
     h, w = checks.frame_size(size) or plan.frame_size
-    scale = plan.partner_box.new_tensor([w / plan.frame_size[1], h / plan.frame_size[0]] * 2)
-    x = torch.arange(w, device=plan.partner_box.device)
-    y = torch.arange(h, device=plan.partner_box.device)[:, None]
-    x0, y0, x1, y1 = ((plan.partner_box + 0.5) * scale - 0.5)[:, None, None].unbind(-1)
-    t = torch.arange(plan.num_frames, device=plan.partner_box.device)
-    first, last = plan.partner_frames[:, None].unbind(-1)
+    blend = plan.blend
+    if blend is None:
+        lam = torch.ones(len(plan), plan.num_frames, h, w, dtype=torch.float32, device=plan.device)
+        return MixedLabels(labels, labels, lam, lam.mean((1, 2, 3)))
+    scale = blend.box.new_tensor([w / plan.frame_size[1], h / plan.frame_size[0]] * 2)
+    x = torch.arange(w, device=plan.device)
+    y = torch.arange(h, device=plan.device)[:, None]
+    x0, y0, x1, y1 = ((blend.box + 0.5) * scale - 0.5)[:, None, None].unbind(-1)
+    t = torch.arange(plan.num_frames, device=plan.device)
+    first, last = blend.frames[:, None].unbind(-1)
     inside = ((x >= x0) & (x < x1) & (y >= y0) & (y < y1))[:, None] & ((t >= first) & (t < last))[:, :, None, None]
-    lam = 1 - plan.partner_weight[:, None, None, None] * inside
-    return MixedLabels(labels, labels[plan.partner.to(labels.device)], lam, lam.mean((1, 2, 3)))
+    lam = 1 - blend.weight[:, None, None, None] * inside
+    return MixedLabels(labels, labels[blend.partner.to(labels.device)], lam, lam.mean((1, 2, 3)))

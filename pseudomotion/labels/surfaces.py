@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from pseudomotion import checks, geometry
-from pseudomotion.plan import MotionPlan
+from pseudomotion.plan import Blend, MotionPlan
 
 Clips = Int64[Tensor, " b"] | slice  # some clips of the batch
 
@@ -45,7 +46,7 @@ class Surfaces:
     recursive: Bool[Tensor, "B S"]  # what has left the frame is lost for good
     layered: tuple[tuple[int, Clips], ...]  # surfaces before the first, and the clips that have them
     reads_previous: bool  # some surface is recursive
-    num_layers: int  # of the plan: the back of each stack is at a multiple of it
+    stacked: int  # back and layers of one clip: each multiple of it is a back
     size: tuple[int, int]  # (h, w) of the frames
 
     @classmethod
@@ -55,42 +56,38 @@ class Surfaces:
             raise TypeError(f"plan must be a MotionPlan, got {type(plan).__name__}")
         h, w = checks.frame_size(size) or plan.frame_size
         scale_y, scale_x = h / plan.frame_size[0], w / plan.frame_size[1]
-        resize = plan.homography.new_tensor(
-            [[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]], dtype=torch.float64
-        )
-        to_frame = geometry.matmul(resize.expand(plan.homography.shape), _from_source(plan))
+        from_source = _from_source(plan)
+        resize = from_source.new_tensor([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
+        to_frame = geometry.matmul(resize.expand_as(from_source), from_source)
         to_source = geometry.inverse(to_frame)
         last = to_source[..., 2, :]
         center = last[..., 0] * ((w - 1) / 2) + last[..., 1] * ((h - 1) / 2) + last[..., 2]
-        present = plan.opacity >= 0.5
-        present[:, 0] = True
+        stacked = 1 + plan.num_layers
         frame = to_frame.new_tensor([-0.5, -0.5, w - 0.5, h - 0.5])
+        image_h, image_w = plan.image_size
+        image = to_frame.new_tensor([-0.5, -0.5, image_w - 0.5, image_h - 0.5])
         surfaces = cls(
             to_frame=to_frame * center[..., None, None],
             to_source=to_source / center[..., None, None],
-            source=plan.source,
-            box=plan.box.double(),
-            present=present,
-            window=frame.expand(len(plan), plan.num_layers, 4),
-            recursive=plan.reads_previous[:, None].expand(-1, plan.num_layers),
-            layered=tuple(
-                (layer, torch.cat(clips))
-                for layer in range(1, plan.num_layers)
-                if (clips := [p.clips for p in plan.passes if p.layer == layer])
-            ),
+            source=torch.cat([plan.back.image[:, None], plan.layers.texture], 1),
+            box=torch.cat([image.expand(len(plan), 1, 4), plan.layers.box.double()], 1),
+            present=F.pad(plan.layers.opacity >= 0.5, (0, 0, 1, 0), value=True),
+            window=frame.expand(len(plan), stacked, 4),
+            recursive=F.pad(plan.back.reads_previous[:, None], (0, plan.num_layers)),
+            layered=tuple((1 + layer, torch.cat([p.clips for p in passes])) for layer, passes in enumerate(plan.layer_passes) if passes),
             reads_previous=any(p.recursive for p in plan.passes),
-            num_layers=plan.num_layers,
+            stacked=stacked,
             size=(h, w),
         )
-        return surfaces._with_partners(plan, plan.homography.new_tensor([scale_x, scale_y] * 2)) if plan.mixes else surfaces
+        return surfaces._with_partners(plan.blend, frame.new_tensor([scale_x, scale_y] * 2)) if plan.blend and plan.mixes else surfaces
 
-    def _with_partners(self, plan: MotionPlan, scale: Tensor) -> "Surfaces":
+    def _with_partners(self, blend: Blend, scale: Tensor) -> "Surfaces":
         """The surfaces, and before them those of the partners that are pasted in."""
-        t = torch.arange(plan.num_frames, device=self.box.device)
-        first, last = plan.partner_frames[:, None].unbind(-1)
-        pasted = ((plan.partner_weight >= 1)[:, None] & (t >= first) & (t < last))[:, None]
-        window = ((plan.partner_box + 0.5) * scale - 0.5).double()
-        theirs = plan.partner
+        t = torch.arange(self.num_frames, device=self.box.device)
+        first, last = blend.frames[:, None].unbind(-1)
+        pasted = ((blend.weight >= 1)[:, None] & (t >= first) & (t < last))[:, None]
+        window = ((blend.box + 0.5) * scale.float() - 0.5).double()
+        theirs = blend.partner
         return replace(
             self,
             to_frame=torch.cat([self.to_frame, self.to_frame[theirs]], 1),
@@ -98,9 +95,9 @@ class Surfaces:
             source=torch.cat([self.source, self.source[theirs]], 1),
             box=torch.cat([self.box, self.box[theirs]], 1),
             present=torch.cat([self.present, self.present[theirs] & pasted], 1),
-            window=torch.cat([self.window, window[:, None].expand(-1, plan.num_layers, -1)], 1),
+            window=torch.cat([self.window, window[:, None].expand(-1, self.stacked, -1)], 1),
             recursive=torch.cat([self.recursive, self.recursive[theirs]], 1),
-            layered=(*self.layered, *((surface, EVERYONE) for surface in range(plan.num_layers, 2 * plan.num_layers))),
+            layered=(*self.layered, *((surface, EVERYONE) for surface in range(self.stacked, 2 * self.stacked))),
         )
 
     def __len__(self) -> int:
@@ -145,7 +142,7 @@ class Surfaces:
         """Whether a surface paints points of the frames; one before it may hide it."""
         places = max(x.ndim, y.ndim) - 2
         covered = within(x, y, self.window[clips, surface, None]) & spread(self.present[clips, surface, frames], places)
-        if surface % self.num_layers == 0:
+        if surface % self.stacked == 0:
             return covered
         u, v, in_front = self.at_source(surface, frames, x, y, clips)
         return covered & within(u, v, self.box[clips, surface, None]) & in_front
@@ -235,10 +232,14 @@ def _linear(matrices: Float64[Tensor, "B K 3 3"], x: Tensor, y: Tensor) -> tuple
     return first, second, third
 
 
-def _from_source(plan: MotionPlan) -> Float64[Tensor, "B L T 3 3"]:
-    """Source pixel to pixel of every frame. As in ``MotionPlan.composed``, but not rounded to float32 and without reading the plan back."""
-    recursive = plan.reads_previous[:, None, None, None]
-    matrices = [plan.homography[:, :, 0].double()]
-    for step in plan.homography[:, :, 1:].double().unbind(2):
+def _from_source(plan: MotionPlan) -> Float64[Tensor, "B S T 3 3"]:
+    """Pixel of what the back and every layer show to pixel of every frame.
+
+    As in ``MotionPlan.composed``, but not rounded to float32 and without reading the plan back.
+    """
+    recursive = plan.back.reads_previous[:, None, None]
+    steps = plan.back.motion.homography.double()
+    matrices = [steps[:, 0]]
+    for step in steps[:, 1:].unbind(1):
         matrices.append(torch.where(recursive, geometry.matmul(step, matrices[-1]), step))
-    return torch.stack(matrices, 2)
+    return torch.cat([torch.stack(matrices, 1)[:, None], plan.layers.motion.homography.double()], 1)

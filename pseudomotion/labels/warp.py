@@ -77,16 +77,16 @@ def warp_labels(
 
 
 def _per_image(name: str, value: Tensor, plan: MotionPlan, width: int) -> Float64[Tensor, "B N width"]:
-    return check_points(name, value, len(plan), width).to(plan.homography.device, torch.float64).expand(len(plan), -1, width)
+    return check_points(name, value, len(plan), width).to(plan.device, torch.float64).expand(len(plan), -1, width)
 
 
 def _check_raster(name: str, value: Tensor, plan: MotionPlan, ndim: int) -> Shaped[Tensor, "..."]:
-    if value.ndim != ndim or len(value) != len(plan) or value.shape[-2:] != plan.source_size:
-        (h, w), channels = plan.source_size, "C, " * (ndim - 3)
+    if value.ndim != ndim or len(value) != len(plan) or value.shape[-2:] != plan.image_size:
+        (h, w), channels = plan.image_size, "C, " * (ndim - 3)
         raise ValueError(f"{name} must have shape ({len(plan)}, {channels}{h}, {w}), got {tuple(value.shape)}")
     if name == "maps" and not value.is_floating_point():
         raise TypeError(f"maps must be floats, got {value.dtype}; classes go into masks")
-    return value.to(plan.homography.device)
+    return value.to(plan.device)
 
 
 def _warp_points(surfaces: Surfaces, points: Float64[Tensor, "B N 2"]) -> tuple[Float32[Tensor, "B T M 2"], Bool[Tensor, "B T M"]]:

@@ -1,1 +1,222 @@
-"""Renderers: ``(images, plan) -> clips``. ``choice`` picks one and says why."""
+"""``(images, plan) -> clips``, by one of two renderers that give the same clips, and ``explain``, which says which one runs and why.
+
+``reference`` defines what is right and works anywhere; ``cuda`` holds the fused renderer for CUDA devices.
+"""
+
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from pseudomotion import checks
+from pseudomotion.plan import MotionPlan
+from pseudomotion.render import reference
+from pseudomotion.render.output import DATA_FORMATS, Output, finish, to_unit
+from pseudomotion.render.proof import agree
+
+__all__ = ["DATA_FORMATS", "RENDERERS", "choose", "explain", "render"]
+
+RENDERERS = ("auto", "fused", "reference")
+FUSED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+
+
+class Choice(NamedTuple):
+    """Which renderer runs, and why."""
+
+    renderer: str
+    reason: str
+
+
+def render(
+    images: Tensor,
+    plan: MotionPlan,
+    *,
+    textures: Tensor | None = None,
+    count: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    dtype: torch.dtype | None = None,
+    data_format: str = "BCTHW",
+    renderer: str = "auto",
+) -> Tensor:
+    """Clips of a plan: deterministic replay of what ``PMG.plan`` decided.
+
+    Args:
+        images: ``(B, C, H, W)``, uint8 or float in [0, 1], C = 1, 3 or 4; as many, and as large, as the plan is for.
+        plan: from ``PMG.plan``, or changed by you.
+        textures: ``(N, C, H, W)``, what layers show, as large as ``plan.texture_size``; None where that is None: layers show ``images``.
+        count: how many clips are wanted, from the first; those after them are there to be mixed in. None: all.
+        mean: per channel, on values in [0, 1]; subtracted from the clips. None for none.
+        std: per channel; the clips are divided by it. Given together with ``mean``.
+        dtype: of the clips: torch.uint8 or a float type. None: that of the images, or float32 for uint8 images that are normalized.
+        data_format: "BCTHW" or "BTCHW".
+        renderer: "reference" (anywhere, differentiable), "fused" (CUDA, or an error) or "auto", as for ``PMG``.
+
+    Returns:
+        ``(count, C, T, h, w)``, or ``(count, T, C, h, w)`` under ``data_format="BTCHW"``, on the device of the images.
+
+    Raises:
+        TypeError, ValueError: for arguments outside these, and where "fused" was asked for and these images are not for it.
+        RuntimeError: where "fused" was asked for and this machine cannot run it.
+
+    """
+    checks.images(images)
+    _check_plan(plan, images, textures)
+    checks.one_of("renderer", renderer, RENDERERS)
+    checks.one_of("data_format", data_format, DATA_FORMATS)
+    mean, std = checks.normalization(mean, std)
+    mean, std = (checks.per_channel(name, value, images.shape[1]) for name, value in (("mean", mean), ("std", std)))
+    dtype = checks.output_dtype(dtype, normalized=mean is not None)
+    if dtype is None:
+        dtype = torch.float32 if mean is not None and images.dtype == torch.uint8 else images.dtype
+    output = Output(len(plan) if count is None else count, mean, std, dtype, data_format)
+    needs_grad = torch.is_grad_enabled() and (images.requires_grad or (textures is not None and textures.requires_grad))
+    chosen = choose(renderer, images.device, images.dtype, dtype, needs_grad=needs_grad, textured=textures is not None).renderer
+    if chosen == "fused" and (renderer == "fused" or _fused_agrees(images, plan, output)):
+        return _fused(images, plan, output)
+    return _reference(images, plan, output, textures)
+
+
+def choose(
+    renderer: str,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    out_dtype: torch.dtype | None = None,
+    *,
+    needs_grad: bool = False,
+    textured: bool = False,
+) -> Choice:
+    """The renderer for images of a device and dtype.
+
+    Args:
+        renderer: "auto", "fused" or "reference", as the user asked.
+        device: of the images.
+        dtype: of the images; None for one that both renderers take.
+        out_dtype: of the clips; likewise.
+        needs_grad: whether gradients are to reach the images or textures.
+        textured: whether there are textures beside the images.
+
+    Raises:
+        ValueError: where "fused" was asked for and these images are not for it.
+        RuntimeError: where it was asked for and this machine cannot run it.
+
+    """
+    if renderer == "reference":
+        return Choice("reference", "asked for")
+    unfit = _unfit(dtype, out_dtype, needs_grad, textured)
+    if renderer == "fused":
+        if unfit:
+            raise ValueError(f"renderer='fused' cannot be used: {unfit}")
+        if unable := _unable(device):
+            raise RuntimeError(f"renderer='fused' cannot be used: {unable}")
+        return Choice("fused", "asked for")
+    if device.type != "cuda":
+        return Choice("reference", f"images are on {device.type}; the fused renderer is for CUDA devices")
+    if reason := unfit or _unable(device):
+        return Choice("reference", reason)
+    return Choice("fused", "images are on a CUDA device and need no gradient; its first clips are compared with the reference's")
+
+
+def explain(renderer: str = "auto", out_dtype: torch.dtype | None = None) -> str:
+    """For people: which renderer would run on which device, and why."""
+    lines = [f"renderer={renderer!r}"]
+    for name in ("cpu", "cuda"):
+        try:
+            chosen, reason = choose(renderer, torch.device(name), out_dtype=out_dtype)
+        except (ValueError, RuntimeError) as error:
+            chosen, reason = "error", str(error)
+        absent = " (no CUDA device is present)" if name == "cuda" and not torch.cuda.is_available() else ""
+        lines.append(f"  {name}{absent}: {chosen}: {reason}")
+    return "\n".join(lines)
+
+
+def _check_plan(plan: MotionPlan, images: Tensor, textures: Tensor | None) -> None:
+    """Whether a plan is for these images and textures."""
+    if not isinstance(plan, MotionPlan):
+        raise TypeError(f"plan must be a MotionPlan, got {type(plan).__name__}")
+    batch, channels, *size = images.shape
+    if len(plan) != batch or plan.image_size != tuple(size):
+        (h, w), (plan_h, plan_w) = size, plan.image_size
+        raise ValueError(f"plan is for {len(plan)} images of {plan_h} x {plan_w}, got {batch} of {h} x {w}")
+    if channels != 3 and any(p.colored for passes in (plan.passes, *plan.layer_passes) for p in passes):
+        raise ValueError(f"images must have 3 channels (RGB) for a plan with color maps, got {channels}")
+    if (plan.texture_size is None) != (textures is None):
+        needed = "none: its layers show the images" if plan.texture_size is None else f"some of size {plan.texture_size}"
+        raise ValueError(f"textures must be as the plan says, {needed}; got {'none' if textures is None else tuple(textures.shape)}")
+    if textures is not None:
+        checks.images(textures)
+        if textures.shape[1:] != (channels, *(plan.texture_size or ())) or (textures.dtype, textures.device) != (
+            images.dtype,
+            images.device,
+        ):
+            raise ValueError(
+                f"textures must have the channels, dtype and device of images and the size {plan.texture_size} of the plan, "
+                f"got {textures.dtype} of shape {tuple(textures.shape)} on {textures.device}"
+            )
+
+
+def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool, textured: bool) -> str | None:
+    """Why the fused renderer is not for these images, if so."""
+    allowed = ", ".join(str(allowed).removeprefix("torch.") for allowed in FUSED_DTYPES)
+    for name, given in (("images are", dtype), ("clips are to be", out_dtype)):
+        if given is not None and given not in FUSED_DTYPES:
+            return f"{name} {str(given).removeprefix('torch.')}; the fused renderer knows {allowed}"
+    if textured:
+        return "layers show textures, which the fused renderer does not read yet"
+    return "images require gradients, which the fused renderer does not compute" if needs_grad else None
+
+
+def _unable(device: torch.device) -> str | None:
+    """Why the fused renderer does not run on a device, if so."""
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"images are on {device.type}, and its kernels run on CUDA devices (elsewhere only in tests, with TRITON_INTERPRET=1)"
+    if torch.compiler.is_compiling():
+        return "torch.compile traces the call, and the fused renderer's kernels are compiled already; call it outside"
+    return _import_error()
+
+
+@cache
+def _import_error() -> str | None:
+    """Why Triton's kernels cannot be imported, if so."""
+    try:
+        importlib.import_module("pseudomotion.render.cuda")
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    return None
+
+
+def _fused_agrees(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output) -> bool:
+    plan = plan.to("cpu")
+    return agree(
+        lambda images, plan: _fused(images, plan, replace(output, count=len(plan))),
+        lambda images, plan: _reference(images, plan, replace(output, count=len(plan))),
+        images,
+        plan,
+        unit=255.0 if output.dtype == torch.uint8 else 1 / min(output.std or [1.0]),
+        key=(
+            *(images.device, images.dtype, images.shape[1]),
+            *(plan.num_layers, plan.num_frames, plan.frame_size, plan.padding_mode, plan.mixes),
+            replace(output, count=0),
+        ),
+    )
+
+
+def _fused(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output) -> Shaped[Tensor, "B _ _ h w"]:
+    from pseudomotion.render import cuda  # imports Triton, which not every machine has
+
+    return cuda.render(images, plan.to("cpu"), output)
+
+
+def _reference(
+    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "N C H W"] | None = None
+) -> Shaped[Tensor, "B _ _ h w"]:
+    plan = plan.to(images.device)
+    with torch.autocast(images.device.type, enabled=False):  # a model's lower precision is none for coordinates and colors
+        clips = reference.render(to_unit(images), plan, None if textures is None else to_unit(textures))
+        return finish(clips, plan.blend if plan.mixes else None, output)

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from pseudomotion.plan import TENSORS, MotionPlan
+from pseudomotion.motion import map_fields
+from pseudomotion.plan import MotionPlan
 from pseudomotion.transforms import TRANSFORMS
 
 TOLERANCE = 4e-3  # mean difference, of values in [0, 1]: one level of 8 bits, and a few times what float32 and bfloat16 come to
@@ -45,13 +46,24 @@ def agree(fused: Render, reference: Render, images: Images, plan: MotionPlan, *,
 
 def _excerpt(plan: MotionPlan, clips: list[int]) -> tuple[MotionPlan, Tensor]:
     """A plan of some clips and of those that they show, or are mixed with, and where these stand in the whole plan."""
-    shown = clips + plan.source[clips].flatten().tolist() + plan.partner[clips].tolist()
+    shown = [*clips, *plan.back.image[clips].tolist(), *plan.layers.texture[clips].flatten().tolist()]
+    shown += [] if plan.blend is None else plan.blend.partner[clips].tolist()
     members = torch.tensor(list(dict.fromkeys(shown)), device="cpu")
-    place = torch.zeros_like(plan.partner)
+    place = torch.zeros(len(plan), dtype=torch.int64, device="cpu")
     place[members] = torch.arange(len(members), device="cpu")
-    some = {name: getattr(plan, name)[members] for name in TENSORS}
-    some |= {"source": place[some["source"]], "partner": place[some["partner"]]}
-    return dataclasses.replace(plan, **some), members
+
+    def pick(tensor: Tensor) -> Tensor:
+        return tensor[members]
+
+    back, layers, blend = map_fields(plan.back, pick), map_fields(plan.layers, pick), plan.blend and map_fields(plan.blend, pick)
+    some = dataclasses.replace(
+        plan,
+        back=dataclasses.replace(back, image=place[back.image]),
+        layers=dataclasses.replace(layers, texture=place[layers.texture]),
+        blend=blend and dataclasses.replace(blend, partner=place[blend.partner]),
+        transform=plan.transform[members],
+    )
+    return some, members
 
 
 def _compare(fused: Render, reference: Render, images: Images, plan: MotionPlan, members: Tensor, tolerance: float) -> bool:

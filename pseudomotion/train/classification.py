@@ -18,7 +18,8 @@ from transformers import VideoMAEForVideoClassification
 
 from pseudomotion.draws import Draws
 from pseudomotion.files import whole_folder
-from pseudomotion.mix import Blend, Mix, Mixup, VideoMix, mix_targets
+from pseudomotion.mix import Mix, Mixup, VideoMix, mix_targets
+from pseudomotion.plan import Blend
 from pseudomotion.source import batches
 from pseudomotion.train.augment import RandomErasing
 from pseudomotion.train.classifier import layer_scale
@@ -59,14 +60,21 @@ class MixupOrCutMix(Mix):
         named = {f"mixup {name}": value for name, value in mixup.items()} | {f"cutmix {name}": value for name, value in cutmix.items()}
         return {"cutmix": chance < self.switch, **named}
 
-    def make_plan(self, params: dict[str, np.ndarray], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+    def make_plan(self, params: dict[str, np.ndarray], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
         """The blend of the one or the other."""
-        plans = [
-            mix.make_plan({key.removeprefix(name): value for key, value in params.items() if key.startswith(name)}, num_frames, frame_size)
+        cutmix, mixup = (
+            mix.make_plan(
+                {key.removeprefix(name): value for key, value in params.items() if key.startswith(name)}, partner, num_frames, frame_size
+            )
             for mix, name in ((self.cutmix, "cutmix "), (self.mixup, "mixup "))
-        ]
+        )
         chosen = torch.from_numpy(params["cutmix"])
-        return Blend(*(torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(*plans, strict=True)))
+        return Blend(
+            partner,
+            torch.where(chosen, cutmix.weight, mixup.weight),
+            torch.where(chosen[:, None], cutmix.box, mixup.box),
+            torch.where(chosen[:, None], cutmix.frames, mixup.frames),
+        )
 
 
 def smooth_labels(labels: Int64[Tensor, " b"], num_classes: int, smoothing: float) -> Float32[Tensor, "b num_classes"]:

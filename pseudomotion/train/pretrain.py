@@ -14,7 +14,8 @@ from pseudomotion.baselines import MoSI, PerlinVideo
 from pseudomotion.images import ImageFolder
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.mix import Mix
-from pseudomotion.pmg import PADDING_MODES, RESAMPLINGS
+from pseudomotion.plan import PADDING_MODES
+from pseudomotion.pmg import RESAMPLINGS
 from pseudomotion.source import ImageSource
 from pseudomotion.train.data import MultiScaleClips, Subset, WithPartners, normalise, open_images
 from pseudomotion.train.loop import RunOptions, Task, make_accelerator, train
@@ -148,7 +149,7 @@ def _clips(
     if options.clips == "pmg":
         pmg = _pmg(options, config, mix, mean=IMAGENET_MEAN, std=IMAGENET_STD, dtype=torch.float32, data_format="BTCHW")
         images = _images(options, config, device)
-        if options.partners == "batch" or (mix is None and all(transform.num_layers == 1 for transform in pmg.transforms)):
+        if options.partners == "batch" or (mix is None and all(transform.num_layers == 0 for transform in pmg.transforms)):
             return images, lambda items, ids: pmg(items, ids=ids)
         return WithPartners(images, seed), lambda items, ids: pmg(items[:, 0], ids=ids, partner_images=items[:, 1])
     videos = MultiScaleClips(str(options.videos), frames, options.stride, size, seed=seed)

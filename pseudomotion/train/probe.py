@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from pseudomotion import checks, geometry
+from pseudomotion import checks, geometry, outline
 from pseudomotion import color as color_maps
 from pseudomotion.draws import Draws, Numbers, exp, log
-from pseudomotion.mix import whole_clips
-from pseudomotion.plan import MotionPlan
+from pseudomotion.motion import Layers, Motion, to_tensors
+from pseudomotion.plan import Back, MotionPlan
 from pseudomotion.pmg import PMG
 from pseudomotion.transforms.base import Range, between, steps
 
@@ -101,7 +101,7 @@ class MotionProbe:
             raise ValueError(f"motions.light must be from 0 to 1, got {self.motions.light}")
         if not 0 < self.motions.side[0] < self.motions.side[1] <= 0.5**0.5:
             raise ValueError(f"motions.side must be a pair with 0 < low < high <= 0.707, got {self.motions.side}")
-        self._pmg = PMG(("identity",), num_frames, size, data_format="BTCHW", padding_mode="border")
+        self._pmg = PMG(("identity",), num_frames, size, data_format="BTCHW")
 
     def get(self, ids: Tensor) -> tuple[UInt8[Tensor, "B T 3 h w"], Int64[Tensor, " B"]]:
         """Clips and labels of some ids.
@@ -123,12 +123,12 @@ class MotionProbe:
         return self._pmg.render(pairs, self.plan(ids)), (ids % len(CLASSES)).to(self.images.device)
 
     def plan(self, ids: Tensor) -> MotionPlan:
-        """What happens in the clips of some ids; layer 0 is the background, the others are the patch, once for every side it can cross.
+        """What happens in the clips of some ids; the back is the background; the layers are the patch, once for every side it can cross.
 
         The plan is for images of S x 2 S: the background's on the left, the patch's on the right.
         """
         draws, side = Draws(self.seed, ids), self.images.shape[2]
-        layers, t = 1 + len(COPIES), self.num_frames
+        t = self.num_frames
         place_x, place_y, angle, size, *box = draws.numbers("probe patch", 6)
         velocity = self._velocity(draws, (ids % len(CLASSES)).numpy())
         x, y, angle, size = (
@@ -137,26 +137,32 @@ class MotionProbe:
         states = (x, y, angle, size % 1.0)
         box_side = side * BOX
         corner = np.stack(box, -1) * (side - box_side - 2 * MARGIN) + MARGIN - 0.5 + (side, 0.0)
-        homography = np.concatenate([self._background(draws)[:, None], self._patch(states, corner + box_side / 2, box_side)], 1)
-        boxes = np.repeat(np.concatenate([corner, corner + box_side], -1)[:, None], layers, 1)
-        boxes[:, 0] = -0.5, -0.5, 2 * side - 0.5, side - 0.5
-        color = np.broadcast_to(color_maps.IDENTITY, (len(ids), layers, t, 3, 4)).copy()
-        color[:, 0] *= self.motions.light
-        blend = whole_clips(len(ids), t, (self.size, self.size))
-        own = torch.arange(len(ids))
+        copies = len(COPIES)
+        color = np.broadcast_to(color_maps.IDENTITY, (len(ids), t, 3, 4)).copy()
+        color *= self.motions.light
+        rigid = np.zeros((len(ids), t, 2, 0, 0))
+        back = Motion(self._background(draws), color, rigid)
+        front = Motion(
+            self._patch(states, corner + box_side / 2, box_side),
+            np.broadcast_to(color_maps.IDENTITY, (len(ids), copies, t, 3, 4)),
+            np.repeat(rigid[:, None], copies, 1),
+        )
+        own = np.arange(len(ids))
+        layers = Layers(
+            texture=np.repeat(own[:, None], copies, 1),
+            box=np.repeat(np.concatenate([corner, corner + box_side], -1)[:, None], copies, 1),
+            outline=np.broadcast_to(np.array(outline.SHARP, dtype=np.float64), (len(ids), copies, len(outline.SHARP))),
+            motion=front,
+            opacity=np.ones((len(ids), copies, t)),
+        )
         return MotionPlan(
-            source=own[:, None].repeat(1, layers),
-            homography=torch.from_numpy(homography).float(),
-            color=torch.from_numpy(color).float(),
-            box=torch.from_numpy(boxes).float(),
-            opacity=torch.ones(len(ids), layers, t),
-            reads_previous=torch.zeros(len(ids), dtype=torch.bool),
-            partner=own,
-            partner_weight=blend.weight,
-            partner_box=blend.box,
-            partner_frames=blend.frames,
+            back=Back(torch.from_numpy(own), to_tensors(back), torch.zeros(len(ids), dtype=torch.bool)),
+            layers=to_tensors(layers),
+            blend=None,
+            padding_mode="border",
             transform=torch.full((len(ids),), -1),
-            source_size=(side, 2 * side),
+            image_size=(side, 2 * side),
+            texture_size=None,
             frame_size=(self.size, self.size),
         )
 

@@ -11,8 +11,12 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from pseudomotion import color as color_maps
+from pseudomotion import outline
 from pseudomotion.draws import Draws, Numbers
 from pseudomotion.geometry import level_of_detail, stack
+from pseudomotion.motion import Layers, Motion, map_fields
+
+__all__ = ["Motion", "Params", "Range", "Transform", "View", "allowed", "averaged", "between", "steps"]
 
 Range = tuple[float, float]
 Params = Mapping[str, Numbers]
@@ -24,19 +28,10 @@ def allowed(default: Range, low: float, high: float) -> Any:
 
 
 @dataclass(frozen=True)
-class Motion:
-    """What a transform decides for ``b`` clips of ``T`` frames on ``l`` layers; the fields are those of ``MotionPlan``, in float64."""
-
-    homography: Float64[np.ndarray, "b l T 3 3"]
-    color: Float64[np.ndarray, "b l T 3 4"]
-    box: Float64[np.ndarray, "b l 4"]
-
-
-@dataclass(frozen=True)
 class View:
-    """The first view of ``b`` clips: which window of the source fills the frame. A window is a centre and a scale.
+    """The first view of ``b`` clips: which window of the source fills the frame. A window is a center and a scale.
 
-    A window of centre ``(x, y)`` and scale ``s`` shows, at frame pixel ``(u, v)``, the source at ``x + s (u - (w-1)/2)``,
+    A window of center ``(x, y)`` and scale ``s`` shows, at frame pixel ``(u, v)``, the source at ``x + s (u - (w-1)/2)``,
     ``y + s (v - (h-1)/2)``. It *lies inside* the source where no sample, and none of the pixels averaged into it, is outside.
     """
 
@@ -45,13 +40,22 @@ class View:
     num_frames: int
     center: Float64[np.ndarray, "b 2"]
     scale: Float64[np.ndarray, " b"]
+    partner: Int64[np.ndarray, " b"]  # index in the batch of the image that a layer of the clip may show
 
     @classmethod
-    def first(cls, source_size: tuple[int, int], frame_size: tuple[int, int], num_frames: int, crop: Range | None, draws: Draws) -> "View":
-        """The largest centred window, or with ``crop`` a random one whose area is drawn as a share of the largest one's."""
+    def first(
+        cls,
+        source_size: tuple[int, int],
+        frame_size: tuple[int, int],
+        num_frames: int,
+        crop: Range | None,
+        draws: Draws,
+        partner: Int64[np.ndarray, " b"],
+    ) -> "View":
+        """The largest centerd window, or with ``crop`` a random one whose area is drawn as a share of the largest one's."""
         b = len(draws.ids)
         center = np.broadcast_to([(source_size[1] - 1) / 2, (source_size[0] - 1) / 2], (b, 2))
-        view = cls(source_size, frame_size, num_frames, center, np.full(b, cls.largest_scale(source_size, frame_size)))
+        view = cls(source_size, frame_size, num_frames, center, np.full(b, cls.largest_scale(source_size, frame_size)), partner)
         if crop is None:
             return view
         area, x, y = draws.numbers("crop", 3)
@@ -64,16 +68,16 @@ class View:
         sides = list(zip(source_size, frame_size, strict=True))
         scale = min(source / frame for source, frame in sides)
         block = float(averaged(np.array([scale]))[0])
-        # A larger scale would read beyond the outermost pixel centres, where padding mixes in: dark lines around an enlarged image.
+        # A larger scale would read beyond the outermost pixel centers, where padding mixes in: dark lines around an enlarged image.
         fits = [(source - block) / (frame - 1) for source, frame in sides if frame > 1 and source > block]
         return min([scale, *fits])
 
     def select(self, clips: Int64[np.ndarray, " n"]) -> "View":
         """The view of some clips of the batch."""
-        return dataclasses.replace(self, center=self.center[clips], scale=self.scale[clips])
+        return dataclasses.replace(self, center=self.center[clips], scale=self.scale[clips], partner=self.partner[clips])
 
     def limits(self, scale: Numbers) -> tuple[Float64[np.ndarray, "b 2"], Float64[np.ndarray, "b 2"]]:
-        """Least and greatest centre (x, y) of a window of ``scale`` that lies inside the source; both its middle if none does."""
+        """Least and greatest center (x, y) of a window of ``scale`` that lies inside the source; both its middle if none does."""
         (source_h, source_w), (h, w) = self.source_size, self.frame_size
         margin = (averaged(scale) - 1) / 2
         low = np.stack([scale * ((w - 1) / 2) + margin, scale * ((h - 1) / 2) + margin], -1)
@@ -103,16 +107,28 @@ class View:
         steps[:, 0] = self.window(self.center, self.scale)
         return steps
 
-    def image_box(self) -> Float64[np.ndarray, "b 4"]:
-        """The whole source image as a box."""
-        h, w = self.source_size
-        return np.broadcast_to([-0.5, -0.5, w - 0.5, h - 0.5], (len(self.scale), 4))
-
     def motion(self, homography: Float64[np.ndarray, "b T 3 3"], color: Float64[np.ndarray, "b T 3 4"] | None = None) -> Motion:
-        """A motion of one layer that shows the whole source image."""
+        """A rigid motion without layers, of the source's own colors where no color map is given."""
         if color is None:
             color = np.broadcast_to(color_maps.IDENTITY, (len(self.scale), self.num_frames, 3, 4))
-        return Motion(homography[:, None], color[:, None], self.image_box()[:, None])
+        return Motion(homography, color, np.zeros((len(self.scale), self.num_frames, 2, 0, 0)))
+
+    def layer(self, box: Float64[np.ndarray, "b 4"], homography: Float64[np.ndarray, "b T 3 3"]) -> Layers:
+        """One layer, visible throughout: a box of the partner's image, in its own colors."""
+        b, t = len(box), self.num_frames
+        color = np.broadcast_to(color_maps.IDENTITY, (b, 1, t, 3, 4))
+        motion = Motion(homography[:, None], color, np.zeros((b, 1, t, 2, 0, 0)))
+        sharp = np.broadcast_to(np.array(outline.SHARP, dtype=np.float64), (b, 1, len(outline.SHARP)))
+        return Layers(self.partner[:, None], box[:, None], sharp, motion, np.ones((b, 1, t)))
+
+    def absent_layers(self, count: int) -> Layers:
+        """Layers that are never seen: whole partner images of opacity 0."""
+        h, w = self.source_size
+        b, t = len(self.scale), self.num_frames
+        box = np.broadcast_to([-0.5, -0.5, w - 0.5, h - 0.5], (b, 4))
+        absent = self.layer(box, np.broadcast_to(np.eye(3), (b, t, 3, 3)))
+        absent = dataclasses.replace(absent, opacity=np.zeros((b, 1, t)))
+        return map_fields(absent, lambda array: np.repeat(array, count, 1))
 
 
 class Transform(ABC):
@@ -125,7 +141,7 @@ class Transform(ABC):
     name: ClassVar[str]
     reads_previous: ClassVar[bool] = False  # frame t+1 is made from frame t, else every frame from the source image
     needs_rgb: ClassVar[bool] = False  # has a color map, so images need three channels
-    num_layers: ClassVar[int] = 1  # a second layer shows the clip's partner in the batch
+    num_layers: ClassVar[int] = 0  # how many layers it paints over the back
 
     def __post_init__(self) -> None:
         """Check every range; a list becomes a tuple."""

@@ -1,11 +1,11 @@
 """CutMix: a box of another image moves over the image."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from pseudomotion import color
 from pseudomotion.draws import Draws
 from pseudomotion.transforms.base import Motion, Params, Range, Transform, View, allowed, averaged, between
 from pseudomotion.transforms.sliding_window import straight_path
@@ -25,7 +25,7 @@ class CutMix(Transform):
     """
 
     name: ClassVar[str] = "cutmix"
-    num_layers: ClassVar[int] = 2
+    num_layers: ClassVar[int] = 1
     size: Range = allowed((0.3, 0.5), 0.01, 1)
     speed: Range = allowed((0.01, 0.04), 0, 1)
 
@@ -44,7 +44,7 @@ class CutMix(Transform):
         }
 
     def make_plan(self, params: Params, view: View) -> Motion:
-        """Layer 0: the first view. Layer 1: the box, at the first view's scale."""
+        """Back: the first view. Layer: the box, at the first view's scale."""
         (source_h, source_w), (h, w) = view.source_size, view.frame_size
         frame = np.array([w, h], dtype=np.float64)
         source = np.array([source_w, source_h], dtype=np.float64)
@@ -57,8 +57,5 @@ class CutMix(Transform):
         path = straight_path(params, in_frame - 0.5, frame - in_frame - 0.5, np.full_like(view.scale, min(h, w)), view.num_frames)
         centered = path - np.array([(w - 1) / 2, (h - 1) / 2], dtype=np.float64)
         moving = view.window(middle[:, None] - centered * view.scale[:, None, None], np.repeat(view.scale[:, None], view.num_frames, 1))
-        return Motion(
-            np.stack([view.still(), moving], 1),
-            np.broadcast_to(color.IDENTITY, (len(half), 2, view.num_frames, 3, 4)),
-            np.stack([view.image_box(), np.concatenate([middle - half, middle + half], -1)], 1),
-        )
+        box = np.concatenate([middle - half, middle + half], -1)
+        return dataclasses.replace(view.motion(view.still()), layers=view.layer(box, moving))

@@ -10,10 +10,11 @@ do not have is a copy of one they have, which the compiler drops.
 import triton
 import triton.language as tl
 
-from pseudomotion.kernels.table import (
+from pseudomotion.render.cuda.table import (
     BACK,
     BOX,
     COLOR,
+    FEATHER,
     FRAME,
     IMAGE,
     NEXT,
@@ -169,10 +170,71 @@ def between(a, b, share):
 @triton.jit
 def _coverage(row, x, y):
     """Share of the pixels at source coordinates (x, y) that the layer's box covers."""
-    box = row + BOX
-    across = tl.minimum(x - tl.load(box), tl.load(box + 2) - x) + 0.5
-    down = tl.minimum(y - tl.load(box + 1), tl.load(box + 3) - y) + 0.5
+    box, feather = row + BOX, tl.load(row + FEATHER)
+    across = tl.minimum(x - tl.load(box), tl.load(box + 2) - x) / feather + 0.5
+    down = tl.minimum(y - tl.load(box + 1), tl.load(box + 3) - y) / feather + 0.5
     return tl.minimum(tl.maximum(across, 0.0), 1.0) * tl.minimum(tl.maximum(down, 0.0), 1.0)
+
+
+@triton.jit
+def paint_back(
+    images,
+    pyramid,
+    frames,
+    clip,
+    frame,
+    num_frames,
+    x,
+    y,
+    height,
+    width,
+    pyramid_size,
+    C: tl.constexpr,
+    LAYERS: tl.constexpr,
+    REDUCES: tl.constexpr,
+    COLORED: tl.constexpr,
+    PADDING: tl.constexpr,
+):
+    """Pixels (x, y) of the back of a frame that reads its image."""
+    row = frames + (clip * LAYERS * num_frames + frame) * FRAME
+    u, v = project(row, x, y)
+    return _layer(images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING)
+
+
+@triton.jit
+def paint_layers(
+    a,
+    b,
+    c,
+    d,
+    images,
+    pyramid,
+    frames,
+    clip,
+    frame,
+    num_frames,
+    x,
+    y,
+    height,
+    width,
+    pyramid_size,
+    C: tl.constexpr,
+    LAYERS: tl.constexpr,
+    REDUCES: tl.constexpr,
+    COLORED: tl.constexpr,
+    PADDING: tl.constexpr,
+):
+    """Pixels (x, y) of a back, (a, b, c, d), with all layers painted over it in order."""
+    row = frames + (clip * LAYERS * num_frames + frame) * FRAME
+    for _ in tl.static_range(LAYERS - 1):
+        row += num_frames * FRAME
+        opacity = tl.load(row + OPACITY)
+        if opacity > 0:
+            u, v = project(row, x, y)
+            e, f, g, h = _layer(images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING)
+            share = opacity * _coverage(row, u, v)
+            a, b, c, d = between(a, e, share), between(b, f, share), between(c, g, share), between(d, h, share)
+    return a, b, c, d
 
 
 @triton.jit
@@ -194,21 +256,32 @@ def paint(
     COLORED: tl.constexpr,
     PADDING: tl.constexpr,
 ):
-    """Pixels (x, y) of a frame that reads source images: all layers, back to front."""
-    row = frames + (clip * LAYERS * num_frames + frame) * FRAME
-    u, v = project(row, x, y)
-    a, b, c, d = _layer(images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING)
-    opacity = tl.load(row + OPACITY)
-    a, b, c, d = a * opacity, b * opacity, c * opacity, d * opacity
-    for _ in tl.static_range(LAYERS - 1):
-        row += num_frames * FRAME
-        opacity = tl.load(row + OPACITY)
-        if opacity > 0:
-            u, v = project(row, x, y)
-            e, f, g, h = _layer(images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING)
-            share = opacity * _coverage(row, u, v)
-            a, b, c, d = between(a, e, share), between(b, f, share), between(c, g, share), between(d, h, share)
-    return a, b, c, d
+    """Pixels (x, y) of a frame that reads images: the back, and all layers over it."""
+    a, b, c, d = paint_back(
+        images, pyramid, frames, clip, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
+    )
+    return paint_layers(
+        a,
+        b,
+        c,
+        d,
+        images,
+        pyramid,
+        frames,
+        clip,
+        frame,
+        num_frames,
+        x,
+        y,
+        height,
+        width,
+        pyramid_size,
+        C,
+        LAYERS,
+        REDUCES,
+        COLORED,
+        PADDING,
+    )
 
 
 @triton.jit
@@ -228,7 +301,7 @@ def within(row, weight, x, y):
 
 @triton.jit
 def store(out, step, table, a, b, c, d, mask, C: tl.constexpr, ROUND: tl.constexpr):
-    """Write finished pixels, channel by channel ``step`` apart: normalised, or scaled and rounded to 8 bits, and cast."""
+    """Write finished pixels, channel by channel ``step`` apart: normalized, or scaled and rounded to 8 bits, and cast."""
     _store_channel(out, table, a, mask, ROUND)
     if C > 1:
         _store_channel(out + step, table + 1, b, mask, ROUND)

@@ -6,8 +6,21 @@
 import triton
 import triton.language as tl
 
-from pseudomotion.kernels.pixels import between, paint, partner_weight, pixels, project, recolor, sample, store, whole, within
-from pseudomotion.kernels.table import CLIP, FLAGS, FRAME, HEADER, INDEX, OPACITY, PARTNER, RECURSIVE, WANTED
+from pseudomotion.render.cuda.pixels import (
+    between,
+    paint,
+    paint_back,
+    paint_layers,
+    partner_weight,
+    pixels,
+    project,
+    recolor,
+    sample,
+    store,
+    whole,
+    within,
+)
+from pseudomotion.render.cuda.table import CLIP, FLAGS, FRAME, HEADER, INDEX, PARTNER, RECURSIVE, WANTED
 
 
 @triton.jit
@@ -95,16 +108,6 @@ def paint_clips(
 
 
 @triton.jit
-def _finish(row, frame, table, working, own, pixel, x, y, place, channel_stride, mask, plane, C: tl.constexpr, ROUND: tl.constexpr):
-    """Mix a working frame with its partner's, and write it to its place."""
-    a, b, c, d = _read(own + pixel, plane, C)
-    share = within(row, partner_weight(row, frame), x, y)
-    e, f, g, i = _read(working + whole(row + PARTNER).to(tl.int64) * plane * C + pixel, plane, C)
-    a, b, c, d = between(a, e, share), between(b, f, share), between(c, g, share), between(d, i, share)
-    store(place, channel_stride, table, a, b, c, d, mask, C, ROUND)
-
-
-@triton.jit
 def _read(pixel, plane, C: tl.constexpr):
     a = tl.load(pixel)
     b, c, d = a, a, a
@@ -147,8 +150,9 @@ def step_clips(
 ):
     """Frame ``frame`` of the clips of a chunk, into working frames (2, slots, C, h, w) of which one half holds the frame before.
 
-    Unmixed clips are written out at once. Where clips are mixed, a frame waits for all its partners: the launch after it writes it, and one
-    launch more than there are frames writes the last.
+    Working frames hold the back alone: layers are painted over it on the way out, and never fed back. Unmixed clips are written out at
+    once. Where clips are mixed, a frame waits for all its partners: the launch after it writes it, and one launch more than there are
+    frames writes the last.
     """
     tiles = (h * w + BLOCK - 1) // BLOCK
     slot = tl.program_id(0) // tiles
@@ -161,7 +165,59 @@ def step_clips(
     own = before + slot.to(tl.int64) * plane * C
     place = out + clip.to(tl.int64) * clip_stride + frame.to(tl.int64) * frame_stride + position
     if MIXES and frame > 0 and (flags & WANTED) != 0:
-        _finish(row, frame - 1, table, before, own, position, x, y, place - frame_stride, channel_stride, mask, plane, C, ROUND)
+        a, b, c, d = _read(own + position, plane, C)
+        a, b, c, d = paint_layers(
+            a,
+            b,
+            c,
+            d,
+            images,
+            pyramid,
+            frames,
+            clip,
+            frame - 1,
+            num_frames,
+            x,
+            y,
+            height,
+            width,
+            pyramid_size,
+            C,
+            LAYERS,
+            REDUCES,
+            COLORED,
+            PADDING,
+        )
+        weight = partner_weight(row, frame - 1)
+        if weight > 0:
+            their_slot = whole(row + PARTNER)
+            partner = whole(table + HEADER + (first + their_slot) * CLIP + INDEX)
+            e, f, g, i = _read(before + their_slot.to(tl.int64) * plane * C + position, plane, C)
+            e, f, g, i = paint_layers(
+                e,
+                f,
+                g,
+                i,
+                images,
+                pyramid,
+                frames,
+                partner,
+                frame - 1,
+                num_frames,
+                x,
+                y,
+                height,
+                width,
+                pyramid_size,
+                C,
+                LAYERS,
+                REDUCES,
+                COLORED,
+                PADDING,
+            )
+            share = within(row, weight, x, y)
+            a, b, c, d = between(a, e, share), between(b, f, share), between(c, g, share), between(d, i, share)
+        store(place - frame_stride, channel_stride, table, a, b, c, d, mask, C, ROUND)
     if frame < num_frames:
         if frame > 0 and (flags & RECURSIVE) != 0:
             step = frames + (clip * LAYERS * num_frames + frame) * FRAME
@@ -169,10 +225,8 @@ def step_clips(
             a, b, c, d = sample(own, u, v, h, w, C, PADDING)
             if COLORED:
                 a, b, c = recolor(step, a, b, c)
-            opacity = tl.load(step + OPACITY)
-            a, b, c, d = a * opacity, b * opacity, c * opacity, d * opacity
         else:
-            a, b, c, d = paint(
+            a, b, c, d = paint_back(
                 images, pyramid, frames, clip, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
             )
         after = working + (frame % 2) * half + slot.to(tl.int64) * plane * C + position
@@ -183,4 +237,26 @@ def step_clips(
             if C == 4:
                 tl.store(after + plane + plane + plane, d, mask=mask)
         if not MIXES:
+            a, b, c, d = paint_layers(
+                a,
+                b,
+                c,
+                d,
+                images,
+                pyramid,
+                frames,
+                clip,
+                frame,
+                num_frames,
+                x,
+                y,
+                height,
+                width,
+                pyramid_size,
+                C,
+                LAYERS,
+                REDUCES,
+                COLORED,
+                PADDING,
+            )
             store(place, channel_stride, table, a, b, c, d, mask, C, ROUND)

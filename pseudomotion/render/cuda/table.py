@@ -13,6 +13,7 @@ BOX = tl.constexpr(22)  # 4
 IMAGE = tl.constexpr(26)  # int32
 REDUCED = tl.constexpr(27)  # int32: how many source pixels along each axis make one of the copy that is read; 1 is the image itself
 NEXT = tl.constexpr(28)  # share of the copy reduced twice as much
+FEATHER = tl.constexpr(31)  # width of the edge of a layer, in pixels of its texture
 START = tl.constexpr(29)  # 2 x int32: where the two copies lie within an image's pyramid
 
 # One row for each clip that a launch renders, of a size that leaves what follows it aligned to 16 bytes.

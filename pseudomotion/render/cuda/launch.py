@@ -18,9 +18,11 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from pseudomotion import geometry, kernels
-from pseudomotion.kernels import table as layout
-from pseudomotion.plan import MotionPlan
+from pseudomotion import geometry, outline
+from pseudomotion.plan import Motion, MotionPlan
+from pseudomotion.render.cuda import clips as kernels
+from pseudomotion.render.cuda import table as layout
+from pseudomotion.render.output import Output
 
 L2_BYTES = 2**22  # where a device does not say: the 4 MiB that GPUs since 2018 have at least
 BLOCK = 1024  # pixels a program paints
@@ -35,53 +37,35 @@ class Chunk(NamedTuple):
     stepped: bool
 
 
-def render(
-    images: Shaped[Tensor, "N C H W"],
-    plan: MotionPlan,
-    count: int,
-    *,
-    padding_mode: str,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    dtype: torch.dtype,
-    data_format: str,
-    chunk: int | None = None,
-) -> Shaped[Tensor, "B _ _ h w"]:
+def render(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, chunk: int | None = None) -> Shaped[Tensor, "B _ _ h w"]:
     """Clips of a plan, formatted.
 
     Args:
-        images: ``(N, C, H, W)``, uint8 or float16, bfloat16 or float32 in [0, 1], not requiring gradients.
+        images: uint8 or float16, bfloat16 or float32 in [0, 1], not requiring gradients.
         plan: for as many images of the same size, on the CPU.
-        count: B, how many clips are wanted, from the first; of those after them only what is mixed in is rendered.
-        padding_mode: "zeros", "border" or "reflection": what shows outside what a frame reads.
-        mean: per channel, subtracted; None for none.
-        std: per channel, divided by; given with ``mean``.
-        dtype: of the clips: uint8, float16, bfloat16 or float32.
-        data_format: "BCTHW" or "BTCHW".
+        output: of the clips after those that are wanted, only what is mixed in is rendered. Its dtype: uint8, float16, bfloat16 or float32.
         chunk: most clips of which working frames are held at a time. None: as many as fit the L2 cache.
 
     """
     (_, c, height, width), t, (h, w) = images.shape, plan.num_frames, plan.frame_size
-    shape = (count, c, t, h, w) if data_format == "BCTHW" else (count, t, c, h, w)
-    clips = images.new_empty(shape, dtype=dtype)
+    count, frame_axis = output.count, output.data_format.index("T")
+    shape = (count, c, t, h, w) if frame_axis == 2 else (count, t, c, h, w)
+    clips = images.new_empty(shape, dtype=output.dtype)
     if not clips.numel():
         return clips
     images = images.contiguous()
     chunks = list(_chunks(plan, count, chunk or _clips_in_cache(images.device, c * h * w)))
-    visible = plan.opacity > 0
-    visible[:, 0] = True
-    detail = plan.detail * visible
-    frame_axis = data_format.index("T")
+    detail = torch.cat([plan.detail[:, None], plan.layer_detail * (plan.layers.opacity > 0)], 1)  # (B, 1 + L, T)
     strides = clips.stride(0), clips.stride(frame_axis), clips.stride(3 - frame_axis)
     tiles, block = _tiles(h, w)
     options = {
         "C": c,
-        "LAYERS": plan.num_layers,
+        "LAYERS": 1 + plan.num_layers,  # the back and those over it
         "REDUCES": bool(detail.any()),
-        "COLORED": any(p.colored for p in plan.passes),
+        "COLORED": any(p.colored for passes in (plan.passes, *plan.layer_passes) for p in passes),
         "MIXES": plan.mixes,
-        "PADDING": padding_mode,
-        "ROUND": dtype == torch.uint8,
+        "PADDING": plan.padding_mode,
+        "ROUND": output.dtype == torch.uint8,
         "BLOCK": block,
     }
     slots = max((len(group.clips) for group in chunks if group.stepped), default=0)
@@ -89,9 +73,9 @@ def render(
     first = 0
     with torch.cuda.device(images.get_device()):
         pyramid, starts = _pyramid(images, int(detail.max().ceil()))
-        table = _table(plan, chunks, _epilogue(mean, std, dtype), detail, starts, pinned=images.is_cuda)
+        table = _table(plan, chunks, _epilogue(output), detail, starts, pinned=images.is_cuda)
         table = table.to(images.device, non_blocking=True)
-        frames = table[table.numel() - layout.FRAME.value * plan.opacity.numel() :]
+        frames = table[table.numel() - layout.FRAME.value * detail.numel() :]
         sizes = (t, h, w, height, width, starts[-1])
         for group in chunks:
             n = len(group.clips)
@@ -117,13 +101,14 @@ def _chunks(plan: MotionPlan, count: int, most: int) -> Iterator[Chunk]:
 
     A clip that is mixed needs its partner in its group. Partners follow each other, so that few clips are rendered in two groups.
     """
-    mixed = plan.partner_weight > 0
-    stepped = plan.reads_previous & (plan.num_frames > 1)
-    stepped = stepped | (mixed & stepped[plan.partner])
+    themselves = torch.arange(len(plan), device="cpu")
+    partners = themselves if plan.blend is None else torch.where(plan.blend.weight > 0, plan.blend.partner, themselves)
+    stepped = plan.back.reads_previous & (plan.num_frames > 1)
+    stepped = stepped | stepped[partners]
     at_once = (~stepped[:count]).nonzero()[:, 0]
     if len(at_once):
-        yield Chunk(at_once, plan.partner[at_once], torch.ones_like(at_once, dtype=torch.bool), stepped=False)
-    partner = torch.where(mixed, plan.partner, torch.arange(len(plan), device="cpu")).tolist()
+        yield Chunk(at_once, partners[at_once], torch.ones_like(at_once, dtype=torch.bool), stepped=False)
+    partner = partners.tolist()
     group: dict[int, bool] = {}  # clips, and whether they are wanted
     for clip in _along(partner, stepped[:count].nonzero()[:, 0].tolist()):
         if group and len(group.keys() | {clip, partner[clip]}) > most:
@@ -172,14 +157,14 @@ def _tiles(h: int, w: int) -> tuple[int, int]:
     return -(-h * w // block), block
 
 
-def _epilogue(mean: Sequence[float] | None, std: Sequence[float] | None, dtype: torch.dtype) -> Float[Tensor, " 8"]:
+def _epilogue(output: Output) -> Float[Tensor, " 8"]:
     """Scale and shift that finish each of four channels."""
-    scale = torch.full((4,), 255.0 if dtype == torch.uint8 else 1.0, dtype=torch.float32, device="cpu")
+    scale = torch.full((4,), 255.0 if output.dtype == torch.uint8 else 1.0, dtype=torch.float32, device="cpu")
     shift = torch.zeros_like(scale)
-    if mean is not None and std is not None:
-        mean_, std_ = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (mean, std))
-        scale[: len(std)] = 1 / std_
-        shift[: len(std)] = -mean_ / std_
+    if output.mean is not None and output.std is not None:
+        mean, std = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (output.mean, output.std))
+        scale[: len(std)] = 1 / std
+        shift[: len(std)] = -mean / std
     return torch.cat([scale, shift])
 
 
@@ -187,18 +172,18 @@ def _table(
     plan: MotionPlan,
     chunks: Sequence[Chunk],
     epilogue: Float[Tensor, " 8"],
-    detail: Float64[Tensor, "B L T"],
+    detail: Float64[Tensor, "B S T"],
     starts: Sequence[int],
     *,
     pinned: bool,
 ) -> Float[Tensor, " n"]:
-    """All that the kernels need to know, as ``pseudomotion.kernels.table`` lays it out; pinned, so that a device can copy it by itself."""
-    rows, frames = sum(len(group.clips) for group in chunks), plan.opacity.numel()
+    """All that the kernels need to know, laid out as in ``table``; pinned, so that a device can copy it by itself."""
+    rows, frames = sum(len(group.clips) for group in chunks), detail.numel()
     end = len(epilogue) + layout.CLIP.value * rows
     table = torch.empty(end + layout.FRAME.value * frames, dtype=torch.float32, device="cpu", pin_memory=pinned)
     table[: len(epilogue)] = epilogue
     _fill_clips(table[len(epilogue) : end].view(rows, -1), plan, chunks)
-    _fill_frames(table[end:].view(*plan.opacity.shape, -1), plan, detail, starts)
+    _fill_frames(table[end:].view(*detail.shape, -1), plan, detail, starts)
     return table
 
 
@@ -208,24 +193,26 @@ def _fill_clips(rows: Float[Tensor, "n 12"], plan: MotionPlan, chunks: Sequence[
     bits = rows.view(torch.int32)
     bits[:, layout.INDEX.value] = clips.int()
     bits[:, layout.PARTNER.value] = torch.cat([group.partner for group in chunks]).int()
-    rows[:, layout.WEIGHT.value] = plan.partner_weight[clips]
-    rows[:, layout.PARTNER_BOX.value : layout.FLAGS.value] = plan.partner_box[clips]
+    rows[:, layout.WEIGHT.value : layout.PARTNER_FRAMES.value + 2] = 0
+    if plan.blend is not None:
+        rows[:, layout.WEIGHT.value] = plan.blend.weight[clips]
+        rows[:, layout.PARTNER_BOX.value : layout.FLAGS.value] = plan.blend.box[clips]
+        bits[:, layout.PARTNER_FRAMES.value : layout.PARTNER_FRAMES.value + 2] = plan.blend.frames[clips].int()
     wanted = torch.cat([group.wanted for group in chunks])
-    bits[:, layout.PARTNER_FRAMES.value : layout.PARTNER_FRAMES.value + 2] = plan.partner_frames[clips].int()
-    bits[:, layout.FLAGS.value] = plan.reads_previous[clips].int() * layout.RECURSIVE.value + wanted.int() * layout.WANTED.value
+    bits[:, layout.FLAGS.value] = plan.back.reads_previous[clips].int() * layout.RECURSIVE.value + wanted.int() * layout.WANTED.value
 
 
-def _fill_frames(rows: Float[Tensor, "B L T 32"], plan: MotionPlan, detail: Float64[Tensor, "B L T"], starts: Sequence[int]) -> None:
-    """Write the frames' part of the table."""
-    back = geometry.inverse(plan.homography.double())
-    y, x = ((side - 1) / 2 for side in plan.frame_size)
-    center = back[..., 2, 0] * x + back[..., 2, 1] * y + back[..., 2, 2]
-    bits = rows.view(torch.int32)
-    rows[..., layout.BACK.value : layout.COLOR.value] = (back / center[..., None, None]).flatten(-2)
-    rows[..., layout.COLOR.value : layout.OPACITY.value] = plan.color.flatten(-2)
-    rows[..., layout.OPACITY.value] = plan.opacity
-    rows[..., layout.BOX.value : layout.IMAGE.value] = plan.box[:, :, None]
-    bits[..., layout.IMAGE.value] = plan.source[:, :, None].int()
+def _fill_frames(rows: Float[Tensor, "B S T 32"], plan: MotionPlan, detail: Float64[Tensor, "B S T"], starts: Sequence[int]) -> None:
+    """Write the frames' part of the table: the back of every clip, then its layers."""
+    back, layers, bits = plan.back, plan.layers, rows.view(torch.int32)
+    _fill_motion(rows[:, 0], back.motion, plan.frame_size)
+    _fill_motion(rows[:, 1:], layers.motion, plan.frame_size)
+    bits[:, 0, :, layout.IMAGE.value] = back.image[:, None].int()
+    bits[:, 1:, :, layout.IMAGE.value] = layers.texture[:, :, None].int()
+    rows[:, 0, :, layout.OPACITY.value] = 1
+    rows[:, 1:, :, layout.OPACITY.value] = layers.opacity
+    rows[:, 1:, :, layout.BOX.value : layout.IMAGE.value] = layers.box[:, :, None]
+    rows[:, 1:, :, layout.FEATHER.value] = layers.outline[:, :, None, outline.FEATHER]
     level = detail.floor().long()
     bits[..., layout.REDUCED.value] = (2**level).int()
     rows[..., layout.NEXT.value] = detail - level
@@ -233,3 +220,12 @@ def _fill_frames(rows: Float[Tensor, "B L T 32"], plan: MotionPlan, detail: Floa
     begin = torch.tensor([0, *starts, 0], dtype=torch.int32, device="cpu")
     bits[..., layout.START.value] = begin[level]
     bits[..., layout.START.value + 1] = begin[level + 1]
+
+
+def _fill_motion(rows: Float[Tensor, "*b T 32"], motion: Motion, frame_size: tuple[int, int]) -> None:
+    """Write where frames read, and their color maps."""
+    back = geometry.inverse(motion.homography.double())
+    y, x = ((side - 1) / 2 for side in frame_size)
+    center = back[..., 2, 0] * x + back[..., 2, 1] * y + back[..., 2, 2]
+    rows[..., layout.BACK.value : layout.COLOR.value] = (back / center[..., None, None]).flatten(-2)
+    rows[..., layout.COLOR.value : layout.OPACITY.value] = motion.color.flatten(-2)

@@ -1,0 +1,62 @@
+"""Groups of clips that a renderer paints together: found on the host, when a plan is made, from its arrays.
+
+What to do therefore never depends on reading a value back from a device, nor does ``torch.compile`` meet a data-dependent branch.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, Int64
+from torch import Tensor
+
+from pseudomotion import color as color_maps
+from pseudomotion import geometry
+
+
+class Pass(NamedTuple):
+    """Clips that are painted alike."""
+
+    clips: Int64[Tensor, " n"]
+    recursive: bool  # frame t >= 1 reads frame t-1
+    steady: bool  # the homography is the same at every step after the first frame
+    colored: bool  # some color map is not the identity
+    levels: tuple[int, int]  # first and last level of the image pyramid that some frame reads
+
+
+def find_detail(
+    homography: Float32[np.ndarray, "*b T 3 3"], recursive: Bool[np.ndarray, "*b"], frame_size: tuple[int, int]
+) -> Float64[np.ndarray, "*b T"]:
+    """Level of the image pyramid that every frame reads; 0 where it reads the frame before it."""
+    first = homography[..., :1, :, :] if recursive.all() else homography
+    with np.errstate(all="ignore"):  # a homography that shows nothing may be any matrix
+        scale = np.nan_to_num(geometry.source_scale(first.astype(np.float64), frame_size), nan=1.0, posinf=1.0)
+    detail = np.zeros(homography.shape[:-2])
+    detail[..., : scale.shape[-1]] = geometry.level_of_detail(scale)
+    detail[recursive, 1:] = 0
+    return detail
+
+
+def find_passes(
+    homography: Float32[np.ndarray, "n T 3 3"],
+    color: Float32[np.ndarray, "n T 3 4"],
+    recursive: Bool[np.ndarray, " n"],
+    detail: Float64[np.ndarray, "n T"],
+    clips: Int64[np.ndarray, " n"],
+) -> tuple[Pass, ...]:
+    """Group clips by how they are painted; ``clips`` are their positions in the batch."""
+    read = np.where(recursive[:, None], detail[:, :1], detail)  # (n, T)
+    keys = np.stack(
+        [
+            recursive,
+            (homography[:, 1:] == homography[:, 1:2]).all((1, 2, 3)),
+            (color != color_maps.IDENTITY).any((1, 2, 3)),
+            np.floor(read.min(1)),
+            np.ceil(read.max(1)),
+        ],
+        -1,
+    ).astype(np.int64)
+    return tuple(
+        Pass(torch.from_numpy(clips[(keys == key).all(1)]), bool(key[0]), bool(key[1]), bool(key[2]), (key[3], key[4]))
+        for key in dict.fromkeys(map(tuple, keys.tolist()))
+    )
