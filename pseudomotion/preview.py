@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
-from pseudomotion.draw import SHOWS
 from pseudomotion.files import whole_file
 from pseudomotion.images import builtin_picture, load_image
 from pseudomotion.images.synthetic import SOURCES
+from pseudomotion.labels.overlay import SHOWS
 from pseudomotion.plan import PADDING_MODES
 from pseudomotion.pmg import PMG, RESAMPLINGS
 from pseudomotion.transforms import TRANSFORMS

@@ -13,6 +13,7 @@ from painter import Painter
 
 from pseudomotion import PMG, TRANSFORMS
 from pseudomotion.labels import displacement_stats, flow, occlusion, tracks
+from pseudomotion.plan import Blend
 
 NAMES = list(TRANSFORMS)
 STATIC = ("identity", "fade", "color_jitter")
@@ -30,7 +31,7 @@ def with_videomix(plan, weight=1.0, frames=None):
     weights[-1] = 0
     during = torch.tensor([frames or (0, plan.num_frames)]).repeat(b, 1)
     partner = torch.arange(b).roll(1)
-    return dataclasses.replace(plan, partner=partner, partner_weight=weights, partner_box=box.repeat(b, 1), partner_frames=during)
+    return dataclasses.replace(plan, blend=Blend(partner, weights, box.repeat(b, 1), during))
 
 
 side = st.integers(8, 70)
@@ -187,8 +188,10 @@ def test_what_left_a_recursive_clip_is_lost():
     """A step that turns by 120 degrees about a corner region: the point comes back, its pixels do not; composed, it is seen again."""
     plan = plan_of(("affine",), batch=1, source=(32, 32), size=(32, 32), frames=4)
     turn = torch.tensor([[-0.5, -math.sqrt(0.75), 0], [math.sqrt(0.75), -0.5, 0], [0, 0, 1]])
-    homography = torch.stack([torch.eye(3), turn, turn, turn])[None, None]
-    plan = dataclasses.replace(plan, homography=homography)
+    homography = torch.stack([torch.eye(3), turn, turn, turn])[None]
+    plan = dataclasses.replace(
+        plan, back=dataclasses.replace(plan.back, motion=dataclasses.replace(plan.back.motion, homography=homography))
+    )
     point = torch.tensor([[20.0, 10.0]])
     for resampled, expected in [(plan, [True, False, False, False]), (plan.composed(), [True, False, False, True])]:
         found, visible = tracks(resampled, point)
