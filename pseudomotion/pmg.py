@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from pseudomotion import checks
 from pseudomotion import color as color_maps
 from pseudomotion.draws import Draws
-from pseudomotion.mix import Mix, whole_clips
+from pseudomotion.mix import Mix, warn_alone, whole_clips
 from pseudomotion.plan import MotionPlan, compose
 from pseudomotion.render.choice import RENDERERS, explain, render
 from pseudomotion.render.format import DATA_FORMATS
 from pseudomotion.transforms import TRANSFORMS, Transform
 from pseudomotion.transforms.base import View
+from pseudomotion.untraced import untraced
 
 PADDING_MODES = ("zeros", "border", "reflection")
 RESAMPLINGS = ("recursive", "composed")
@@ -93,8 +94,8 @@ class PMG(nn.Module):
         if mix is not None and not isinstance(mix, Mix):
             raise TypeError(f"mix must be Mixup(...), VideoMix(...) or None, got {mix!r}")
         self.mix = mix
-        self.mean, self.std = checks.normalisation(mean, std)
-        self.dtype = checks.output_dtype(dtype, normalised=mean is not None)
+        self.mean, self.std = checks.normalization(mean, std)
+        self.dtype = checks.output_dtype(dtype, normalized=mean is not None)
         self.data_format = checks.one_of("data_format", data_format, DATA_FORMATS)
         self.seed = checks.seed(seed)
         self.renderer = checks.one_of("renderer", renderer, RENDERERS)
@@ -119,6 +120,7 @@ class PMG(nn.Module):
         )
         return f"{{{weighted}}}, " + ", ".join(f"{name}={getattr(self, name)!r}" for name in rest)
 
+    @untraced
     def forward(self, images: Tensor, *, ids: Tensor | None = None, partner_images: Tensor | None = None) -> Tensor:
         """Clips of a batch of images.
 
@@ -142,6 +144,7 @@ class PMG(nn.Module):
         plan = self.plan(images.shape, ids=ids, partner_images=partner_images is not None)
         return self.render(images, plan, partner_images=partner_images)
 
+    @untraced
     def plan(self, shape: Sequence[int], *, ids: Tensor | None = None, partner_images: bool = False) -> MotionPlan:
         """What ``forward`` would do to images of a shape: every decision, on the CPU, without a pixel.
 
@@ -154,6 +157,8 @@ class PMG(nn.Module):
         batch, channels, source_h, source_w = checks.shape(shape)
         if channels != 3 and (colored := [t.name for t in self.transforms if t.needs_rgb]):
             raise ValueError(f"images must have 3 channels (RGB) for {', '.join(colored)}, got {channels}")
+        if self.mix is not None and batch == 1 and not partner_images:
+            warn_alone("images")
         draws = Draws(self.seed, checks.ids(ids, batch))
         if partner_images:
             draws = Draws(self.seed, torch.cat([draws.ids, draws.partner_ids("partner images")]))
@@ -178,7 +183,7 @@ class PMG(nn.Module):
             images = torch.cat([images, partner_images])
         _check_plan(plan, images)
         if images.is_floating_point() and not torch.compiler.is_compiling() and (self.validate or images.device.type == "cpu"):
-            checks.values(images)
+            images = checks.values(images)
         dtype = self.dtype or (torch.float32 if self.mean is not None and images.dtype == torch.uint8 else images.dtype)
         mean, std = (checks.per_channel(name, value, images.shape[1]) for name, value in (("mean", self.mean), ("std", self.std)))
         return render(

@@ -12,6 +12,7 @@ from pseudomotion.draws import Draws
 from pseudomotion.pmg import PMG
 from pseudomotion.render.format import to_unit
 from pseudomotion.source import ImageSource
+from pseudomotion.untraced import untraced
 
 FRAMES = "frames"
 
@@ -73,6 +74,7 @@ class PMGAug(nn.Module):
         """The arguments that were given, or their defaults."""
         return f"p={self.p!r}, images={len(self.images)} kinds, weights={self.weights!r}"
 
+    @untraced
     def forward(self, clips: Tensor, *, ids: Tensor | None = None) -> tuple[Tensor, PMGAugInfo]:
         """Real clips, some of them replaced.
 

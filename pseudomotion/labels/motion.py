@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
+from pseudomotion import checks
 from pseudomotion.labels.surfaces import Surfaces
 from pseudomotion.plan import MotionPlan
 
@@ -40,7 +41,7 @@ def flow(
     surfaces = Surfaces.of(plan, size)
     x, y = surfaces.pixels()
     pairs = _pairs(surfaces, anchor, backward)
-    vectors = torch.empty(len(plan), len(pairs), 2, *surfaces.size, device=x.device)
+    vectors = torch.empty(len(plan), len(pairs), 2, *surfaces.size, dtype=torch.float32, device=x.device)
     for k, (origin, target) in enumerate(pairs):  # one frame at a time stays in the cache
         moved = surfaces.displace(surfaces.top(origin, x, y), origin, target, x, y)
         vectors[:, k, :1], vectors[:, k, 1:] = moved.dx, moved.dy
@@ -156,8 +157,7 @@ def _pairs(surfaces: Surfaces, anchor: int | None, backward: bool) -> list[tuple
 
 def frame_number(name: str, value: int, num_frames: int) -> int:
     """A frame's number from 0; negative ones count from the end."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be the number of a frame, got {value!r}")
+    value = checks.integer(name, value, "the number of a frame")
     if not -num_frames <= value < num_frames:
         raise ValueError(f"{name} must be a frame of the plan, from {-num_frames} to {num_frames - 1}, got {value}")
     return value % num_frames
