@@ -56,5 +56,5 @@ if __name__ == "__main__":
     # All transforms in one graph; Inductor would take minutes for it.
     rendering(ALL, "recursive", "eager", 20, 2)
     rendering(ALL, "composed", "eager", 20, 2)
-    rendering(("affine",), "recursive", "inductor", 16, 2)
+    rendering(("affine",), "composed", "inductor", 16, 2)
     sys.stdout.write("ok\n")
