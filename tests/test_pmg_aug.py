@@ -1,7 +1,6 @@
 """PMGAug: which clips it replaces, by what, and that it leaves the others alone; alone, on a real video, and in a DataLoader."""
 
 import multiprocessing
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from torch.utils.data import DataLoader
 from pseudomotion import PMG, Mixup, PMGAug, checks
 from pseudomotion.images import ImageBank
 
-VIDEO = Path(__file__).parents[2] / "shared" / "videos" / "nasa_13013.mp4"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IDS = torch.arange(12)
 
@@ -101,12 +99,12 @@ def test_pmg_may_mix():
     assert torch.equal(out[chosen], pmg(clips[chosen, :, info.frame[chosen]], ids=IDS[chosen]))
 
 
-def test_on_a_real_video():
-    from pseudomotion.video import read_clip
+def test_on_a_video(stained_glass, tmp_path):
+    from pseudomotion.video import read_clip, write_video
 
-    if not VIDEO.exists():
-        pytest.skip(f"the real video is not at hand (no {VIDEO})")
-    clips = torch.stack([read_clip(VIDEO, 16, 4, start, size=64) for start in (0.1, 0.4, 0.7, 0.9)])
+    frames = PMG(("sliding_window",), 80, 96)(stained_glass[None], ids=torch.tensor([0]))[0]
+    write_video(tmp_path / "video.mp4", list(frames.permute(1, 2, 3, 0).numpy()), fps=20)
+    clips = torch.stack([read_clip(tmp_path / "video.mp4", 16, 2, start, size=64) for start in (0.1, 0.4, 0.7, 0.9)])
     out, info = PMGAug(PMG(("affine",), size=64), 0.5)(clips, ids=torch.arange(4) + 4)
     assert 0 < int(info.pseudo.sum()) < 4
     for i in range(4):

@@ -290,13 +290,11 @@ def test_compiled_it_gives_the_same_clips():
     assert done.stdout.endswith("ok\n"), done.stderr
 
 
-def test_rendering_on_a_photo_is_kornias_recursion(photo):
-    """The paper's equation 1 as a user would write it with kornia, on a real photo."""
+def test_rendering_is_kornias_recursion(stained_glass):
+    """The paper's equation 1 as a user would write it with kornia."""
     from kornia.geometry.transform import warp_perspective
 
-    from pseudomotion.images import load_image
-
-    image = load_image(photo)[None, :, :224, :224].double() / 255
+    image = stained_glass[None, :, :224, :224].double() / 255
     pmg = PMG(("affine",), 6, 224)
     plan = pmg.plan(image.shape, ids=torch.tensor([4]))
     clip = pmg.render(image, plan)
