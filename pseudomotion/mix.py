@@ -8,7 +8,7 @@ the partners: ``partner_images=`` of ``PMG``, ``partner_clips=`` here.
 import math
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -132,7 +132,7 @@ class Mixup(Mix):
     """
 
     alpha: float = 1.0
-    p: float = 1.0
+    p: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the arguments."""
@@ -167,8 +167,8 @@ class VideoMix(Mix):
     """
 
     alpha: float = 1.0
-    p: float = 1.0
-    mode: str = "spatial"
+    p: float = field(default=1.0, kw_only=True)
+    mode: str = field(default="spatial", kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the arguments."""

@@ -62,7 +62,7 @@ class PMGAug(nn.Module):
 
     """
 
-    def __init__(self, pmg: PMG, p: float = 0.5, images: ImageSource | Mapping[ImageSource | str, float] | None = None) -> None:
+    def __init__(self, pmg: PMG, p: float = 0.5, *, images: ImageSource | Mapping[ImageSource | str, float] | None = None) -> None:
         super().__init__()
         if not isinstance(pmg, PMG):
             raise TypeError(f"pmg must be a PMG, got {type(pmg).__name__}")

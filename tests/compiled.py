@@ -26,35 +26,35 @@ def training_steps():
         plan = pmg.plan(images.shape, ids=ids)
         return clips, mixed, replaced, info.partner_weight, plan.homography, plan.partner_weight, net(replaced).square().mean()
 
-    compiled = torch.compile(step)
+    compiled, seen = torch.compile(step), set()
     for batch in range(5):
         torch._dynamo.config.error_on_recompile = batch >= 2
         ids = torch.arange(16) + 16 * batch
         *expected, loss = step(images, ids)
         *found, compiled_loss = compiled(images, ids)
         compiled_loss.backward()
-        assert len(set(pmg.plan(images.shape, ids=ids).transform.tolist())) >= 6
+        seen |= set(pmg.plan(images.shape, ids=ids).transform.tolist())
         for a, b in zip(found, expected, strict=True):
             assert torch.equal(a, b)
         torch.testing.assert_close(compiled_loss, loss)
+    assert seen == set(range(len(ALL)))
     breaks = sum(counters["graph_break"].values())
     assert breaks <= 8, counters["graph_break"]  # two for each of the four calls
     torch._dynamo.config.error_on_recompile = False
 
 
-def rendering(names, resampling, backend, size, frames):
+def rendering(resampling):
     """Rendering a given plan is one graph."""
-    pmg = PMG(names, frames, size, resampling=resampling)
+    pmg = PMG(ALL, 2, 20, resampling=resampling)
     plan = pmg.plan(images.shape, ids=torch.arange(16))
     torch._dynamo.reset()  # no automatic dynamic shapes
-    compiled = torch.compile(pmg.render, fullgraph=True, backend=backend)
+    compiled = torch.compile(pmg.render, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(images, plan), pmg.render(images, plan), atol=1e-5, rtol=0)
 
 
 if __name__ == "__main__":
     training_steps()
-    # All transforms in one graph; Inductor would take minutes for it.
-    rendering(ALL, "recursive", "eager", 20, 2)
-    rendering(ALL, "composed", "eager", 20, 2)
-    rendering(("affine",), "composed", "inductor", 16, 2)
+    # All transforms in one graph, by Dynamo alone; Inductor would take minutes for it.
+    rendering("recursive")
+    rendering("composed")
     sys.stdout.write("ok\n")

@@ -60,7 +60,7 @@ def test_normalised_clips_are_brought_back_for_pmg_and_stay_normalised():
 
 def test_a_clip_is_the_same_in_every_batch():
     clips = torch.rand(12, 3, 4, 16, 18)
-    aug = PMGAug(PMG(num_frames=4, size=(16, 18)), 0.5, {"frames": 1, Plain(10): 1})
+    aug = PMGAug(PMG(num_frames=4, size=(16, 18)), 0.5, images={"frames": 1, Plain(10): 1})
     whole, info = aug(clips, ids=IDS)
     order = torch.tensor([7, 2, 11, 0])
     part, part_info = aug(clips[order], ids=IDS[order])
@@ -74,7 +74,7 @@ def test_images_of_several_sources_come_in_proportion(dtype):
     n = 600
     clips = torch.full((n, 3, 2, 16, 18), 255).to(dtype) / (1 if dtype == torch.uint8 else 255)
     low, high = Plain(50), Plain(50, start=100)
-    aug = PMGAug(PMG(("identity",), 2, None), 0.75, {"frames": 1, low: 2, high: 3})
+    aug = PMGAug(PMG(("identity",), 2, None), 0.75, images={"frames": 1, low: 2, high: 3})
     out, info = aug(clips.to(dtype), ids=torch.arange(n))
     value = (out[:, 0, 0, 0, 0].double() * (1 if dtype == torch.uint8 else 255)).round().long()
     expected = torch.where(info.source == 1, info.image, torch.where(info.source == 2, info.image + 100, 255))
@@ -87,7 +87,7 @@ def test_images_of_several_sources_come_in_proportion(dtype):
 
 def test_a_bank_serves_as_images():
     bank = ImageBank(Plain(7))
-    out, info = PMGAug(PMG(("identity",), 2, None), 1.0, bank)(torch.zeros(5, 3, 2, 16, 18, dtype=torch.uint8))
+    out, info = PMGAug(PMG(("identity",), 2, None), 1.0, images=bank)(torch.zeros(5, 3, 2, 16, 18, dtype=torch.uint8))
     assert torch.equal(out[:, 0, 0, 0, 0].long(), info.image)
 
 
@@ -188,4 +188,4 @@ def test_errors_of_the_arguments(arguments, message):
 
 def test_an_image_of_another_size_is_refused():
     with pytest.raises(ValueError, match="images must give images of"):
-        PMGAug(PMG(num_frames=2, size=None), 1.0, Plain(3, (8, 8)))(torch.rand(2, 3, 2, 16, 18))
+        PMGAug(PMG(num_frames=2, size=None), 1.0, images=Plain(3, (8, 8)))(torch.rand(2, 3, 2, 16, 18))

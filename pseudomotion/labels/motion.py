@@ -15,7 +15,7 @@ PATCH = 16  # side of VideoMAE's patches
 
 
 def flow(
-    plan: MotionPlan, size: int | tuple[int, int] | None = None, anchor: int | None = None, backward: bool = False
+    plan: MotionPlan, size: int | tuple[int, int] | None = None, *, anchor: int | None = None, backward: bool = False
 ) -> Float32[Tensor, "B K 2 h w"]:
     """Exact optical flow of every clip: where the layer that shows at a pixel takes it. Not from the paper.
 
@@ -49,7 +49,7 @@ def flow(
 
 
 def occlusion(
-    plan: MotionPlan, size: int | tuple[int, int] | None = None, anchor: int | None = None, backward: bool = False
+    plan: MotionPlan, size: int | tuple[int, int] | None = None, *, anchor: int | None = None, backward: bool = False
 ) -> Bool[Tensor, "B K h w"]:
     """Pixels whose counterpart, at the end of their flow, is out of the frame or covered by another layer. Not from the paper.
 
@@ -81,7 +81,7 @@ def occlusion(
     return lost
 
 
-def tracks(plan: MotionPlan, points: Tensor | None = None, frame: int = 0) -> tuple[Float32[Tensor, "B T N 2"], Bool[Tensor, "B T N"]]:
+def tracks(plan: MotionPlan, points: Tensor | None = None, *, frame: int = 0) -> tuple[Float32[Tensor, "B T N 2"], Bool[Tensor, "B T N"]]:
     """Points followed through their clips, and where they are visible. Not from the paper.
 
     A point belongs to the layer that shows there in ``frame``. It is visible while it is in the frame and no other layer covers it; in a

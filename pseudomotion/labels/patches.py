@@ -21,7 +21,7 @@ class PatchCorrespondence(NamedTuple):
 
 
 def patch_correspondence(
-    plan: MotionPlan, size: int | tuple[int, int] | None = None, patch: int = 16, tubelet: int = 2, anchor: int | None = None
+    plan: MotionPlan, size: int | tuple[int, int] | None = None, *, patch: int = 16, tubelet: int = 2, anchor: int | None = None
 ) -> PatchCorrespondence:
     """For every token, the token that it came from and how much of it is visible there: whether patches can be tracked.
 
