@@ -12,6 +12,7 @@ from pseudomotion.draws import Draws
 from pseudomotion.pmg import PMG
 from pseudomotion.render.output import to_unit
 from pseudomotion.source import ImageSource
+from pseudomotion.untraced import untraced
 
 FRAMES = "frames"
 
@@ -61,7 +62,7 @@ class PMGAug(nn.Module):
 
     """
 
-    def __init__(self, pmg: PMG, p: float = 0.5, images: ImageSource | Mapping[ImageSource | str, float] | None = None) -> None:
+    def __init__(self, pmg: PMG, p: float = 0.5, *, images: ImageSource | Mapping[ImageSource | str, float] | None = None) -> None:
         super().__init__()
         if not isinstance(pmg, PMG):
             raise TypeError(f"pmg must be a PMG, got {type(pmg).__name__}")
@@ -73,6 +74,7 @@ class PMGAug(nn.Module):
         """The arguments that were given, or their defaults."""
         return f"p={self.p!r}, images={len(self.images)} kinds, weights={self.weights!r}"
 
+    @untraced
     def forward(self, clips: Tensor, *, ids: Tensor | None = None) -> tuple[Tensor, PMGAugInfo]:
         """Real clips, some of them replaced.
 

@@ -140,7 +140,7 @@ def batches(
         UserWarning: at the end, the files found broken, if there are any.
 
     """
-    checks.positive_int("batch_size", batch_size, 2**31)
+    batch_size = checks.positive_int("batch_size", batch_size, 2**31)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, got {rank}")
     own = (order(source, epoch, checks.seed(seed)) if shuffle else torch.arange(len(source), device="cpu") + epoch * len(source))[

@@ -58,7 +58,7 @@ def trackability(
         matches = [best_match(to_unit(clip[:, [0, frame - 1]].transpose(0, 1)).mean(1), patch_size) for clip in clips]
         place, textured = (torch.stack(parts) for parts in zip(*matches, strict=True))
         found = textured & ((place + half - moved).norm(dim=-1) <= tolerance) & visible
-        shares.append(found.sum(1) / visible.sum(1))
+        shares.append(found.sum(1).float() / visible.sum(1))
     return torch.stack(shares, 1)
 
 

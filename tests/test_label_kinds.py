@@ -12,8 +12,21 @@ from hypothesis import strategies as st
 from painter import Painter
 
 from pseudomotion import PMG, TRANSFORMS
-from pseudomotion.labels import flow, flow_to_rgb, mix_labels, patch_correspondence, tracks, unmixed, warp_labels
+from pseudomotion.labels import (
+    displacement_stats,
+    flow,
+    flow_to_rgb,
+    frame_difference,
+    mix_labels,
+    occlusion,
+    patch_correspondence,
+    tracks,
+    unmixed,
+    warp_labels,
+)
+from pseudomotion.mix import MixInfo, mix_targets
 from pseudomotion.plan import Blend
+from pseudomotion.trackability import trackability
 
 NAMES = list(TRANSFORMS)
 
@@ -27,6 +40,42 @@ def with_partners(plan, weight=1.0, box=(9.5, 7.5, 30.5, 25.5)):
     weights = torch.full((b,), float(weight))
     frames = torch.tensor([[0, plan.num_frames]] * b)
     return dataclasses.replace(plan, blend=Blend(torch.arange(b).roll(1), weights, torch.tensor([box] * b), frames))
+
+
+def everything(plan, images):
+    """Every label and measure of a plan, as a flat list of tensors."""
+    info = MixInfo(plan.blend.partner, plan.blend.weight, plan.blend)
+    clips = torch.rand(4, 3, 4, 32, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    boxes, points = torch.tensor([[3.0, 4, 20, 30]], dtype=torch.float32), torch.tensor([[7, 9]])
+    parts = [
+        *(label(plan, (16, 24), anchor=a, backward=b) for label in (flow, occlusion) for a in (None, 1) for b in (False, True)),
+        flow_to_rgb(flow(plan)),
+        tracks(plan),
+        displacement_stats(plan),
+        patch_correspondence(plan, patch=8),
+        warp_labels(plan, boxes=boxes, points=points, masks=images[:, 0], maps=images.float()),
+        mix_labels(plan, torch.arange(4)),
+        mix_targets(torch.arange(4), info, 5),
+        trackability(clips, plan, frames=(2, 4), patch_size=8),
+        frame_difference((clips * 255).to(torch.uint8), stride=2),
+    ]
+    records = [part if isinstance(part, tuple) else [part] if isinstance(part, torch.Tensor) else vars(part).values() for part in parts]
+    return [tensor for record in records for tensor in record]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_default_dtype_changes_no_label(dtype):
+    plan = with_partners(plan_of(("affine", "perspective", "cutmix", "zoom")))
+    images = torch.randint(0, 256, (4, 3, 44, 52), dtype=torch.uint8)
+    expected = everything(plan, images)
+    torch.set_default_dtype(dtype)
+    try:
+        found = everything(plan, images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a.nan_to_num(-1), b.nan_to_num(-1))
 
 
 @pytest.mark.parametrize(("names", "anchor"), [(("affine",), None), (("affine",), 0), (("cutmix",), None), (("zoom",), -1)])

@@ -12,7 +12,6 @@ import torch
 from painter import Painter
 
 from pseudomotion import PMG, TRANSFORMS
-from pseudomotion.images import load_image
 from pseudomotion.labels import flow, occlusion, tracks
 
 NAMES = list(TRANSFORMS)
@@ -106,9 +105,9 @@ def textured(gray):
 
 
 @pytest.mark.parametrize("name", ["sliding_window", "zoom", "affine", "perspective", "cutmix"])
-def test_opencv_sees_the_same_flow(name, photo):
+def test_opencv_sees_the_same_flow(name, stained_glass):
     """DIS optical flow, which knows only the pixels: within one pixel on at least 90 % of the visible, textured pixels."""
-    image = torch.nn.functional.interpolate(load_image(photo)[None].float(), (256, 256), mode="area").round().to(torch.uint8)
+    image = torch.nn.functional.interpolate(stained_glass[None].float(), (256, 256), mode="area").round().to(torch.uint8)
     images = torch.cat([image, image.flip(-1), image.flip(-2), image.transpose(-1, -2)])
     pmg = PMG((name,), 3, 192, padding_mode="border")
     plan = pmg.plan(images.shape, ids=torch.arange(4))

@@ -69,7 +69,7 @@ def test_tracks_and_visibility_are_the_painters(recipe, data):
     plan = make(recipe)
     points = random_points(plan)
     frame = data.draw(st.integers(0, plan.num_frames - 1))
-    found, visible = tracks(plan, points, frame)
+    found, visible = tracks(plan, points, frame=frame)
     painter = Painter(plan)
     for i in range(len(plan)):
         for n, point in enumerate(points.numpy()):
@@ -111,7 +111,7 @@ def test_tracks_and_flow_agree(recipe, frame):
     frame = min(frame, plan.num_frames - 2)
     h, w = plan.frame_size
     points = torch.stack([torch.randint(w, (20,)), torch.randint(h, (20,))], -1)
-    found, visible = tracks(plan, points, frame)
+    found, visible = tracks(plan, points, frame=frame)
     x, y = points.unbind(-1)
     moved = flow(plan)[:, frame, :, y, x].mT
     torch.testing.assert_close(found[:, frame + 1] - points, moved, atol=1e-4, rtol=1e-4)
@@ -125,8 +125,8 @@ def test_there_and_back_again(recipe, frame):
     plan = make(recipe)
     frame = min(frame, plan.num_frames - 2)
     points = random_points(plan, 30)
-    there, visible = tracks(plan, points, frame)
-    back, seen = tracks(plan, there[:, frame + 1], frame + 1)
+    there, visible = tracks(plan, points, frame=frame)
+    back, seen = tracks(plan, there[:, frame + 1], frame=frame + 1)
     kept = visible[:, frame + 1] & visible[:, frame]
     torch.testing.assert_close(back[:, frame][kept].double(), points.expand(len(plan), -1, 2)[kept], atol=1e-3, rtol=0)
     assert (seen[:, frame] | ~kept).double().mean() > 0.99

@@ -142,7 +142,8 @@ def test_no_clip_is_its_own_partner_but_in_a_batch_of_one(mix):
         assert not (info.partner == torch.arange(batch)).any()
         assert sorted(info.partner.tolist()) == list(range(batch))
     clip = torch.rand(1, 3, 2, 4, 4)
-    mixed, info = mix(clip)
+    with pytest.warns(UserWarning, match="mix does nothing to a batch of one"):
+        mixed, info = mix(clip)
     assert info.partner.tolist() == [0]
     torch.testing.assert_close(mixed, clip)
 
@@ -215,6 +216,8 @@ def test_log_and_exp_are_the_library_functions(x, y):
     [
         (lambda: Mixup(0), "alpha must be positive"),
         (lambda: Mixup(math.inf), "alpha must be positive"),
+        (lambda: Mixup("1"), "alpha must be a number, got '1'"),
+        (lambda: VideoMix(p=None), "p must be a number, got None"),
         (lambda: VideoMix(p=1.5), "p must be from 0 to 1"),
         (lambda: VideoMix(mode="tube"), "mode must be one of 'spatial'"),
         (lambda: PMG(mix="mixup"), "mix must be Mixup"),

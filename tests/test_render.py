@@ -1,6 +1,7 @@
 """The reference renderer against the float64 oracle in numpy, and against cases known exactly."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -222,13 +223,14 @@ def test_small_batches_and_single_frames(batch, num_frames):
             assert clips.isfinite().all()
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
-def test_gradients_reach_the_images(name, resampling):
-    images = (torch.rand(2, 3, 7, 6, dtype=torch.float64) * 0.5 + 0.25).requires_grad_()
-    pmg = PMG((name,), 3, 5, resampling=resampling)
-    plan = pmg.plan(images.shape, ids=torch.arange(2))
-    assert torch.autograd.gradcheck(lambda x: pmg.render(x, plan), images, atol=1e-6)
+def test_gradients_reach_the_images(resampling):
+    """Of all transforms at once, in random directions (fast mode), which a full Jacobian would take minutes for."""
+    images = (torch.rand(24, 3, 7, 6, dtype=torch.float64) * 0.5 + 0.25).requires_grad_()
+    pmg = PMG(NAMES, 3, 5, resampling=resampling, mix=Mixup())
+    plan = pmg.plan(images.shape, ids=torch.arange(24))
+    assert set(plan.transform.tolist()) == set(range(len(NAMES)))
+    assert torch.autograd.gradcheck(lambda x: pmg.render(x, plan), images, atol=1e-6, fast_mode=True)
 
 
 def test_mixing_with_the_partner(smooth):
@@ -254,20 +256,18 @@ def test_mixing_with_the_partner(smooth):
     assert not torch.equal(mixed[5, :, 1], alone[5, :, 1])
 
 
-@pytest.mark.parametrize("case", ["recursive", "composed", "inductor"])
-def test_compiled_into_one_graph_it_gives_the_same_clips(case):
+def test_compiled_it_gives_the_same_clips():
     program = Path(__file__).with_name("compiled.py")
-    done = subprocess.run([sys.executable, program, case], capture_output=True, text=True)
+    environment = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # no pool of processes for a few small kernels
+    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True)
     assert done.stdout.endswith("ok\n"), done.stderr
 
 
-def test_rendering_on_a_photo_is_kornias_recursion(photo):
-    """The paper's equation 1 as a user would write it with kornia, on a real photo."""
+def test_rendering_is_kornias_recursion(stained_glass):
+    """The paper's equation 1 as a user would write it with kornia."""
     from kornia.geometry.transform import warp_perspective
 
-    from pseudomotion.images import load_image
-
-    image = load_image(photo)[None, :, :224, :224].double() / 255
+    image = stained_glass[None, :, :224, :224].double() / 255
     pmg = PMG(("affine",), 6, 224)
     plan = pmg.plan(image.shape, ids=torch.tensor([4]))
     clip = pmg.render(image, plan)

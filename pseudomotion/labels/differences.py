@@ -64,7 +64,7 @@ def frame_difference(
         OSError: where there is no such file.
 
     """
-    checks.positive_int("stride", stride, checks.LARGEST_SIDE)
+    stride = checks.positive_int("stride", stride, checks.LARGEST_SIDE)
     if isinstance(clips, Tensor):
         checks.one_of("data_format", data_format, DATA_FORMATS)
         if clips.ndim != 5:
