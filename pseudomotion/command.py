@@ -1,12 +1,50 @@
 """How a command ends: with one line that says what is wrong, and never with a stack trace."""
 
+import argparse
+import math
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
+
+__all__ = ["Parser", "Terminated", "end", "number", "path", "run"]
+
+Number = TypeVar("Number", int, float)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments that says what is wrong in one line, without its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        sys.exit(end(f"{self.prog}: {message} (--help lists the arguments)", 2))
+
+
+def number(kind: Callable[[str], Number], *, at_least: float = -math.inf, at_most: float = math.inf) -> Callable[[str], Number]:
+    """A ``type`` for a parser's argument: a number of a kind, ``int`` or ``float``, within a range."""
+    limits = "" if at_least == -math.inf else f" of at least {at_least:g}" if at_most == math.inf else f" from {at_least:g} to {at_most:g}"
+
+    def parse(text: str) -> Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not at_least <= value <= at_most:
+            raise argparse.ArgumentTypeError(f"must be {'an integer' if kind is int else 'a number'}{limits}, got {text!r}")
+        return value
+
+    return parse
+
+
+def path(text: str) -> Path:
+    """A ``type`` for a parser's argument: a path, which may not be empty."""
+    if not text:
+        raise argparse.ArgumentTypeError('must be a path, got ""')
+    return Path(text)
 
 
 class Terminated(BaseException):

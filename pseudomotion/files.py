@@ -18,13 +18,35 @@ from typing import NoReturn
 
 MADE_BY = "made by pseudomotion"
 
-_SEARCHED = 64 * 1024  # bytes at either end of a file in which MADE_BY is looked for
+_SEARCHED = 1024 * 1024  # bytes at either end of a file in which MADE_BY is looked for
 _ABANDONED = 24 * 3600  # seconds without a change, after which another machine's temporary file counts as left behind
 _HOST = re.sub(r"[^\w-]", "_", platform.node())[:40]
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.pmg-(?P<host>[\w-]*)-(?P<pid>\d+)-\d+\.(?P<kind>new|old)(\.[^.]*)?")
 
 _numbers = count()
 _in_use: set[str] = set()  # names of the temporary files and folders that this process is writing
+
+
+def check_input(path: str | Path) -> Path:
+    """Refuse a name that is no file's.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for an empty name.
+        FileNotFoundError: if there is no such file.
+        OSError: for a folder, or anything else that is no file.
+
+    """
+    if not str(path):
+        raise ValueError('the input must be a file name, got ""')
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"cannot read {path}: there is no such file")
+    if not path.is_file():
+        raise OSError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}")
+    return path
 
 
 def check_output(path: str | Path, *, inputs: Iterable[str | Path] = (), force: bool = False, make_parents: bool = False) -> Path:
@@ -71,7 +93,7 @@ def check_output(path: str | Path, *, inputs: Iterable[str | Path] = (), force: 
 
 
 def made_by_us(path: Path) -> bool:
-    """Whether a file carries ``MADE_BY`` in its first or last 64 KiB."""
+    """Whether a file carries ``MADE_BY`` in its first or last MiB."""
     with open(path, "rb") as file:
         head = file.read(_SEARCHED)
         file.seek(max(0, os.path.getsize(path) - _SEARCHED))

@@ -156,6 +156,7 @@ def from_the_middle(path):
         ("h264.avi", {"options": {"bf": "3"}}, None),
         ("h264.avi", {"options": {"bf": "0"}}, None),
         ("mpeg4.avi", {"codec": "mpeg4", "options": {"bf": "2"}}, None),
+        ("h264.ts", {"options": {"bf": "0"}}, from_the_middle),
         ("h264.ts", {"options": {"bf": "3"}}, from_the_middle),
         ("open.ts", {"options": {"bf": "3", "x264-params": "open-gop=1:keyint=8"}}, from_the_middle),
         ("mpeg2.ts", {"codec": "mpeg2video", "options": {"bf": "2"}}, from_the_middle),

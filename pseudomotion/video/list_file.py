@@ -1,12 +1,13 @@
 """List files: the videos of a dataset and the class of each, in VideoMAE's format and its relatives."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from pseudomotion.files import whole_file
+from pseudomotion.files import check_output, whole_file
 
-__all__ = ["SUFFIXES", "format_list", "parse_line", "read_lines", "read_list", "write_list"]
+__all__ = ["SUFFIXES", "format_list", "parse_line", "read_lines", "read_list", "write_list", "write_lists"]
 
 SUFFIXES = (".avi", ".mp4", ".webm", ".mkv", ".mov")
 
@@ -76,9 +77,45 @@ def parse_line(line: str) -> tuple[str, int]:
 
 
 def write_list(path: Path, videos: Iterable[tuple[Path, int]]) -> None:
-    """Write "path label" lines, with quotes around a path that needs them; the file appears whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(format_list(videos), encoding="utf-8", newline="\n")
+    """Write "path label" lines, with quotes around a path that needs them. The file appears whole or not at all; one that exists is replaced.
+
+    Raises:
+        OSError: if it cannot be written.
+        ValueError: as ``format_list``.
+
+    """
+    _write(path, format_list(videos))
+
+
+def write_lists(folder: Path, lists: Mapping[str, Iterable[tuple[Path, int]]], *, inputs: Iterable[Path] = (), force: bool = False) -> None:
+    """Write several lists to a folder, which is made if missing. None is written unless all may be.
+
+    Args:
+        folder: of the lists.
+        lists: videos and labels by the name of the file.
+        inputs: files that were read, which are not replaced.
+        force: replace lists that exist and are different. The format has no room for a mark, so that our own count as others' here.
+
+    Raises:
+        FileExistsError: if a list exists and is different.
+        OSError: if a list cannot be written.
+        ValueError: for a list that is an input, or a path that no list can hold.
+
+    """
+    texts = {folder / name: format_list(videos) for name, videos in lists.items()}
+    changed = {path: text for path, text in texts.items() if not path.is_file() or path.read_bytes() != text.encode()}
+    for path in changed:
+        check_output(path, inputs=inputs, force=force, make_parents=True)
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in changed.items():
+            _write(path, text)
+    except BaseException:
+        for parent in made:
+            with suppress(OSError):  # it is not empty, or was not made
+                parent.rmdir()
+        raise
 
 
 def format_list(videos: Iterable[tuple[Path, int]]) -> str:
@@ -89,6 +126,11 @@ def format_list(videos: Iterable[tuple[Path, int]]) -> str:
 
     """
     return "".join(f"{_quote(str(video))} {label}\n" for video, label in videos)
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_bytes(text.encode())
 
 
 def _quote(name: str) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pseudomotion import checks
+from pseudomotion.files import check_input
 
 if TYPE_CHECKING:
     import av
@@ -120,8 +121,7 @@ def open_video(path: Path, **options: str) -> Iterator[tuple["av.container.Input
     """
     import av
 
-    if not path.is_file():
-        raise FileNotFoundError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'there is no such file'}")
+    check_input(path)
     try:
         # An absolute path: FFmpeg takes what stands before a colon for a protocol.
         with av.open(os.path.abspath(path), metadata_errors="replace", options=options) as container:
