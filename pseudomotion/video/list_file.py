@@ -77,7 +77,7 @@ def parse_line(line: str) -> tuple[str, int]:
 
 
 def write_list(path: Path, videos: Iterable[tuple[Path, int]]) -> None:
-    """Write "path label" lines, with quotes around a path that needs them. The file appears whole or not at all; one that exists is replaced.
+    """Write "path label" lines, with quotes around a path that needs them; the file appears whole or not at all, and replaces an older one.
 
     Raises:
         OSError: if it cannot be written.
