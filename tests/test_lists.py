@@ -176,7 +176,8 @@ def test_lists_that_exist_are_replaced_only_by_force(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("out", "message"), [("", 'argument OUT: must be a path, got ""'), ("file", "file is not a folder"), ("file/sub", "file is not a folder")]
+    ("out", "message"),
+    [("", 'argument OUT: must be a path, got ""'), ("file", "file is not a folder"), ("file/sub", "file is not a folder")],
 )
 def test_an_output_that_cannot_be_written_is_found_first(tmp_path, monkeypatch, capsys, out, message):
     monkeypatch.chdir(tmp_path)

@@ -94,7 +94,7 @@ def _check_raster(name: str, value: Tensor, plan: MotionPlan, ndim: int) -> Shap
 
 def _check_fill(name: str, fill: float, dtype: torch.dtype) -> None:
     """Refuse what would become another value: -100 is 156 in uint8."""
-    if dtype.is_floating_point:
+    if dtype.is_floating_point or dtype.is_complex:
         fits = not math.isfinite(fill) or abs(fill) <= torch.finfo(dtype).max
     elif dtype == torch.bool:
         fits = fill in (0, 1)
