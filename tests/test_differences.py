@@ -10,7 +10,7 @@ from pseudomotion.video import write_video
 
 
 def video(path, step, frames=5, size=(48, 64)):
-    """A grey video that grows brighter by ``step`` levels a frame."""
+    """A gray video that grows brighter by ``step`` levels a frame."""
     levels = [np.full((*size, 3), 40 + step * t, dtype=np.uint8) for t in range(frames)]
     write_video(path, levels, fps=8, crf=1)
     return path

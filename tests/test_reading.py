@@ -22,7 +22,7 @@ VIDEO = Path(__file__).parents[2] / "shared" / "videos" / "nasa_13013.mp4"
 
 
 def frame(k, h=48, w=64):
-    """Frame k: bars that move by 3 pixels, and a grey level that tells the number."""
+    """Frame k: bars that move by 3 pixels, and a gray level that tells the number."""
     y, x = np.mgrid[:h, :w]
     return np.stack([128 + 100 * np.sin((x - 3 * k) / 7), np.full((h, w), 6.0 * k + 3), 128 + 100 * np.sin(y / 9)], -1).astype(np.uint8)
 
@@ -51,7 +51,7 @@ def decode(path, stream=0):
 
 
 def numbers(clip):
-    """Which frames a clip holds, by their grey level."""
+    """Which frames a clip holds, by their gray level."""
     return (clip[1].float().mean((1, 2)) / 6 - 0.5).round().int().tolist()
 
 
@@ -112,7 +112,7 @@ def test_formats(tmp_path, name, options):
 
 
 def trim(path, begin, end):
-    """Let an MP4's edit list show the seconds from begin to end, as a telephone's trimming does; all samples stay in the file."""
+    """Let an MP4's edit list show the seconds from begin to end, as a phone's trimming does; all samples stay in the file."""
     data = bytearray(path.read_bytes())
     scale = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)[0]
     at = data.index(b"elst") + 8
@@ -243,7 +243,7 @@ def test_a_failure_that_passes_is_tried_again(video, monkeypatch, number):
 
 
 def turn(path, degrees):
-    """Write a display matrix into an MP4's track header, as telephones do."""
+    """Write a display matrix into an MP4's track header, as phones do."""
     data = bytearray(path.read_bytes())
     cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
     matrix = [cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
@@ -375,7 +375,7 @@ def test_video_clips_draw_their_start_by_id(video, tmp_path):
 
 def test_a_real_video():
     if not VIDEO.exists():
-        pytest.skip(f"the real video is not at hand (no {VIDEO})")
+        pytest.skip(f"the real video was not found (no {VIDEO})")
     plain = decode(VIDEO, 1)  # of two streams the larger
     for start in (0, 100, 250):
         clip = read_clip(VIDEO, 16, 4, start)
