@@ -2,6 +2,7 @@
 
 import colorsys
 import dataclasses
+import math
 
 import numpy as np
 import oracle
@@ -323,3 +324,30 @@ def test_flow_that_is_unknown_is_black_and_shapes_stay():
         flow_to_rgb(torch.zeros(2, 5, 5).long())
     with pytest.raises(ValueError, match="largest must be a positive number of pixels, got 0"):
         flow_to_rgb(torch.zeros(2, 5, 5), 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill", "fits"),
+    [
+        (torch.uint8, 255, True),
+        (torch.uint8, -100, False),
+        (torch.uint8, 1.5, False),
+        (torch.int64, -100, True),
+        (torch.int16, 40000, False),
+        (torch.int32, math.nan, False),
+        (torch.bool, True, True),
+        (torch.bool, 255, False),
+        (torch.float16, -math.inf, True),
+        (torch.float16, 1e5, False),
+    ],
+)
+def test_a_fill_that_the_labels_cannot_hold_is_refused(dtype, fill, fits):
+    plan = PMG(("affine",), num_frames=3, size=16, seed=3).plan((2, 3, 20, 20), ids=torch.arange(2))
+    masks = torch.ones((2, 20, 20), dtype=dtype)
+    if fits:
+        assert set(warp_labels(plan, masks=masks, fill=fill).masks.unique().tolist()) <= {1, fill}
+    else:
+        with pytest.raises(ValueError, match=f"fill must be a value that masks of {dtype} can hold, got {fill}"):
+            warp_labels(plan, masks=masks, fill=fill)
+    with pytest.raises(ValueError, match="fill must be a value that maps"):
+        warp_labels(plan, maps=torch.ones(2, 1, 20, 20).half(), fill=-70000)

@@ -46,7 +46,7 @@ def test_replaced_clips_are_pmgs_of_the_drawn_frames_and_the_rest_is_untouched(d
     assert len(set(info.frame.tolist())) == 4
 
 
-def test_normalised_clips_are_brought_back_for_pmg_and_stay_normalised():
+def test_normalized_clips_are_brought_back_for_pmg_and_stay_normalized():
     mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
     images = torch.rand(12, 3, 4, 16, 18)
     clips = (images - mean[:, None]) / std[:, None]
@@ -161,7 +161,7 @@ def test_cuda_in_a_forked_worker_is_explained(monkeypatch):
         (PMG(num_frames=4), torch.rand(1, 3, 4, 8, 8), "clips must have 4 frames of 224 x 224"),
         (PMG(num_frames=4, size=None, data_format="BTCHW"), torch.rand(1, 4, 5, 8, 8), "clips must have 1, 3 or 4 channels"),
         (PMG(num_frames=4, size=None, dtype=torch.float16), torch.rand(1, 3, 4, 8, 8), "clips must be torch.float16"),
-        (PMG(num_frames=4, size=None, mean=MEAN, std=STD), torch.zeros(1, 3, 4, 8, 8, dtype=torch.uint8), "must be normalised floats"),
+        (PMG(num_frames=4, size=None, mean=MEAN, std=STD), torch.zeros(1, 3, 4, 8, 8, dtype=torch.uint8), "must be normalized floats"),
         (PMG(num_frames=4, size=None), torch.rand(3, 4, 8, 8), "clips must have shape"),
         (PMG(num_frames=4, size=None), torch.rand(1, 3, 4, 8, 8) * 3 - 1, r"float images must lie in \[0, 1\]"),
     ],
