@@ -229,6 +229,13 @@ def item_ids(value: Any) -> list[int]:
     return numbers
 
 
+def item_indices(value: Any, length: int | None) -> Tensor:
+    """The item indices ``id % length`` of some ids, int64 ``(B,)`` on the CPU; without a length the ids themselves."""
+    item_ids(value)
+    ids: Tensor = value.to("cpu")
+    return ids if length is None else ids % length
+
+
 def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
     """A value for each channel, as many as the images have."""
     if value is not None and len(value) != channels:
