@@ -91,7 +91,7 @@ class PerlinVideo:
         ids = checks.item_indices(ids, len(self))
         checks.not_forked(self.device)
         per_batch = CLIPS_AT_ONCE.get(self.device.type, CLIPS_AT_ONCE["cuda"])
-        clips = [self._clips(part) for part in ids.split(per_batch)]
+        clips = [self._clips(part) for part in torch.split(ids, per_batch)]
         return torch.cat(clips)[:, None].expand(-1, 3, -1, -1, -1), ids % self.num_classes
 
     def _clips(self, ids: Int64[Tensor, " b"]) -> UInt8[Tensor, "b T h w"]:

@@ -75,7 +75,7 @@ class SyntheticSource(ABC):
         self, generate: Callable[[Int64[Tensor, " b"]], Tensor], ids: Int64[Tensor, " B"], at_once: Mapping[str, int], cost: int = 1
     ) -> Images:
         """Images generated a few at a time: ``at_once[device type] // cost`` of them, at least one."""
-        return torch.cat([generate(part) for part in ids.split(max(1, at_once.get(self.device.type, at_once["cuda"]) // cost))])
+        return torch.cat([generate(part) for part in torch.split(ids, max(1, at_once.get(self.device.type, at_once["cuda"]) // cost))])
 
 
 def random_words(seed: int, ids: Int64[Tensor, " B"], purpose: str, n: int, device: torch.device) -> Int64[Tensor, "B n"]:

@@ -188,7 +188,7 @@ def search(categories: int, seed: int, max_tries: int, device: torch.device | st
     for start in range(0, max_tries, 256):
         batch = draw_ifs(Draws(seed, torch.arange(start, min(start + 256, max_tries), device="cpu")))
         for points, share in (*LOOKS, (SEARCH_POINTS, FILLING_RATE * SEARCH_SIZE**2 / SEARCH_POINTS)):
-            parts = torch.arange(len(batch), device="cpu").split(max(1, 2_000_000 // points))
+            parts = torch.split(torch.arange(len(batch), device="cpu"), max(1, 2_000_000 // points))
             enough = [filled(batch.select(part), points, device).cpu() >= share * points for part in parts]
             batch = batch.select(torch.cat(enough))
         found.append(_with_variants(batch, device))
