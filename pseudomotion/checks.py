@@ -258,14 +258,22 @@ def ids(value: Any, batch: int) -> Tensor:
 
 
 def item_ids(value: Any) -> list[int]:
-    """The ids of items of a source as Python integers."""
-    if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.ndim != 1:
-        came = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"ids must be an int64 tensor of shape (B,), got {came}")
+    """The ids of items of a source, on the host."""
+    if not isinstance(value, Tensor) or value.dtype != torch.int64:
+        raise TypeError(f"ids must be an int64 tensor, got {value.dtype if isinstance(value, Tensor) else type(value).__name__}")
+    if value.ndim != 1:
+        raise ValueError(f"ids must have shape (B,), got {tuple(value.shape)}")
     numbers: list[int] = value.tolist()
     if numbers and min(numbers) < 0:
         raise ValueError(f"ids must be at least 0, got {min(numbers)}")
     return numbers
+
+
+def item_indices(value: Any, length: int | None) -> Tensor:
+    """The item indices ``id % length`` of some ids, int64 ``(B,)`` on the CPU; without a length the ids themselves."""
+    item_ids(value)
+    ids: Tensor = value.to("cpu")
+    return ids if length is None else ids % length
 
 
 def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
@@ -273,3 +281,32 @@ def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tu
     if value is not None and len(value) != channels:
         raise ValueError(f"{name} has {len(value)} values, but images have {channels} channels")
     return value
+
+
+def bounded_int(name: str, value: Any, low: int, high: int) -> int:
+    """An integer from ``low`` to ``high``."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, got {number}")
+    return number
+
+
+def interval(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
+    """A pair of numbers in ascending order, from ``low`` to ``high``."""
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(v, (int, float)) for v in value):
+        raise TypeError(f"{name} must be a pair of numbers (low, high), got {value!r}")
+    if not low <= value[0] <= value[1] <= high:
+        raise ValueError(f"{name} must be a pair (low, high) with {low:g} <= low <= high <= {high:g}, got {value!r}")
+    return float(value[0]), float(value[1])
+
+
+def rank(value: Any, world_size: Any) -> None:
+    """A process's place among ``world_size``."""
+    bounded_int("world_size", world_size, 1, 2**31)
+    if not 0 <= bounded_int("rank", value, -(2**31), 2**31) < world_size:
+        raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, got {value}")
