@@ -372,6 +372,7 @@ def test_another_default_device_changes_nothing(resampling):
 
 
 def test_a_single_image_is_not_mixed_and_says_so_once():
+    warn_alone.cache_clear()
     pmg = PMG(("zoom",), 2, 8, mix=Mixup())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
