@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pseudomotion import PMG, TRANSFORMS, checks
-from pseudomotion.mix import Mixup, VideoMix
+from pseudomotion.mix import Mixup, VideoMix, warn_alone
 from pseudomotion.render import proof
 from pseudomotion.transforms import Affine, Transform, Zoom
 from pseudomotion.transforms.base import Motion
