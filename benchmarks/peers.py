@@ -63,7 +63,7 @@ def job_for(work: Work) -> Job:
     device = measured_device()
     pmg, images = dataclasses.replace(work, renderer="reference").pmg(), work.images(device)
     plan = pmg.plan(images.shape, ids=torch.arange(work.batch))
-    return Job(images, plan.homography[:, 0, 1].double(), work.num_frames, pmg.render(images, plan))
+    return Job(images, plan.back.motion.homography[:, 1].double(), work.num_frames, pmg.render(images, plan))
 
 
 def _imported(name: str) -> Any:
