@@ -285,19 +285,19 @@ AFFINE = NAMES.index("affine")
 
 @pytest.mark.parametrize("finish", [{}, {"mean": MEAN[:3], "std": STD[:3], "dtype": torch.bfloat16}, {"dtype": torch.uint8}])
 def test_auto_trusts_the_fused_renderer_once_it_agrees(finish, calls, smooth):
-    images, ids = smooth(9, 3, 14, 12, dtype=torch.float32), torch.arange(9)
-    pmg = PMG(MIXED, 3, 10, mix=Mixup(), **finish)
+    images, ids = smooth(6, 3, 14, 12, dtype=torch.float32), torch.arange(6)
+    pmg = PMG(MIXED, 2, 10, mix=Mixup(), **finish)
     kinds = len(pmg.plan(images.shape, ids=ids).transform.unique())
     first = pmg(images, ids=ids)
     assert calls["reference"] == calls["fused"][:1]
-    assert kinds <= calls["reference"][0] <= 9
-    assert calls["fused"][1:] == [9]
+    assert 1 < kinds <= calls["reference"][0] <= 6
+    assert calls["fused"][1:] == [6]
     again = pmg(images, ids=ids)
-    assert calls == {"reference": calls["reference"], "fused": [*calls["reference"], 9, 9]}
+    assert calls == {"reference": calls["reference"], "fused": [*calls["reference"], 6, 6]}
     assert torch.equal(first, again)
     pmg(images[:2], ids=ids[:2])
     assert len(calls["reference"]) == 1  # its transforms are known
-    PMG(MIXED, 3, 10, mix=Mixup(), padding_mode="border", **finish)(images, ids=ids)
+    PMG(MIXED, 2, 10, mix=Mixup(), padding_mode="border", **finish)(images[:2], ids=ids[:2])
     assert len(calls["reference"]) == 2  # this kind of call is not
 
 
@@ -331,10 +331,9 @@ def test_importing_the_library_does_not_import_triton():
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-@pytest.mark.parametrize("kernel", ["halve", "paint_clips", "step_clips"])
-def test_kernels_compile_for_gpus(kernel):
+def test_kernels_compile_for_gpus():
     """Down to machine code of two generations of GPUs, which needs none: the interpreter takes what the compiler would refuse."""
     program = Path(__file__).with_name("kernels_compile.py")
     without = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, program, kernel], capture_output=True, text=True, env=without)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=without)
     assert done.stdout.endswith("ok\n"), done.stderr
