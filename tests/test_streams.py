@@ -158,14 +158,20 @@ def test_one_image_of_every_sample(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:skipped")
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
-def test_a_shard_that_breaks_off_gives_what_came_before(tmp_path, suffix):
+@pytest.mark.parametrize("cut", [0, 300, 700])  # between two files; within a header; within a file
+def test_a_shard_that_breaks_off_gives_what_came_before(tmp_path, suffix, cut):
     path = make_shard(tmp_path / f"a{suffix}", [f"{k}.png" for k in range(20)])
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 300])  # not between two files
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        middle = tar.getmembers()[10].offset
+    path.write_bytes(whole[: middle + cut] if suffix == ".tar" else whole[: len(whole) * (cut + 800) // 2000])
     stream = Shards(path, (20, 30), shuffle=0)
     seen = pictures(stream)
-    assert 5 < len(seen) < 18
+    assert 3 < len(seen) < 20
     assert seen == list(range(len(seen)))
     assert str(path) in stream.skipped
+    with pytest.raises(ValueError, match="cannot read"):
+        list(Shards(path, 16, strict=True))
 
 
 def test_same_names_in_two_data_sets_have_different_ids(tmp_path):

@@ -96,7 +96,10 @@ class Shards(Stream):
         """
         url, label = self.urls[shard], self._labels[shard]
         try:
-            with retry(partial(_open, url)) as file, tarfile.open(fileobj=file, mode="r:*" if file.seekable() else "r|*") as tar:
+            with (
+                retry(partial(_open, url)) as file,
+                tarfile.open(fileobj=file, mode="r:*" if file.seekable() else "r|*", tarinfo=_Member) as tar,
+            ):
                 following = partial(retry, tar.next) if file.seekable() else tar.next
                 images = (member for member in iter(following, None) if member.isfile() and self._preference(member.name) is not None)
                 for sample, files in groupby(images, lambda member: _split(member.name)[0]):
@@ -147,6 +150,17 @@ class Shards(Stream):
         (number,) = Draws(self.seed, torch.arange(len(buffer), device="cpu") + self.epoch * self.shuffle).uniform("shuffle", 1)
         for place in number.argsort(stable=True).tolist():
             yield buffer[place]
+
+
+class _Member(tarfile.TarInfo):
+    """A file of a tar archive whose end must be marked; tarfile takes a header that is broken or missing for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(tarfile_)
+        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:
+            raise tarfile.ReadError(f"the archive breaks off or is damaged at byte {tarfile_.offset}: {error}") from error
 
 
 def _is_remote(url: str) -> bool:
