@@ -164,7 +164,7 @@ def test_a_shard_that_breaks_off_gives_what_came_before(tmp_path, suffix, cut):
     whole = path.read_bytes()
     with tarfile.open(path) as tar:
         middle = tar.getmembers()[10].offset
-    path.write_bytes(whole[: middle + cut] if suffix == ".tar" else whole[: len(whole) * (cut + 800) // 2000])
+    path.write_bytes(whole[: middle + cut] if suffix == ".tar" else whole[: len(whole) * (cut + 1100) // 2400])
     stream = Shards(path, (20, 30), shuffle=0)
     seen = pictures(stream)
     assert 3 < len(seen) < 20

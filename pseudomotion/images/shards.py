@@ -75,6 +75,7 @@ class Shards(Stream):
         if not any(_is_remote(url) or Path(url).exists() for url in self.urls):
             raise ValueError(f"urls must name at least one shard, found none at {urls!r}")
         self._labels = _labels(self.urls)
+        self._suffixes = image_suffixes()
 
     def entries(self) -> Iterator[Entry]:
         """The images of this rank and worker, not decoded yet."""
@@ -132,7 +133,7 @@ class Shards(Stream):
             return None
         if self.extensions is not None:
             return self.extensions.index(extension) if extension in self.extensions else None
-        if PurePosixPath(name.lower()).suffix not in image_suffixes():
+        if PurePosixPath(name.lower()).suffix not in self._suffixes:
             return None
         return PREFERRED.index(extension) if extension in PREFERRED else len(PREFERRED) + ("." in extension)
 
@@ -159,7 +160,9 @@ class _Member(tarfile.TarInfo):
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Member":
         try:
             return super().fromtarfile(tarfile_)
-        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # the mark of the end
+                raise
             raise tarfile.ReadError(f"the archive breaks off or is damaged at byte {tarfile_.offset}: {error}") from error
 
 
