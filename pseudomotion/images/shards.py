@@ -1,6 +1,7 @@
 """Images in WebDataset tar shards."""
 
 import glob
+import math
 import os
 import re
 import tarfile
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, cycle, groupby
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 import torch
 from torch.utils.data import get_worker_info
@@ -97,16 +98,15 @@ class Shards(Stream):
         """
         url, label = self.urls[shard], self._labels[shard]
         try:
-            with (
-                retry(partial(_open, url)) as file,
-                tarfile.open(fileobj=file, mode="r:*" if file.seekable() else "r|*", tarinfo=_Member) as tar,
-            ):
-                following = partial(retry, tar.next) if file.seekable() else tar.next
-                images = (member for member in iter(following, None) if member.isfile() and self._preference(member.name) is not None)
-                for sample, files in groupby(images, lambda member: _split(member.name)[0]):
-                    own = next(turns)
-                    entry = self._chosen(tar, label, sample, files, own=own)
-                    yield entry if own else None
+            with retry(partial(_open, url)) as file:
+                seekable = not _is_remote(url) and file.seekable()
+                with tarfile.open(fileobj=file, mode="r:*" if seekable else "r|*", tarinfo=_Member) as tar:
+                    members = iter(partial(retry, tar.next) if seekable else tar.next, None)
+                    images = (member for member in members if member.isfile() and self._preference(member.name) is not None)
+                    for sample, files in groupby(images, lambda member: _split(member.name)[0]):
+                        own = next(turns)
+                        entry = self._chosen(tar, label, sample, files, own=own)
+                        yield entry if own else None
         except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
             if self.strict or is_transient(error):
                 raise ValueError(f"cannot read {url}: {error}") from error
@@ -114,7 +114,7 @@ class Shards(Stream):
 
     def _chosen(self, tar: tarfile.TarFile, label: str, sample: str, files: Iterator[tarfile.TarInfo], *, own: bool) -> Entry:
         """The image of a sample; read only if it is this rank's."""
-        best, name, data, undecided = len(PREFERRED) + 2, "", b"", 0
+        best, name, data, undecided = math.inf, "", b"", 0
         for member in files:
             preference = self._preference(member.name)
             if preference is not None and preference < best:
@@ -234,11 +234,10 @@ def _fail(text: str) -> bytes:
     raise ValueError(text)
 
 
-def _open(url: str) -> IO[bytes]:
-    """A local file, or with webdataset's help anything else."""
+def _open(url: str) -> Any:
+    """A local file, or with webdataset's help anything else, which can be read but perhaps not sought in."""
     if not _is_remote(url):
         return open(url, "rb")
     from webdataset import gopen
 
-    stream: IO[bytes] = gopen(url)
-    return stream
+    return gopen(url)
