@@ -138,8 +138,8 @@ def is_transient(error: BaseException) -> bool:
     """
     cause: BaseException | None = error
     while cause is not None:
-        builtin = type(cause).__module__ == "builtins"
-        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in (_TRANSIENT_OF_SYSTEM if builtin else _TRANSIENT):
+        transient = _TRANSIENT_OF_SYSTEM if type(cause).__module__ == "builtins" else _TRANSIENT
+        if type(cause) is MemoryError or getattr(cause, "errno", None) in transient:
             return True
         cause = cause.__cause__ or cause.__context__
     return False

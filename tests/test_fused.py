@@ -177,7 +177,7 @@ def test_dtypes(dtype, out, smooth):
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("data_format", ["BCTHW", "BTCHW"])
-def test_channels_layouts_and_normalisation(data_format, channels, smooth):
+def test_channels_layouts_and_normalization(data_format, channels, smooth):
     images = smooth(2, channels, 9, 11, dtype=torch.float32)
     for resampling in ("recursive", "composed"):
         pmg = PMG(("affine",), 2, 8, resampling=resampling, mean=MEAN[:channels], std=STD[:channels], data_format=data_format)

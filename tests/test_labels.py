@@ -24,7 +24,7 @@ def plan_of(names=NAMES, batch=4, source=(44, 52), size=(36, 40), frames=4, seed
 
 
 def with_videomix(plan, weight=1.0, frames=None):
-    """The plan with a part of every clip's neighbour pasted into it, into all frames or some; of the last clip nothing."""
+    """The plan with a part of every clip's neighbor pasted into it, into all frames or some; of the last clip nothing."""
     b, (h, w) = len(plan), plan.frame_size
     box = torch.tensor([w * 0.25, h * 0.3, w * 0.8, h * 0.7]).round() - 0.5
     weights = torch.full((b,), weight)
