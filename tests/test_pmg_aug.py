@@ -1,15 +1,16 @@
-"""PMGAug: which clips it replaces, by what, and that it leaves the others alone; alone, on a video file, and in a DataLoader."""
+"""PMGAug: which clips it replaces, by what, and that it leaves the others alone; alone, on a real video, and in a DataLoader."""
 
 import multiprocessing
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from pseudomotion import PMG, Mixup, PMGAug, checks
-from pseudomotion.images import ImageBank, builtin_picture
-from pseudomotion.video import read_clip, write_video
+from pseudomotion.images import ImageBank
 
+VIDEO = Path(__file__).parents[2] / "shared" / "videos" / "nasa_13013.mp4"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IDS = torch.arange(12)
 
@@ -100,11 +101,12 @@ def test_pmg_may_mix():
     assert torch.equal(out[chosen], pmg(clips[chosen, :, info.frame[chosen]], ids=IDS[chosen]))
 
 
-def test_on_clips_of_a_video_file(tmp_path):
-    """A window that slides over a picture."""
-    picture = builtin_picture().permute(1, 2, 0).numpy()
-    write_video(tmp_path / "a.mp4", [picture[k : k + 96, 2 * k : 2 * k + 96] for k in range(80)], fps=25)
-    clips = torch.stack([read_clip(tmp_path / "a.mp4", 16, 4, start, size=64) for start in (0.1, 0.4, 0.7, 0.9)])
+def test_on_a_real_video():
+    from pseudomotion.video import read_clip
+
+    if not VIDEO.exists():
+        pytest.skip(f"the real video was not found (no {VIDEO})")
+    clips = torch.stack([read_clip(VIDEO, 16, 4, start, size=64) for start in (0.1, 0.4, 0.7, 0.9)])
     out, info = PMGAug(PMG(("affine",), size=64), 0.5)(clips, ids=torch.arange(4) + 4)
     assert 0 < int(info.pseudo.sum()) < 4
     for i in range(4):

@@ -232,9 +232,9 @@ def test_stopped_it_leaves_nothing_and_no_traceback(tmp_path, number, code, line
     assert not list(tmp_path.iterdir())
 
 
-def test_every_transform_shows(tmp_path):
+def test_real_photos(photo, tmp_path):
     """Every transform moves or changes something; nothing but affine and perspective brings black corners."""
-    assert main([str(tmp_path / "out.png"), "--size", "96", "--frames", "8", "--no-labels"]) == 0
+    assert main([str(photo), str(tmp_path / "out.png"), "--size", "96", "--frames", "8", "--no-labels"]) == 0
     sheet = np.array(Image.open(tmp_path / "out.png")).astype(float)
     for row, name in enumerate(TRANSFORMS):
         top = GAP + row * (96 + GAP)
