@@ -185,7 +185,7 @@ def test_errors_name_what_is_wrong(pmg, clips, message):
 )
 def test_errors_of_the_arguments(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        PMGAug(*arguments)
+        PMGAug(*arguments[:2], **dict(zip(["images"], arguments[2:], strict=False)))
 
 
 def test_an_image_of_another_size_is_refused():

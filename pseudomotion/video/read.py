@@ -51,8 +51,7 @@ def read_clip(
 
     Frames are those that FFmpeg shows, counted in the order in which they are shown, whatever their rate; frame k is the same whatever else
     is read. A video shorter than the clip repeats its last frame. Rotation stored in the file is applied, non-square pixels are scaled to
-    square ones (the height stays), and 10-bit video is rounded to 8. Of several video streams the largest is read; cover pictures do not
-    count.
+    square ones (the height stays), and 10-bit video is rounded to 8. Of several video streams the largest is read, except cover pictures.
 
     Args:
         path: of any format that FFmpeg reads.
@@ -296,8 +295,7 @@ def _square_width(width: int, aspect: Fraction | None) -> int:
 
 def _clip(frames: dict[int, Frame], wanted: Sequence[int]) -> Tensor:
     """The wanted frames as a clip; instead of one that is missing, the last one before it."""
-    have = sorted(frames)
-    picked = [frames[max([k for k in have if k <= want], default=have[0])] for want in wanted]
+    picked = [frames[max((k for k in frames if k <= want), default=min(frames))] for want in wanted]
     return torch.from_numpy(np.ascontiguousarray(np.stack(picked).transpose(3, 0, 1, 2)))  # (3, T, h, w)
 
 
