@@ -126,9 +126,6 @@ class FileSource(FileReader):
         return torch.stack([self.readable(number)[1] for number in numbers])
 
 
-Numbered = ItemSource  # these three: former names
-Files = FileReader
-Source = FileSource
 
 
 def is_transient(error: BaseException) -> bool:
