@@ -7,6 +7,7 @@ and step.
 
 import json
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,12 +47,16 @@ def snapshot(model: PreTrainedModel, optimizer: Optimizer, average: nn.Module | 
     """
     values = optimizer.state_dict()["state"]
     slots = {f"{number}.{name}": value for number, slot in values.items() for name, value in slot.items()}
-    tensors = (model.state_dict(), slots, {} if average is None else average.state_dict())
-    return Snapshot(model.config, *({name: value.detach().to("cpu", copy=True).contiguous() for name, value in t.items()} for t in tensors), state)
+    weights, averaged = model.state_dict(), {} if average is None else average.state_dict()
+    return Snapshot(model.config, _copied(weights), _copied(slots), _copied(averaged), state)
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
 
 
 def save(folder: Path, taken: Snapshot, *, keep: int) -> Path:
-    """Write a checkpoint; delete all but the last ones, those of later steps (the run went on from before them), and what kills left.
+    """Write a checkpoint; delete all but the last ones, and those of later steps: the run went on from before them.
 
     Args:
         folder: of the run's checkpoints.
@@ -79,10 +84,42 @@ def save(folder: Path, taken: Snapshot, *, keep: int) -> Path:
     return path
 
 
-def sweep(folder: Path) -> None:
-    """Delete what a run that was killed while it wrote has left in a folder of checkpoints. No other run may be writing there."""
-    for left in folder.glob(".step-*"):
-        shutil.rmtree(left)
+class Writer:
+    """Writes checkpoints in a thread, while training goes on.
+
+    Args:
+        folder: of the run's checkpoints.
+        keep: how many checkpoints stay.
+
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self._pool = ThreadPoolExecutor(1)
+        self._writing: Future[Path] | None = None
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+        self._pool.shutdown()
+
+    def write(self, taken: Snapshot) -> None:
+        """Begin to write a checkpoint, once the one before is written. Raises what went wrong with that one."""
+        self.wait()
+        self._writing = self._pool.submit(save, self.folder, taken, keep=self.keep)
+
+    def wait(self) -> None:
+        """Wait for the checkpoint that is being written.
+
+        Raises:
+            OSError: where it could not be written.
+
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -94,18 +131,22 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The last checkpoint that is whole, and what is wrong with those after it."""
     wrong: list[str] = []
     for path in reversed(checkpoints(folder)):
-        try:
-            read_state(path)
-            for file in path.rglob("*.safetensors"):
-                with safe_open(file, framework="pt"):  # compares the length that the header tells
-                    pass
-            if not all((path / name).is_file() for name in (f"{MODEL}/model.safetensors", OPTIMIZER)):
-                raise ValueError("files are missing")
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            wrong.append(f"{path} is damaged ({type(error).__name__}: {error})")
-        else:
+        if (fault := _fault(path)) is None:
             return path, wrong
+        wrong.append(f"{path} is damaged ({fault})")
     return None, wrong
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint."""
+    try:
+        read_state(path)
+        for name in (f"{MODEL}/model.safetensors", OPTIMIZER):
+            with safe_open(path / name, framework="pt"):  # compares the file's length with what its header says
+                pass
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -159,4 +200,3 @@ def load_model(kind: type[Model], folder: Path) -> Model:
         raise ValueError(f"{folder} holds no whole {kind.__name__}: {', '.join(absent)} missing")
     loaded: Model = model
     return loaded
-

@@ -48,8 +48,11 @@ class Log:
         with whole_file(folder / METRICS) as new:
             new.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self._file = open(folder / METRICS, "a")  # noqa: SIM115  it stays open as long as the run
+        accelerator.init_trackers("pseudomotion", init_kwargs={"tensorboard": {"purge_step": step + 1}})
         plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in options.items()}
-        accelerator.init_trackers("pseudomotion", plain, {"tensorboard": {"purge_step": step + 1}})
+        for tracker in accelerator.trackers:
+            if tracker.name != "tensorboard":  # there they would be a run of their own
+                tracker.store_init_configuration(plain)
 
     def write(self, row: dict[str, Any]) -> None:
         """Add a row; it has a "step"."""
@@ -60,7 +63,8 @@ class Log:
     def close(self) -> None:
         """Write out what is left."""
         self._file.close()
-        self.accelerator.end_training()
+        while self.accelerator.trackers:
+            self.accelerator.trackers.pop().finish()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

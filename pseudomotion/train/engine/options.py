@@ -6,20 +6,97 @@ all three alike, and what was typed wins.
 
 import argparse
 import dataclasses
+import math
+import re
 import sys
 import typing
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 import yaml
-from transformers import HfArgumentParser
+from transformers.hf_argparser import HfArg, HfArgumentParser
 
+from pseudomotion.train.engine.log import TRACKERS, check_trackers
 from pseudomotion.train.recipes import flag, missing_needs, read_recipe
 
 Config = TypeVar("Config")
 
 CONFIG = "config.yaml"  # the options of a run, in its folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options that all training commands share."""
+
+    _argument_group_name: ClassVar[str] = "run"
+
+    out: str = HfArg(help="folder of the run")
+    resume: bool = HfArg(default=False, help="go on from the newest good checkpoint in --out, with its options; begin where there is none")
+    epochs: int = HfArg(default=2000, help="length of the run; an epoch shows every item once; may grow on --resume")
+    max_steps: int | None = HfArg(default=None, help="length of the run in steps, instead of --epochs; may grow on --resume")
+    batch_size: int = HfArg(default=192, help="clips per step, over all processes and gradient accumulation steps")
+    accumulate: int = HfArg(default=1, help="gradient accumulation steps, to save memory")
+    gradient_checkpointing: bool = HfArg(default=False, help="recompute activations in the backward pass, to save memory")
+    seed: int = HfArg(default=0, help="of weights, order, motion, masks and dropout")
+    num_workers: int = HfArg(default=0, help="processes that read files, per training process")
+    precision: Literal["no", "bf16", "fp16"] = HfArg(default="no", help="no: float32; bf16, fp16: autocast")
+    tf32: bool = HfArg(default=True, help="TF32 for float32 matrix products on GPUs that have it")
+    compile: bool = HfArg(default=False, help="compile the model with torch.compile")
+    cpu: bool = HfArg(default=False, help="train on the CPU even if there is a GPU")
+    save_every: str = HfArg(default="1000", help="steps from checkpoint to checkpoint, or minutes, such as 15m")
+    keep: int = HfArg(default=2, help="checkpoints that are kept")
+    log_every: int = HfArg(default=10, help="steps from one row of the log to the next")
+    log_with: list[str] | None = HfArg(
+        default_factory=lambda: ["tensorboard"], help=f"log with these too: {', '.join(TRACKERS)}; none for metrics.jsonl alone"
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        least = {"batch_size": 1, "accumulate": 1, "epochs": 1, "keep": 1, "num_workers": 0, "log_every": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
+        if not self.out:
+            raise ValueError('out must be a folder, got ""')
+        interval(self.save_every)
+        check_trackers(self.log_with or ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationOptions:
+    """Options of the optimizer, which all training commands share."""
+
+    _argument_group_name: ClassVar[str] = "optimization"
+
+    base_lr: float = HfArg(default=1.5e-4, help="learning rate for 256 clips a step; it grows with --batch-size")
+    min_lr: float = HfArg(default=1e-5, help="what the learning rate falls to, for 256 clips a step")
+    warmup_epochs: float = HfArg(default=40.0, help="epochs in which the learning rate rises from 0, a tenth of the run at most")
+    weight_decay: float = HfArg(default=0.05, help="of all weights but biases, norms and the mask token")
+    betas: list[float] = HfArg(default_factory=lambda: [0.9, 0.95], help="of AdamW, two numbers")
+    clip_grad: float | None = HfArg(default=None, help="largest norm of the gradient; none for any")
+    ema: float | None = HfArg(
+        default=None, help="decay of a moving average of the weights, such as 0.9999, kept as average/; none: none is kept"
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers from 0 to less than 1, got {self.betas}")
+        if not self.base_lr > 0:
+            raise ValueError(f"base_lr must be above 0, got {self.base_lr}")
+        if self.clip_grad is not None and not self.clip_grad > 0:
+            raise ValueError(f"clip_grad must be above 0 or none, got {self.clip_grad}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must be between 0 and 1 or none, got {self.ema}")
+
+
+# Options that may change when a run is resumed, since they do not touch what is computed, or only prolong it.
+_ANY_TIME = "out resume epochs max_steps accumulate gradient_checkpointing num_workers compile cpu save_every keep log_every log_with"
+FREE = frozenset(_ANY_TIME.split())
 
 
 class _Parser(HfArgumentParser):  # type: ignore[misc]
@@ -44,6 +121,13 @@ class _Parser(HfArgumentParser):  # type: ignore[misc]
     def _check_value(self, action: Any, value: Any) -> None:
         if value is not None:
             super()._check_value(action, value)
+
+
+def check_groups(options: Any) -> None:
+    """Run the checks of every group of options that a dataclass inherits from."""
+    for base in type(options).__bases__:
+        if check := getattr(base, "__post_init__", None):
+            check(options)
 
 
 def parse(config: type[Config], prog: str, description: str, arguments: Sequence[str] | None = None) -> Config:
@@ -79,8 +163,9 @@ def parse(config: type[Config], prog: str, description: str, arguments: Sequence
     if saved is not None:
         _check_unchanged(saved, options)
     if typed.recipe:
-        given = {field.name for field in dataclasses.fields(config) if getattr(options, field.name) != _default(field)}
-        missing_needs(typed.recipe, {field.name for field in dataclasses.fields(config)}, given)
+        fields: Any = dataclasses.fields(options)  # type: ignore[arg-type]
+        given = {field.name for field in fields if getattr(options, field.name) != _default(field)}
+        missing_needs(typed.recipe, {field.name for field in fields}, given)
     return options
 
 
@@ -127,7 +212,7 @@ def _build(config: type[Config], parser: Any, words: Sequence[str]) -> Config:
 
 def _words(config: type, values: Mapping[str, Any], where: str) -> list[str]:
     """Values by name as the words of a command line."""
-    known = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    known = {field.name for field in dataclasses.fields(config)}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{where} has unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     words: list[str] = []
@@ -149,3 +234,11 @@ def _check_unchanged(saved: Any, options: Any) -> None:
     was, now = dataclasses.asdict(saved), dataclasses.asdict(options)
     if changed := [f"{flag(name)} (was {was[name]}, now {now[name]})" for name in names if was[name] != now[name]]:
         raise ValueError(f"a run goes on with the options that it began with, so these cannot change: {', '.join(changed)}")
+
+
+def interval(text: str) -> tuple[float, float]:
+    """Steps and seconds from checkpoint to checkpoint, one of which is infinite."""
+    match = re.fullmatch(r"(\d+)(m?)", str(text))
+    if not match or not int(match[1]):
+        raise ValueError(f"save_every must be a number of steps, or of minutes such as 15m, at least 1, got {text!r}")
+    return (math.inf, 60.0 * int(match[1])) if match[2] else (int(match[1]), math.inf)
