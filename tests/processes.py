@@ -33,7 +33,7 @@ def _run(arguments, log, environment):
 
     import torch
 
-    from pseudomotion.train.commands import pretrain
+    from pseudomotion.train.cli import pretrain
 
     torch.set_num_threads(1)
     sys.argv = ["pmg-pretrain", *arguments]

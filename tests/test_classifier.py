@@ -10,7 +10,7 @@ from torch import nn
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 from transformers.models.videomae.modeling_videomae import VideoMAELayer
 
-from pseudomotion.train.classifier import StochasticDepth, classification_model, freeze_encoder, layer_scale
+from pseudomotion.train.videomae.classifier import StochasticDepth, classification_model, freeze_encoder, layer_scale
 
 
 def config(**more):

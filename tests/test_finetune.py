@@ -12,11 +12,11 @@ from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVide
 from pseudomotion.draws import Draws
 from pseudomotion.mix import Mixup, VideoMix
 from pseudomotion.train import evaluate, finetune
-from pseudomotion.train.augment import RandomErasing
-from pseudomotion.train.classification import Classification, MixupOrCutMix, predict
-from pseudomotion.train.options import from_values
-from pseudomotion.train.records import read_metrics
-from pseudomotion.train.views import EvaluationViews, LabelledViews, Sampling
+from pseudomotion.train.engine.log import read_metrics
+from pseudomotion.train.engine.options import from_values
+from pseudomotion.train.video.augment import RandomErasing
+from pseudomotion.train.video.views import EvaluationViews, LabelledViews, Sampling
+from pseudomotion.train.videomae.classification import Classification, MixupOrCutMix, predict
 from pseudomotion.video import read_clip, write_video
 from pseudomotion.video.list_file import read_list, write_list
 

@@ -12,9 +12,9 @@ from transformers import VideoMAEForPreTraining
 from pseudomotion import PMG
 from pseudomotion.draws import Draws
 from pseudomotion.images.synthetic import DeadLeaves
-from pseudomotion.train.masked import MaskedModeling
-from pseudomotion.train.masking import tube_mask
-from pseudomotion.train.models import (
+from pseudomotion.train.engine.optimize import cosine_schedule, parameter_groups
+from pseudomotion.train.videomae.masking import tube_mask
+from pseudomotion.train.videomae.model import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     SIZES,
@@ -24,7 +24,7 @@ from pseudomotion.train.models import (
     reconstruct,
     to_patches,
 )
-from pseudomotion.train.optimise import cosine_schedule, parameter_groups
+from pseudomotion.train.videomae.objective import MaskedModeling
 
 CLIPS = PMG(num_frames=4, size=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, data_format="BTCHW")
 

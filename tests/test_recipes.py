@@ -15,10 +15,11 @@ from paper import paper
 from PIL import Image
 
 from pseudomotion.train import evaluate, finetune, pretrain
+from pseudomotion.train.engine.options import from_values, parse
 from pseudomotion.train.evaluate import EvaluateOptions
 from pseudomotion.train.finetune import FinetuneOptions
-from pseudomotion.train.options import RECIPES, from_values, parse, read_recipe, recipe_names
 from pseudomotion.train.pretrain import PretrainOptions
+from pseudomotion.train.recipes import RECIPES, read_recipe, recipe_names
 from pseudomotion.video import write_video
 from pseudomotion.video.list_file import write_list
 

@@ -11,10 +11,10 @@ from PIL import Image
 from pseudomotion import PMG, Mixup
 from pseudomotion.images import ImageBank, ImageFolder
 from pseudomotion.images.synthetic import Noise, VisualAtom
-from pseudomotion.train.data import CROP_SCALES, MultiScaleClips, Subset, WithPartners, multi_scale_crop, normalise, open_images
-from pseudomotion.train.mosi import MoSIClips
+from pseudomotion.train.comparators.mosi import MoSIClips
+from pseudomotion.train.engine.stream import Parts, Steps
 from pseudomotion.train.pretrain import PretrainOptions, make_task
-from pseudomotion.train.stream import Parts, Steps
+from pseudomotion.train.sources import CROP_SCALES, MultiScaleClips, Subset, WithPartners, multi_scale_crop, normalise, open_images
 from pseudomotion.video import write_video
 
 

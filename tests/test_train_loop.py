@@ -14,9 +14,9 @@ from processes import pretraining, ranks
 from safetensors.torch import load_file
 from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification
 
-from pseudomotion.train import checkpoints
+from pseudomotion.train.engine import checkpoints
+from pseudomotion.train.engine.log import read_metrics
 from pseudomotion.train.pretrain import PretrainOptions, main, make_task
-from pseudomotion.train.records import read_metrics
 
 TINY = (
     *("--source", "noise", "--limit", "6", "--bank", "--model", "tiny", "--frame-size", "16", "--image-size", "20", "--num-frames", "4"),
@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(undisturbed, tmp_path, monk
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pseudomotion.train.checkpoints.save_file", full)
+    monkeypatch.setattr("pseudomotion.train.engine.checkpoints.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save(
             out / "checkpoints", 6, make_task(options(out), torch.device("cpu")).model, torch.optim.AdamW([torch.ones(1)]), keep=1

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import yaml
 
-from pseudomotion.train.options import from_values, option, parse, read_recipe, recipe_names, to_yaml
+from pseudomotion.train.engine.options import from_values, option, parse, to_yaml
 from pseudomotion.train.pretrain import PretrainOptions
+from pseudomotion.train.recipes import read_recipe, recipe_names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from PIL import Image
 
 from pseudomotion.draws import Draws
 from pseudomotion.source import batches
-from pseudomotion.train.augment import ClipAugmentation
-from pseudomotion.train.randaugment import RandAugment
-from pseudomotion.train.views import EvaluationViews, Sampling, TrainingViews, even_crops, low_shot, view_ids
+from pseudomotion.train.video.augment import ClipAugmentation
+from pseudomotion.train.video.randaugment import RandAugment
+from pseudomotion.train.video.views import EvaluationViews, Sampling, TrainingViews, even_crops, low_shot, view_ids
 from pseudomotion.video import read_frames
 from pseudomotion.video.list_file import write_list
 

@@ -12,12 +12,13 @@ from transformers import VideoMAEForVideoClassification
 from transformers.utils import logging as transformers_logging
 
 from pseudomotion.files import whole_file
-from pseudomotion.train.checkpoints import load_model
-from pseudomotion.train.classification import BEST, class_scores, predict, top_scores
-from pseudomotion.train.classifier import model_folder
-from pseudomotion.train.loop import MODEL
-from pseudomotion.train.options import CONFIG, option, parse, read_recipe
-from pseudomotion.train.views import SAMPLINGS, EvaluationViews, Sampling
+from pseudomotion.train.engine.checkpoints import load_model
+from pseudomotion.train.engine.loop import MODEL
+from pseudomotion.train.engine.options import CONFIG, option, parse
+from pseudomotion.train.recipes import read_recipe
+from pseudomotion.train.video.views import SAMPLINGS, EvaluationViews, Sampling
+from pseudomotion.train.videomae.classification import BEST, class_scores, predict, top_scores
+from pseudomotion.train.videomae.classifier import model_folder
 
 TEST, COMPUTING = "test", "computing"
 RESULT = "test.json"

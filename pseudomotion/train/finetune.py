@@ -8,14 +8,14 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from pseudomotion.mix import Mix, Mixup, VideoMix
-from pseudomotion.train.augment import ClipAugmentation, RandomErasing
-from pseudomotion.train.classification import BEST, Classification, MixupOrCutMix, best_score
-from pseudomotion.train.classifier import classification_model, freeze_encoder
-from pseudomotion.train.loop import OPTIMISATION, RUN, RunOptions, make_accelerator, train
-from pseudomotion.train.models import SIZES, model_config
-from pseudomotion.train.options import option, parse
-from pseudomotion.train.randaugment import RandAugment
-from pseudomotion.train.views import SAMPLINGS, EvaluationViews, Sampling, TrainingViews, low_shot
+from pseudomotion.train.engine.loop import OPTIMISATION, RUN, RunOptions, make_accelerator, train
+from pseudomotion.train.engine.options import option, parse
+from pseudomotion.train.video.augment import ClipAugmentation, RandomErasing
+from pseudomotion.train.video.randaugment import RandAugment
+from pseudomotion.train.video.views import SAMPLINGS, EvaluationViews, Sampling, TrainingViews, low_shot
+from pseudomotion.train.videomae.classification import BEST, Classification, MixupOrCutMix, best_score
+from pseudomotion.train.videomae.classifier import classification_model, freeze_encoder
+from pseudomotion.train.videomae.model import SIZES, model_config
 from pseudomotion.video.list_file import read_list
 
 DATA, MODEL, AUGMENTATION, REGULARISATION = "data", "model", "augmentation", "regularisation"

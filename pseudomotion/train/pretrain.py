@@ -16,12 +16,12 @@ from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.mix import Mix
 from pseudomotion.pmg import PADDING_MODES, RESAMPLINGS
 from pseudomotion.source import ImageSource
-from pseudomotion.train.data import MultiScaleClips, Subset, WithPartners, normalise, open_images
-from pseudomotion.train.loop import RunOptions, Task, make_accelerator, train
-from pseudomotion.train.masked import MaskedModeling
-from pseudomotion.train.models import IMAGENET_MEAN, IMAGENET_STD, SIZES, model_config, pretraining_model
-from pseudomotion.train.mosi import MoSIClips, SpeedClassification
-from pseudomotion.train.options import option, parse
+from pseudomotion.train.comparators.mosi import MoSIClips, SpeedClassification
+from pseudomotion.train.engine.loop import RunOptions, Task, make_accelerator, train
+from pseudomotion.train.engine.options import option, parse
+from pseudomotion.train.sources import MultiScaleClips, Subset, WithPartners, normalise, open_images
+from pseudomotion.train.videomae.model import IMAGENET_MEAN, IMAGENET_STD, SIZES, model_config, pretraining_model
+from pseudomotion.train.videomae.objective import MaskedModeling
 from pseudomotion.transforms import TRANSFORMS
 
 CLIPS = ("pmg", "videos", "pmg-aug", "perlin", "mosi")

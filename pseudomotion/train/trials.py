@@ -20,13 +20,13 @@ from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification,
 from pseudomotion import PMG
 from pseudomotion.draws import Draws
 from pseudomotion.train.arms import Arm
-from pseudomotion.train.data import normalise
+from pseudomotion.train.engine.optimize import cosine_schedule, parameter_groups
 from pseudomotion.train.labelled import Data, Labelled
-from pseudomotion.train.masking import tube_mask
-from pseudomotion.train.models import TUBELET_SIZE, pretraining_model
-from pseudomotion.train.optimise import cosine_schedule, parameter_groups
 from pseudomotion.train.presets import Setting
 from pseudomotion.train.probe import CLASSES
+from pseudomotion.train.sources import normalise
+from pseudomotion.train.videomae.masking import tube_mask
+from pseudomotion.train.videomae.model import TUBELET_SIZE, pretraining_model
 
 WARMUP = 0.1  # share of the steps
 WEIGHT_DECAY = 0.05

@@ -21,10 +21,11 @@ from pseudomotion.files import whole_file
 from pseudomotion.train import validate_report
 from pseudomotion.train.arms import ARMS, DEFAULT_ARMS
 from pseudomotion.train.budget import SHARES, affordable, seconds
+from pseudomotion.train.engine.options import option, parse
 from pseudomotion.train.labelled import Data, make_data
-from pseudomotion.train.options import flag, option, parse
 from pseudomotion.train.presets import PRESETS, Setting
 from pseudomotion.train.probe import CLASSES
+from pseudomotion.train.recipes import flag
 from pseudomotion.train.trials import run_trial
 
 RESULTS = "validate.json"

@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from pseudomotion.train.records import Records
-from pseudomotion.train.stream import Steps
+from pseudomotion.train.engine.log import Records
+from pseudomotion.train.engine.stream import Steps
 
 
 class _Step(NamedTuple):

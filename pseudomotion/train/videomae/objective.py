@@ -14,10 +14,10 @@ from transformers import VideoMAEForPreTraining
 from pseudomotion.draws import Draws
 from pseudomotion.files import whole_file
 from pseudomotion.source import ImageSource
-from pseudomotion.train.loop import Task
-from pseudomotion.train.masking import tube_mask
-from pseudomotion.train.models import reconstruct, to_colors
-from pseudomotion.train.optimise import parameter_groups
+from pseudomotion.train.engine.loop import Task
+from pseudomotion.train.engine.optimize import parameter_groups
+from pseudomotion.train.videomae.masking import tube_mask
+from pseudomotion.train.videomae.model import reconstruct, to_colors
 
 SHOWN_CLIPS, SHOWN_FRAMES, GAP = 4, 8, 4
 PICTURE_SIDE = 96  # least side of a frame in the picture

@@ -18,12 +18,12 @@ from transformers.utils import logging as transformers_logging
 from pseudomotion.draws import Draws
 from pseudomotion.files import whole_file, whole_folder
 from pseudomotion.source import Numbered, read_batches
-from pseudomotion.train import checkpoints
-from pseudomotion.train.optimise import cosine_schedule
-from pseudomotion.train.options import CONFIG, option, to_yaml
-from pseudomotion.train.records import plot, read_metrics
-from pseudomotion.train.stream import Parts, Steps
-from pseudomotion.train.watch import Watch
+from pseudomotion.train.engine import checkpoints
+from pseudomotion.train.engine.log import plot, read_metrics
+from pseudomotion.train.engine.optimize import cosine_schedule
+from pseudomotion.train.engine.options import CONFIG, option, to_yaml
+from pseudomotion.train.engine.stream import Parts, Steps
+from pseudomotion.train.engine.watch import Watch
 
 CHECKPOINTS, MODEL = "checkpoints", "model"
 RUN, OPTIMISATION = "run", "optimisation"

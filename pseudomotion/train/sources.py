@@ -12,7 +12,7 @@ from pseudomotion.draws import Draws
 from pseudomotion.images import ImageBank, ImageFolder, VideoFrames
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.source import ImageSource, Source
-from pseudomotion.train.models import IMAGENET_MEAN, IMAGENET_STD
+from pseudomotion.train.videomae.model import IMAGENET_MEAN, IMAGENET_STD
 from pseudomotion.video import VideoClips, read_clip
 
 CROP_SCALES = (1.0, 0.875, 0.75, 0.66)  # of VideoMAE's multi-scale crop

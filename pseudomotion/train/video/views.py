@@ -16,7 +16,7 @@ from torch import Tensor
 from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.source import Files
-from pseudomotion.train.augment import ClipAugmentation, resize
+from pseudomotion.train.video.augment import ClipAugmentation, resize
 from pseudomotion.video.list_file import read_list
 from pseudomotion.video.read import BACKENDS, MOST_FRAMES, read_frames
 

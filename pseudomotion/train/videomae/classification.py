@@ -20,12 +20,12 @@ from pseudomotion.draws import Draws
 from pseudomotion.files import whole_folder
 from pseudomotion.mix import Blend, Mix, Mixup, VideoMix, mix_targets
 from pseudomotion.source import batches
-from pseudomotion.train.augment import RandomErasing
-from pseudomotion.train.classifier import layer_scale
-from pseudomotion.train.data import normalise
-from pseudomotion.train.loop import Task
-from pseudomotion.train.optimise import parameter_groups
-from pseudomotion.train.views import EvaluationViews, LabelledViews, TrainingViews, view_ids
+from pseudomotion.train.engine.loop import Task
+from pseudomotion.train.engine.optimize import parameter_groups
+from pseudomotion.train.sources import normalise
+from pseudomotion.train.video.augment import RandomErasing
+from pseudomotion.train.video.views import EvaluationViews, LabelledViews, TrainingViews, view_ids
+from pseudomotion.train.videomae.classifier import layer_scale
 
 BEST, SCORES = "best", "scores.json"
 

@@ -12,9 +12,9 @@ from transformers import VideoMAEForVideoClassification
 from pseudomotion import checks
 from pseudomotion.baselines import MoSI
 from pseudomotion.source import ImageSource
-from pseudomotion.train.data import normalise
-from pseudomotion.train.loop import Task
-from pseudomotion.train.optimise import parameter_groups
+from pseudomotion.train.engine.loop import Task
+from pseudomotion.train.engine.optimize import parameter_groups
+from pseudomotion.train.sources import normalise
 
 SQUARE = 320 / 112  # side of the image over that of the window, as published
 

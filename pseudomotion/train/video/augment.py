@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws
-from pseudomotion.train.randaugment import RandAugment, apply_operations
+from pseudomotion.train.video.randaugment import RandAugment, apply_operations
 
 TRIES = 10
 

@@ -6,16 +6,16 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from pseudomotion.train.recipes import flag, missing_needs, read_recipe
+
 Config = TypeVar("Config")
 
 CONFIG = "config.yaml"  # the options of a run, in its folder
-RECIPES = resources.files("pseudomotion.train") / "recipes"
 
 
 def option(
@@ -60,7 +60,7 @@ def parse(config: type[Config], prog: str, description: str, arguments: Sequence
         given = (read_recipe(recipe, section) if recipe else {}) | given
         given = _saved(config, given, section) | given
         if recipe:
-            _check_needs(config, recipe, given)
+            missing_needs(recipe, {field.name for field in _fields(config)}, given)
         return from_values(config, given)
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -101,62 +101,11 @@ def from_values(config: type[Config], values: Mapping[str, Any]) -> Config:
     return config(**{name: _checked(known[name], hints[name], value) for name, value in values.items()})
 
 
-def read_recipe(name: str, section: str) -> dict[str, Any]:
-    """The section of a recipe that is meant for a command.
-
-    Raises:
-        ValueError: where there is no such recipe, it is not YAML, or has no such section.
-
-    """
-    recipe = _load(name)
-    if not isinstance(recipe.get(section), dict):
-        raise ValueError(f"recipe {name} has no section {section!r}")
-    return dict(recipe[section])
-
-
-def recipe_names() -> list[str]:
-    """The recipes that come with the library."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in RECIPES.iterdir() if entry.name.endswith(".yaml"))
-
-
 def to_yaml(config: Any, section: str) -> str:
     """A configuration as a recipe, to be read again by ``--recipe``."""
     values = {f.name: getattr(config, f.name) for f in _fields(type(config))}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     return str(yaml.safe_dump({section: plain}, sort_keys=False))
-
-
-def _check_needs(config: type, recipe: str, given: Mapping[str, Any]) -> None:
-    """Whether all that a recipe leaves to the user was given; "images or source" stands for either."""
-    needs = {tuple(names.split(" or ")): what for names, what in _load(recipe).get("needs", {}).items()}
-    known = {field.name for field in _fields(config)}
-    absent = {names: what for names, what in needs.items() if known.issuperset(names) and not set(given) & set(names)}
-    if absent:
-        texts = [f"{' or '.join(map(flag, names))} ({what})" for names, what in absent.items()]
-        raise ValueError(f"recipe {recipe} needs {', '.join(texts)}")
-
-
-def _load(name: str) -> dict[str, Any]:
-    bundled = RECIPES / f"{name}.yaml"
-    text = bundled.read_text() if bundled.is_file() else _read(name)
-    try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe {name} is not YAML: {error}") from error
-    if not isinstance(recipe, dict):
-        raise ValueError(f"recipe {name} must have sections, got {type(recipe).__name__}")
-    return recipe
-
-
-def flag(name: str) -> str:
-    """The command-line flag of a field."""
-    return "--" + name.replace("_", "-")
-
-
-def _read(name: str) -> str:
-    if not Path(name).is_file():
-        raise ValueError(f"there is no recipe {name}: neither a file, nor one of {', '.join(recipe_names())}")
-    return Path(name).read_text()
 
 
 def _fields(config: type) -> tuple[dataclasses.Field[Any], ...]:

@@ -33,7 +33,7 @@ def _run(command: str) -> int:
         module = import_module(f"pseudomotion.train.{command}")
     except ImportError as error:
         return _end(f"{name}: {error}; pip install 'pseudomotion[train]' installs what it needs", 2)
-    from pseudomotion.train.loop import Stopped
+    from pseudomotion.train.engine.loop import Stopped
 
     try:
         return int(module.main())

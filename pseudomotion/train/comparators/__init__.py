@@ -1,0 +1,1 @@
+"""Pre-training tasks that the paper compares with, apart from masked modeling."""
