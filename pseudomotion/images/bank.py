@@ -1,7 +1,6 @@
 """Image banks: images decoded once, in memory or in one memory-mapped file."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,13 +12,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pseudomotion import checks
-from pseudomotion.files import whole_file
+from pseudomotion.files import MADE_BY, whole_file
 from pseudomotion.source import ImageSource, batches
 
 CHUNK = 64  # images read or written at a time
 LEFT_FREE = 0.1  # share of the free memory that a bank leaves to others
 HEADER = 4096  # bytes of a file's header, padded with spaces, so that it can be written last
-KIND, VERSION = "pseudomotion image bank", 1  # in the header's metadata; version 0 had neither, and "skipped" in their place
+VERSION = 1  # in the header's metadata; version 0 had no number, and "skipped" there too
 
 
 class ImageBank:
@@ -49,7 +48,7 @@ class ImageBank:
         device, filled = torch.device(device), 0
         for chunk in _chunks(source, num_workers):
             if not filled:
-                _check_fits(len(source), *chunk.shape[-2:], device)
+                _check_fits(len(source), chunk.shape[-2], chunk.shape[-1], device)
                 self.images = torch.empty((len(source), *chunk.shape[1:]), dtype=torch.uint8, device=device)
             self.images[filled : filled + len(chunk)] = chunk.to(device)
             filled += len(chunk)
@@ -78,7 +77,7 @@ class ImageBank:
 
         """
         with whole_file(Path(path)) as temporary:
-            _write(temporary, (chunk.cpu() for chunk in self.images.split(CHUNK)), len(self), self.groups, self.skipped)
+            _write(temporary, (chunk.cpu() for chunk in torch.split(self.images, CHUNK)), len(self), self.groups, self.skipped)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "ImageBank":
@@ -163,7 +162,7 @@ def _write(path: Path, chunks: Iterable[Tensor], n: int, groups: Tensor | None, 
     """
     with path.open("wb") as file:
         file.seek(HEADER)
-        header: dict[str, Any] = {"__metadata__": {"kind": KIND, "version": str(VERSION)}}
+        header: dict[str, Any] = {"__metadata__": {"kind": f"image bank, {MADE_BY}", "version": str(VERSION)}}
 
         def append(name: str, dtype: str, shape: Sequence[int], parts: Iterable[Tensor]) -> None:
             begin = file.tell()
@@ -184,8 +183,6 @@ def _write(path: Path, chunks: Iterable[Tensor], n: int, groups: Tensor | None, 
         file.seek(0)
         encoded = json.dumps(header).encode().ljust(HEADER - 8)
         file.write(len(encoded).to_bytes(8, "little") + encoded)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _peek(chunks: Iterable[Tensor]) -> tuple[Tensor, Iterator[Tensor]]:
