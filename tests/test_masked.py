@@ -12,8 +12,9 @@ from transformers import VideoMAEForPreTraining
 from pseudomotion import PMG
 from pseudomotion.draws import Draws
 from pseudomotion.images.synthetic import DeadLeaves
-from pseudomotion.train.engine.optimize import cosine_schedule, parameter_groups
-from pseudomotion.train.videomae.masking import tube_mask
+from pseudomotion.train.engine.optimize import make_optimizer, make_schedule, parameter_groups
+from pseudomotion.train.pretrain import MaskedModeling
+from pseudomotion.train.videomae.masking import token_numbers, tube_mask
 from pseudomotion.train.videomae.model import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -24,7 +25,7 @@ from pseudomotion.train.videomae.model import (
     reconstruct,
     to_patches,
 )
-from pseudomotion.train.videomae.objective import MaskedModeling
+from pseudomotion.train.videomae.objective import MaskedLoss
 
 CLIPS = PMG(num_frames=4, size=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, data_format="BTCHW")
 
@@ -63,6 +64,29 @@ def test_a_mask_depends_on_its_id_alone():
 def test_a_mask_of_nothing_or_everything_is_refused(ratio):
     with pytest.raises(ValueError, match="mask_ratio"):
         tube_mask(draws(1), 2, 16, ratio)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_the_loss_and_its_gradients_are_transformers_own(precision):
+    """To the last bit, though tokens are gathered by number instead of by a boolean mask."""
+    clips = CLIPS(torch.rand(3, 3, 40, 40), ids=torch.arange(3))
+    mask = tube_mask(draws(3), 2, 16, 0.75)
+    results = []
+    for ours in (True, False):
+        torch.manual_seed(0)
+        model = pretraining_model(small())
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = MaskedLoss(model)(clips, *token_numbers(mask)) if ours else model(pixel_values=clips, bool_masked_pos=mask).loss
+        loss.backward()
+        results.append([loss, *(weight.grad for weight in model.parameters())])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
+
+
+def test_the_loss_is_one_graph():
+    model = MaskedLoss(pretraining_model(small()))
+    inputs = CLIPS(torch.rand(2, 3, 40, 40), ids=torch.arange(2)), *token_numbers(tube_mask(draws(2), 2, 16, 0.75))
+    explained = torch._dynamo.explain(model)(*inputs)
+    assert (explained.graph_count, explained.graph_break_count) == (1, 0)
 
 
 def numpy_loss(pixels, logits, mask, config):
@@ -165,7 +189,18 @@ def test_sizes_are_checked():
 
 
 def test_the_schedule_rises_and_falls():
-    rates = [cosine_schedule(step, steps=100, warmup=10, peak=1.0, end=0.1) for step in range(100)]
+    def rates_from(first):
+        """Of the steps from ``first`` on, of a weight with a fifth of the learning rate."""
+        group = {"params": [torch.nn.Parameter(torch.ones(1))], "lr_scale": 0.2, "weight_decay": 0.0}
+        optimizer = make_optimizer([group], 1.0, (0.9, 0.95))
+        schedule = make_schedule(optimizer, steps=100, warmup=10, end=0.1, first=first)
+        for _ in range(first, 100):
+            yield optimizer.param_groups[0]["lr"] / 0.2
+            optimizer.step()
+            schedule.step()
+
+    rates = list(rates_from(0))
+    assert list(rates_from(37)) == rates[37:]
     assert rates[0] == 0
     assert rates[5] == pytest.approx(0.5)
     assert rates[10] == pytest.approx(1)
@@ -201,7 +236,7 @@ def test_a_model_overfits_one_batch_of_clips():
     losses = []
     for step in range(150):
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 2e-3 * min(1, step / 20)
-        loss = task.loss(task.model, inputs)
+        loss = task.objective(*inputs)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -168,7 +168,7 @@ def predict(
     seen = torch.zeros(len(videos), device=accelerator.device)
     at_once = max(1, batch_size // views)
     rank, world_size = accelerator.process_index, accelerator.num_processes
-    reading = batches(videos, at_once, shuffle=False, num_workers=num_workers, rank=rank, world_size=world_size)
+    reading = batches(videos, at_once, shuffle=False, num_workers=num_workers, rank=rank, world_size=world_size, even=False)
     bar = tqdm(total=len(range(rank, len(videos), world_size)), unit="video", disable=not (progress and accelerator.is_main_process))
     with bar:
         for (clips, _, numbers), ids in reading:

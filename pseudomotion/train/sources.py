@@ -11,7 +11,7 @@ from pseudomotion.draws import Draws
 from pseudomotion.images import ImageBank, ImageFolder, VideoFrames
 from pseudomotion.images.subset import Subset as Subset
 from pseudomotion.images.synthetic import SOURCES
-from pseudomotion.source import ImageSource, Source
+from pseudomotion.source import FileSource, ImageSource
 from pseudomotion.video import VideoClips, read_clip
 
 CROP_SCALES = (1.0, 0.875, 0.75, 0.66)  # of VideoMAE's multi-scale crop
@@ -93,7 +93,7 @@ class WithPartners:
         return both.reshape(2, len(ids), *both.shape[1:]).transpose(0, 1)
 
 
-class MultiScaleClips(Source):
+class MultiScaleClips(FileSource):
     """Real clips, cropped as VideoMAE crops them in pre-training: a window of a side drawn from four, at one of 13 places, resized.
 
     ``get(ids)`` gives uint8 ``(B, 3, T, h, w)``. Width and height of the window are 1, 0.875, 0.75 or 0.66 of the short side each, and at

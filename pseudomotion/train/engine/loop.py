@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from pseudomotion.command import Terminated
 from pseudomotion.draws import Draws
 from pseudomotion.files import MADE_BY, sweep, whole_file, whole_folder
-from pseudomotion.source import Numbered, read_batches
+from pseudomotion.source import ItemSource, read_batches
 from pseudomotion.train.engine import checkpoints
 from pseudomotion.train.engine.log import METRICS, Log, plot, read_metrics
 from pseudomotion.train.engine.optimize import make_optimizer, make_schedule
@@ -52,7 +52,7 @@ class Task(ABC):
 
     model: PreTrainedModel
     objective: nn.Module
-    source: Numbered[Any]
+    source: ItemSource[Any]
     evaluate_every: int
     plotted: Sequence[str] = ("loss",)
     reads_files: bool = True

@@ -99,6 +99,11 @@ _ANY_TIME = "out resume epochs max_steps accumulate gradient_checkpointing num_w
 FREE = frozenset(_ANY_TIME.split())
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return f"{action.help} (required)" if action.required else super()._get_help_string(action)
+
+
 class _Parser(HfArgumentParser):  # type: ignore[misc]
     """A parser that raises ValueError instead of printing a page of usage, and reads "none" where a field may be None."""
 
@@ -187,14 +192,16 @@ def to_yaml(config: Any, section: str) -> str:
 def _parser(config: type, *, required: bool = True, **settings: Any) -> Any:
     """The parser of a command; with ``required=False`` nothing has to be given."""
     groups = [base for base in config.__bases__ if dataclasses.is_dataclass(base)]
-    parser = _Parser(groups or config, allow_abbrev=False, **settings)
+    positional = getattr(config, "positional", None)
+    usage = f"%(prog)s {positional.upper() if positional else ''} [options]"
+    parser = _Parser(groups or config, allow_abbrev=False, usage=usage, formatter_class=_Help, **settings)
     parser.optional = {name for name, hint in typing.get_type_hints(config).items() if type(None) in typing.get_args(hint)}
     parser.add_argument("--recipe", metavar="NAME", help="row of the paper's tables, such as table6-pass-100k, or a YAML file")
     for action in parser._actions:
         # HfArgumentParser also takes names with underscores; the help shows one spelling.
         action.option_strings = [name for name in action.option_strings if "_" not in name]
         action.required = action.required and required
-        if action.dest == getattr(config, "positional", None):
+        if action.dest == positional:
             action.option_strings, action.metavar = [], action.dest.upper()
     return parser
 

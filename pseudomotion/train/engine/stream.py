@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from pseudomotion.source import Numbered, order
+from pseudomotion.source import ItemSource, order
 
 
 class Steps:
@@ -21,7 +21,7 @@ class Steps:
 
     """
 
-    def __init__(self, source: Numbered[Any], batch_size: int, seed: int) -> None:
+    def __init__(self, source: ItemSource[Any], batch_size: int, seed: int) -> None:
         self.source = source
         self.batch_size = batch_size
         self.seed = seed
