@@ -1,5 +1,6 @@
 """Masked modeling: masks, targets and loss against numpy and transformers, and that a model learns by it."""
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -162,13 +163,37 @@ def test_pretraining_keeps_the_encoders_last_norm():
     assert not model.config.use_mean_pooling
 
 
+# Deviations of new weights in a model of width d whose decoder has width e: Xavier's sqrt(2 / (in + out)) with query, key and value as one
+# layer (d, 3d), torch's 1 / sqrt(3 in) for the patch embedding and encoder_to_decoder, which VideoMAE leaves alone.
+DEVIATIONS = {
+    r"patch_embeddings\.projection\.weight": lambda d, e: (3 * 3 * 2 * 8 * 8) ** -0.5,
+    r"videomae.*\.(query|key|value)\.weight": lambda d, e: (2 / (4 * d)) ** 0.5,
+    r"videomae.*attention\.output\.dense\.weight": lambda d, e: (2 / (2 * d)) ** 0.5,
+    r"videomae.*layer\.\d+\.(intermediate|output)\.dense\.weight": lambda d, e: (2 / (5 * d)) ** 0.5,
+    r"encoder_to_decoder\.weight": lambda d, e: (3 * d) ** -0.5,
+    r"decoder.*\.(query|key|value)\.weight": lambda d, e: (2 / (4 * e)) ** 0.5,
+    r"decoder.*attention\.output\.dense\.weight": lambda d, e: (2 / (2 * e)) ** 0.5,
+    r"decoder.*layers\.\d+\.(intermediate|output)\.dense\.weight": lambda d, e: (2 / (5 * e)) ** 0.5,
+    r"decoder\.head\.weight": lambda d, e: (2 / (e + 3 * 2 * 8 * 8)) ** 0.5,
+    r"mask_token": lambda d, e: 0.02 * 0.5397,  # a normal distribution cut at one deviation
+    r"norm\w*\.weight": lambda d, e: 0.0,
+    r"bias": lambda d, e: 0.0,
+}
+
+
 def test_weights_begin_as_videomae_begins_them():
+    """The deviation of every kind of weight."""
+    torch.manual_seed(0)
     model = pretraining_model(small())
-    dense = model.videomae.encoder.layer[0].intermediate.dense.weight
-    assert dense.abs().max() <= (6 / sum(dense.shape)) ** 0.5
-    assert dense.std().item() == pytest.approx((2 / sum(dense.shape)) ** 0.5, rel=0.05)
-    assert 0 < model.mask_token.abs().max() <= 0.02
-    assert model.videomae.embeddings.patch_embeddings.projection.weight.abs().max() <= (3 * 2 * 64) ** -0.5
+    d, e, seen = model.config.hidden_size, model.config.decoder_hidden_size, set()
+    for name, weight in model.named_parameters():
+        (kind,) = (kind for kind in DEVIATIONS if re.search(f"{kind}$", name))
+        if name.endswith("projection.bias"):
+            continue  # torch draws it too
+        seen.add(kind)
+        expected = DEVIATIONS[kind](d, e)
+        assert weight.std(correction=0).item() == pytest.approx(expected, rel=max(0.05, 4 * weight.numel() ** -0.5)), name
+    assert seen == set(DEVIATIONS)
 
 
 # Parameters of the encoders of VideoMAE's ViT-S, B, L and H: 22, 86, 304 and 632 million (facts of its model zoo: 22, 87, 305, 633).

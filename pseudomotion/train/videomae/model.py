@@ -1,5 +1,6 @@
 """VideoMAE models of Hugging Face transformers, in the sizes of the VideoMAE paper."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -86,18 +87,21 @@ def model_config(
 def pretraining_model(config: VideoMAEConfig) -> VideoMAEForPreTraining:
     """A new masked autoencoder, its weights drawn from torch's default generator as VideoMAE draws them.
 
-    Unlike the class's own defaults: the encoder ends in a layer norm (``use_mean_pooling=False``), linear layers begin Xavier-uniform,
-    the patch embedding as torch draws it, the mask token normal with a deviation of 0.02. The decoder's norm keeps the class's eps of 1e-5.
+    Unlike the class's own defaults: the encoder ends in a layer norm (``use_mean_pooling=False``), linear layers begin Xavier-uniform (query,
+    key and value as the one layer ``(d, 3d)`` that they are in VideoMAE), the patch embedding and the layer between encoder and decoder as
+    torch draws them, the mask token normal with a deviation of 0.02. The decoder's norm keeps the class's eps of 1e-5.
     """
     config.use_mean_pooling = False
     model = VideoMAEForPreTraining(config)
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv3d) or name == "encoder_to_decoder":
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
+            fan_out = (3 if name.endswith((".query", ".key", ".value")) else 1) * module.out_features
+            bound = math.sqrt(6 / (module.in_features + fan_out))
+            nn.init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv3d):
-            module.reset_parameters()
     nn.init.trunc_normal_(model.mask_token, std=0.02, a=-0.02, b=0.02)
     return with_position_buffers(model)
 
