@@ -66,7 +66,11 @@ class ModelOptions:
     frame_size: int | None = HfArg(default=None, help="side of the frames in pixels; none for the model's: 224, or 64 for tiny")
     num_frames: int | None = HfArg(default=None, help="frames of a clip; none for the model's: 16, or 8 for tiny")
     patch_size: int | None = HfArg(default=None, help="side of a token in pixels; none for the model's: 16, or 8 for tiny")
-    linear_probe: bool = HfArg(default=False, help="train the norm and the head after the encoder only")
+    linear_probe: bool = HfArg(
+        default=False,
+        help="train a linear layer on the frozen encoder: no stochastic depth, dropout, mixing, RandAugment, erasing, label smoothing, "
+        "copies or weight decay, unless they are asked for",
+    )
     head_scale: float = HfArg(default=0.001, help="factor on the head's first weights")
 
 
@@ -116,6 +120,11 @@ class FinetuneOptions(DataOptions, ModelOptions, AugmentationOptions, FinetuneRu
     """Options of ``pmg-finetune``."""
 
     free: ClassVar[frozenset[str]] = FREE | {"evaluate_batch_size"}
+    # As DINO and MAE probe: crops and flips alone, and nothing that regularizes a whole network.
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "linear_probe": dict.fromkeys(("mixup", "cutmix", "erasing", "drop_path", "head_dropout", "label_smoothing", "weight_decay"), 0.0)
+        | {"randaugment": 0, "copies": 1, "head_scale": 1.0}
+    }
 
     def __post_init__(self) -> None:
         """Check the numbers that nothing else checks."""

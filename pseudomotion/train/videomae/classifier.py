@@ -79,6 +79,13 @@ class ClassifierLoss(nn.Module):
         """Mean loss of normalized clips ``(B, T, C, H, W)``; targets are labels ``(B,)`` or class probabilities ``(B, classes)``."""
         return F.cross_entropy(self.model(pixel_values=pixels).logits.float(), targets)
 
+    def train(self, mode: bool = True) -> "ClassifierLoss":
+        """Training mode, but for a frozen encoder, which stays in evaluation mode: no dropout, no stochastic depth."""
+        super().train(mode)
+        if not any(weight.requires_grad for weight in self.model.videomae.parameters()):
+            self.model.videomae.eval()
+        return self
+
 
 def classification_model(
     init: str | Path | VideoMAEConfig,
@@ -150,8 +157,9 @@ def model_folder(path: str | Path) -> Path:
 
 
 def freeze_encoder(model: VideoMAEForVideoClassification) -> None:
-    """Leave only the new norm and the head to be trained: a linear probe."""
+    """Leave only the head to be trained: a linear probe. The new norm before it keeps a weight of 1 and a bias of 0."""
     model.videomae.requires_grad_(False)
+    model.fc_norm.requires_grad_(False)
 
 
 def layer_scale(name: str, num_layers: int, decay: float) -> float:
