@@ -164,7 +164,7 @@ def test_broken_videos_are_counted_not_replaced(run, lists, tmp_path, num_worker
     result = json.loads((tmp_path / "a.json").read_text())
     assert result["videos"] == 5
     assert [path.rpartition("/")[2] for path in result["skipped"]] == ["bad.mp4", "gone.mp4"]
-    assert "there is no video file" in list(result["skipped"].values())[1]
+    assert "there is no such file" in list(result["skipped"].values())[1]
 
 
 def test_a_run_goes_on_as_if_nothing_had_happened(lists, tmp_path, monkeypatch):

@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(undisturbed, tmp_path, monk
     out = tmp_path / "run"
     run(out, steps=4)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pseudomotion.train.engine.checkpoints.save_file", full)

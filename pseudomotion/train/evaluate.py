@@ -23,8 +23,8 @@ from pseudomotion.train.engine.loop import make_accelerator
 from pseudomotion.train.engine.options import CONFIG, parse
 from pseudomotion.train.recipes import read_recipe
 from pseudomotion.train.video.views import EvaluationViews, Sampling
-from pseudomotion.train.videomae.classifier import model_folder
 from pseudomotion.train.videomae.model import normalize, with_position_buffers
+from pseudomotion.train.videomae.pretrained import model_folder
 
 RESULT = "test.json"
 

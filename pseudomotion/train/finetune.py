@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import VideoMAEForVideoClassification
+from transformers import PreTrainedModel, VideoMAEForVideoClassification
 from transformers.hf_argparser import HfArg
 
 from pseudomotion.draws import Draws
@@ -26,7 +26,9 @@ from pseudomotion.train.video.augment import ClipAugmentation, MixupOrCutMix, Ra
 from pseudomotion.train.video.randaugment import RandAugment
 from pseudomotion.train.video.views import EvaluationViews, LabelledViews, Sampling, TrainingViews, low_shot, view_ids
 from pseudomotion.train.videomae.classifier import ClassifierLoss, classification_model, freeze_encoder, layer_scale
+from pseudomotion.train.videomae.hub import save_for_hub
 from pseudomotion.train.videomae.model import SIZES, model_config, normalize, training_flops
+from pseudomotion.train.videomae.pretrained import check_init
 from pseudomotion.video.list_file import read_list
 
 BEST, SCORES = "best", "scores.json"
@@ -58,11 +60,11 @@ class ModelOptions:
     _argument_group_name: ClassVar[str] = "model"
 
     init: str | None = HfArg(
-        default=None, help="pre-trained model: a run, or a folder of transformers' save_pretrained; none: from scratch"
+        default=None,
+        help="start from a model: a run, a folder that save_pretrained wrote, owner/name on the Hugging Face Hub, or a .pth file of "
+        "VideoMAE's code; none: new weights",
     )
-    model: str = HfArg(
-        default="base", help="size of the model; this and the next three count from scratch only", metadata={"choices": tuple(SIZES)}
-    )
+    model: str | None = HfArg(default=None, help="size of the model; none for base, or that of --init", metadata={"choices": tuple(SIZES)})
     frame_size: int | None = HfArg(default=None, help="side of the frames in pixels; none for the model's: 224, or 64 for tiny")
     num_frames: int | None = HfArg(default=None, help="frames of a clip; none for the model's: 16, or 8 for tiny")
     patch_size: int | None = HfArg(default=None, help="side of a token in pixels; none for the model's: 16, or 8 for tiny")
@@ -129,6 +131,7 @@ class FinetuneOptions(DataOptions, ModelOptions, AugmentationOptions, FinetuneRu
     def __post_init__(self) -> None:
         """Check the numbers that nothing else checks."""
         check_groups(self)
+        check_init(self)
         if len(self.crop) != 2:
             raise ValueError(f"crop must be two numbers, got {self.crop}")
         if self.evaluate_every <= 0 or self.evaluate_batch_size < 1:
@@ -167,7 +170,7 @@ def make_task(options: FinetuneOptions) -> "Classification":
         if (largest := max(label for _, label in entries)) >= num_classes:
             raise ValueError(f"{list_file} must have classes from 0 to {num_classes - 1}, it has {largest}")
     init = (
-        model_config(options.model, frame_size=options.frame_size, num_frames=options.num_frames, patch_size=options.patch_size)
+        model_config(options.model or "base", frame_size=options.frame_size, num_frames=options.num_frames, patch_size=options.patch_size)
         if options.init is None
         else options.init
     )
@@ -178,6 +181,8 @@ def make_task(options: FinetuneOptions) -> "Classification":
         head_dropout=options.head_dropout,
         head_scale=options.head_scale,
         class_names=names,
+        frame_size=options.frame_size,
+        num_frames=options.num_frames,
     )
     if options.linear_probe:
         freeze_encoder(model)
@@ -272,6 +277,10 @@ class Classification(Task):
             targets = mix_targets(targets, info, num_classes)
         return LabelledPixels(pixels, targets.to(device, non_blocking=True))
 
+    def save(self, model: PreTrainedModel, folder: Path, out: Path) -> None:
+        """Write a model, ready for the Hugging Face Hub."""
+        save_for_hub(model, folder, out)
+
     def evaluate(self, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
         """Accuracy on the validation videos, in percent; a model better than all before is kept as ``best/``."""
         probabilities, seen = predict(self.model, self.validation, accelerator, batch_size=self.batch_size, num_workers=self.num_workers)
@@ -280,7 +289,7 @@ class Classification(Task):
             self.best = scores["val_top1"]
             if accelerator.is_main_process:
                 with whole_folder(out / BEST) as folder:
-                    self.save(self.model, folder)
+                    self.save(self.model, folder, out)
                     (folder / SCORES).write_text(json.dumps({"step": step, **scores}, indent=2))
         return scores
 
