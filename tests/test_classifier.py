@@ -182,7 +182,7 @@ def test_a_linear_probe_trains_the_head_alone():
 
 
 def test_the_loss_is_the_cross_entropy_of_labels_and_of_class_probabilities():
-    model = classification_model(config(), 4, head_scale=1)
+    model = classification_model(config(), 4, head_scale=1).eval()
     pixels, labels = clips(), torch.tensor([0, 3, 2])
     expected = -model(pixel_values=pixels).logits.double().log_softmax(1)[range(3), labels].mean()
     for targets in (labels, F.one_hot(labels, 4).float()):

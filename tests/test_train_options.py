@@ -122,7 +122,7 @@ def test_every_option_is_explained(config, capsys):
 
 
 def test_options_of_pretraining_go_into_a_recipe_and_back():
-    options = PretrainOptions(out="o", images="i", crop=[0.2, 0.8], limit=4, transforms=["fade"], log_with=None)
+    options = PretrainOptions(out="o", images=["i", "j"], crop=[0.2, 0.8], limit=4, transforms=["fade"], log_with=None)
     assert from_values(PretrainOptions, yaml.safe_load(to_yaml(options, "pretrain"))["pretrain"]) == options
 
 

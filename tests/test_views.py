@@ -90,9 +90,8 @@ def test_dense_starts_are_drawn_from_all_that_there_are():
 @pytest.mark.parametrize(("total", "start"), [(64, 0), (65, 0), (300, 100), (40, None)])
 def test_dense_training_clips_are_spread_as_videomae_spreads_them(total, start):
     """16 frames from a window of 64: the numbers k * 64 / 15, cut off, the last one 63; a shorter video as far as frames of stride 4 go."""
-    expected = (
-        [start + min(k * 64 // 15, 63) for k in range(16)] if start is not None else [min(k * 40 // 9, 39) for k in range(10)] + [39] * 6
-    )
+    short = [min(k * 40 // 9, 39) for k in range(10)] + [39] * 6
+    expected = short if start is None else [start + min(k * 64 // 15, 63) for k in range(16)]
     found = (Sampling(16, "dense", 4).drawn(one(k))(total) for k in range(3000))
     assert any(frames == expected for frames in found)
 

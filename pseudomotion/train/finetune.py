@@ -29,7 +29,7 @@ from pseudomotion.train.videomae.classifier import ClassifierLoss, classificatio
 from pseudomotion.train.videomae.hub import save_for_hub
 from pseudomotion.train.videomae.model import SIZES, model_config, normalize, training_flops
 from pseudomotion.train.videomae.pretrained import check_init
-from pseudomotion.video.list_file import read_list
+from pseudomotion.video.list_file import read_lines, read_list
 
 BEST, SCORES = "best", "scores.json"
 
@@ -164,11 +164,16 @@ def make_task(options: FinetuneOptions) -> "Classification":
 
     """
     videos, validation = read_list(options.train), read_list(options.val)
-    names = _class_names(options.classes)
+    names = None if options.classes is None else read_class_names(options.classes)
     num_classes = len(names) if names else 1 + max(label for _, label in videos)
     for list_file, entries in ((options.train, videos), (options.val, validation)):
-        if (largest := max(label for _, label in entries)) >= num_classes:
-            raise ValueError(f"{list_file} must have classes from 0 to {num_classes - 1}, it has {largest}")
+        labels = [label for _, label in entries]
+        if min(labels) < 0:
+            raise ValueError(
+                f'{list_file} must have lines of "path label", with a class from 0 for every video; {sum(k < 0 for k in labels)} have none'
+            )
+        if max(labels) >= num_classes:
+            raise ValueError(f"{list_file} must have classes from 0 to {num_classes - 1}, it has {max(labels)}")
     init = (
         model_config(options.model or "base", frame_size=options.frame_size, num_frames=options.num_frames, patch_size=options.patch_size)
         if options.init is None
@@ -300,8 +305,9 @@ def best_score(out: Path) -> float | None:
     return float(json.loads(path.read_text())["val_top1"]) if path.is_file() else None
 
 
-def _class_names(path: str | None) -> list[str] | None:
-    return None if path is None else [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+def read_class_names(path: str | Path) -> list[str]:
+    """The names of the classes in a text file, one a line; empty lines do not count."""
+    return [line.strip() for line in read_lines(Path(path)) if line.strip()]
 
 
 def _mix(options: FinetuneOptions) -> Mix | None:

@@ -55,7 +55,11 @@ class DataOptions:
         help="pmg: pseudo-motion of images; videos: real clips of --videos; pmg-aug: real clips, some of them replaced by pseudo-motion; "
         "perlin: video Perlin noise; mosi: classify the speed of MoSI clips of images, instead of masked modeling",
     )
-    images: str | None = HfArg(default=None, help="folder of images, or a file written by ImageBank.save")
+    images: list[str] | None = HfArg(
+        default=None,
+        help="one or more of: a folder of images; a bank file of pmg-bank; tar shards such as shards-{000..099}.tar; a dataset of Hugging "
+        "Face, hf:name or hf:name:split, or the folder of one saved to disk",
+    )
     source: str | None = HfArg(
         default=None, help="synthetic images, made as they are needed", metadata={"choices": tuple(SOURCES), "metavar": None}
     )
@@ -175,7 +179,7 @@ def make_task(options: PretrainOptions, device: torch.device) -> Task:
             evaluate_every=options.picture_every,
         )
     # What lies on a GPU, or is made there, does not cross to a worker process.
-    in_memory = options.bank or (options.images is not None and Path(options.images).is_file())
+    in_memory = options.bank or (options.images is not None and all(name.endswith(".safetensors") for name in options.images))
     made_on_gpu = device.type != "cpu" and (options.source is not None or options.clips == "perlin")
     task.reads_files = not (in_memory or made_on_gpu)
     return task

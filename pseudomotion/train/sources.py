@@ -1,14 +1,21 @@
 """What pre-training reads: images or real clips by number, and how clips for the model are made of them."""
 
-from pathlib import Path
+import re
+import tarfile
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path, PurePosixPath
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
+from pseudomotion import checks
 from pseudomotion.draws import Draws
-from pseudomotion.images import ImageBank, ImageFolder, VideoFrames
+from pseudomotion.images import HFImages, ImageBank, ImageFolder, VideoFrames
+from pseudomotion.images.files import decode_image, image_suffixes
+from pseudomotion.images.shards import _expanded as expand_shards
 from pseudomotion.images.subset import Subset as Subset
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.source import FileSource, ImageSource
@@ -20,7 +27,7 @@ CROP_PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (
 
 def open_images(
     *,
-    images: str | None,
+    images: Sequence[str] | None,
     source: str | None,
     videos: str | None,
     size: int,
@@ -32,15 +39,19 @@ def open_images(
     device: torch.device,
     num_workers: int,
 ) -> ImageSource:
-    """The images that clips are made of: of a folder or a saved bank, made up, or a frame of every video.
+    """The images that clips are made of: files, made up, or a frame of every video.
+
+    All are read by number, so that a run can be resumed at any step and shared out over processes and workers.
 
     Args:
-        images: a folder, or a file that ``ImageBank.save`` wrote.
+        images: any number of these; an epoch shows every image of all of them once. A folder; a bank file of ``pmg-bank``; uncompressed
+            tar shards, such as "shards-{000..099}.tar"; a dataset that ``datasets`` saved to disk; "hf:name" or "hf:name:split" for one
+            that it loads.
         source: a name of ``SOURCES``.
         videos: a list of videos.
-        size: side of the images in pixels; a bank has its own.
-        limit: so many images in all, chosen by the seed, from all classes alike; None for all.
-        classes: from so many classes, chosen by the seed; None for all.
+        size: side of the images in pixels; a single bank may have its own.
+        limit: number of images in all, chosen by the seed, from all classes alike; None for all.
+        classes: number of classes to take them from, chosen by the seed; None for all.
         balanced: draw from all classes alike, also where they differ in size.
         bank: read all once and keep them in memory, on the device.
         seed: of the choices, not of made-up images.
@@ -48,7 +59,8 @@ def open_images(
         num_workers: processes that read a bank's images.
 
     Raises:
-        ValueError: unless exactly one of images, source and videos is given.
+        OSError: where there is no such file or folder.
+        ValueError: unless exactly one of images, source and videos is given; for images of different sizes.
 
     """
     given = {"--images": images, "--source": source, "--videos": videos}
@@ -59,13 +71,130 @@ def open_images(
         opened = SOURCES[source](size=size, device=device)  # of its own seed, as files are the same for every run; FractalDB would search
     elif videos:
         opened = VideoFrames(videos, size, seed=seed)
-    elif Path(str(images)).is_file():
-        opened = ImageBank.load(str(images), device)
+    elif images is not None and len(images) == 1:
+        opened = _open(images[0], size, balanced, device)
     else:
-        opened = ImageFolder(str(images), size, balanced=balanced)
+        opened = Concatenated([_open(entry, size, balanced, torch.device("cpu")) for entry in images or ()], size)
     if limit is not None or classes is not None:
         opened = Subset(opened, limit, seed, classes=classes)
     return ImageBank(opened, device, num_workers=num_workers) if bank and not isinstance(opened, ImageBank) else opened
+
+
+def _open(entry: str, size: int, balanced: bool, device: torch.device) -> ImageSource:
+    """What one word of --images names."""
+    path = Path(entry)
+    if entry.startswith("hf:") or (path / "dataset_info.json").is_file():
+        import datasets
+
+        name, _, split = entry.removeprefix("hf:").partition(":")
+        saved = not entry.startswith("hf:")
+        return HFImages(datasets.load_from_disk(entry) if saved else datasets.load_dataset(name, split=split or "train"), size)
+    if re.search(r"\.tar\b", path.name):
+        return TarImages(entry, size)
+    return ImageBank.load(path, device) if path.is_file() else ImageFolder(path, size, balanced=balanced)
+
+
+class Concatenated:
+    """Several sources of images as one, end to end.
+
+    Args:
+        sources: of images of one size.
+        size: side of the images in pixels.
+
+    """
+
+    def __init__(self, sources: Sequence[ImageSource], size: int) -> None:
+        for source in sources:
+            if isinstance(source, ImageBank) and source.images.shape[2:] != (size, size):
+                h, w = source.images.shape[2:]
+                raise ValueError(f"images must have one size: a bank has {h} x {w}, the others get {size} x {size}; say --image-size {h}")
+        self.sources = sources
+        self.ends = torch.tensor([len(source) for source in sources], device="cpu").cumsum(0)
+        for name in ("groups", "labels"):  # classes of different sources are different classes
+            found: list[Tensor | None] = [getattr(source, name, None) for source in sources]
+            if any(values is not None for values in found):
+                parts, first = [], 0
+                for values, source in zip(found, sources, strict=True):
+                    own = torch.zeros(len(source), dtype=torch.int64, device="cpu") if values is None else values
+                    parts.append(own + first)
+                    first = int(parts[-1].max()) + 1
+                setattr(self, name, torch.cat(parts))
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return int(self.ends[-1])
+
+    @property
+    def skipped(self) -> dict[int, str]:
+        """What is wrong with the files that could not be read, by the number of their image."""
+        firsts = [0, *self.ends.tolist()]
+        found = (getattr(source, "skipped", {}) for source in self.sources)
+        return {first + number: text for first, faults in zip(firsts, found, strict=False) for number, text in faults.items()}
+
+    def get(self, ids: Tensor) -> UInt8[Tensor, "B 3 H W"]:
+        """The images of some ids, on the CPU; an id keeps its epoch in the source that it falls to."""
+        checks.item_ids(ids)
+        epoch, number = ids // len(self), ids % len(self)
+        which = torch.searchsorted(self.ends, number, right=True)
+        images: Tensor | None = None
+        for k in sorted(set(which.tolist())):
+            own, source = which == k, self.sources[k]
+            first = int(self.ends[k]) - len(source)
+            read = source.get(number[own] - first + epoch[own] * len(source))
+            images = torch.empty((len(ids), *read.shape[1:]), dtype=read.dtype, device="cpu") if images is None else images
+            images[own] = read.cpu()
+        assert images is not None
+        return images
+
+
+class TarImages(FileSource):
+    """Images in uncompressed tar files, found once and then read at their places in any order.
+
+    Args:
+        shards: a file, or a pattern of braces and wildcards, as for ``Shards``.
+        size: side of the images in pixels.
+
+    Raises:
+        OSError: where there is no such file.
+        ValueError: for a compressed or broken file, or where there are no images.
+
+    """
+
+    def __init__(self, shards: str, size: int) -> None:
+        super().__init__()
+        self.size = (size, size)
+        self.shards = expand_shards(shards)
+        self.places: list[tuple[int, int, int, str]] = []  # shard, first byte, length, name
+        for k, shard in enumerate(self.shards):
+            self.places += [(k, member.offset_data, member.size, member.name) for member in _members(shard)]
+        if not self.places:
+            raise ValueError(f"{shards} must hold at least one image, it holds none")
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.places)
+
+    def read(self, index: int, id_: int) -> UInt8[Tensor, "3 h w"]:
+        """One image."""
+        shard, first, length, name = self.places[index]
+        with open(self.shards[shard], "rb") as file:
+            file.seek(first)
+            return decode_image(BytesIO(file.read(length)), f"{self.shards[shard]}/{name}", self.size)
+
+
+def _members(shard: str) -> list[tarfile.TarInfo]:
+    """The images of a shard; only its headers are read."""
+    try:
+        with tarfile.open(shard, mode="r:") as tar:
+            return [member for member in tar if member.isfile() and _is_image(member.name)]
+    except tarfile.TarError as error:
+        raise ValueError(f"cannot read {shard}: {error}; shards must be uncompressed, or be made into a bank by pmg-bank") from error
+
+
+def _is_image(name: str) -> bool:
+    """Whether a member of a shard is its sample's image: ``x.jpg``, not ``x.seg.png`` or ``.x.jpg``."""
+    name = PurePosixPath(name).name
+    return name.count(".") == 1 and not name.startswith(".") and PurePosixPath(name.lower()).suffix in image_suffixes()
 
 
 class WithPartners:
