@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -233,3 +234,32 @@ def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tu
     if value is not None and len(value) != channels:
         raise ValueError(f"{name} has {len(value)} values, but images have {channels} channels")
     return value
+
+
+def bounded_int(name: str, value: Any, low: int, high: int) -> int:
+    """An integer from ``low`` to ``high``."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, got {number}")
+    return number
+
+
+def interval(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
+    """A pair of numbers in ascending order, from ``low`` to ``high``."""
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(v, (int, float)) for v in value):
+        raise TypeError(f"{name} must be a pair of numbers (low, high), got {value!r}")
+    if not low <= value[0] <= value[1] <= high:
+        raise ValueError(f"{name} must be a pair (low, high) with {low:g} <= low <= high <= {high:g}, got {value!r}")
+    return float(value[0]), float(value[1])
+
+
+def rank(value: Any, world_size: Any) -> None:
+    """A process's place among ``world_size``."""
+    bounded_int("world_size", world_size, 1, 2**31)
+    if not 0 <= bounded_int("rank", value, -(2**31), 2**31) < world_size:
+        raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, got {value}")

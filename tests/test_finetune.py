@@ -14,9 +14,10 @@ from pseudomotion.mix import Mixup, VideoMix
 from pseudomotion.train import evaluate, finetune
 from pseudomotion.train.engine.log import read_metrics
 from pseudomotion.train.engine.options import from_values
-from pseudomotion.train.video.augment import RandomErasing
+from pseudomotion.train.evaluate import predict
+from pseudomotion.train.video.augment import MixupOrCutMix, RandomErasing
 from pseudomotion.train.video.views import EvaluationViews, LabelledViews, Sampling
-from pseudomotion.train.videomae.classification import Classification, MixupOrCutMix, predict
+from pseudomotion.train.videomae.classifier import ClassifierLoss
 from pseudomotion.video import read_clip, write_video
 from pseudomotion.video.list_file import read_list, write_list
 
@@ -54,7 +55,15 @@ PLAIN = {"drop_path": 0.0, "head_dropout": 0.0, "mixup": 0.0, "cutmix": 0.0, "ra
 
 
 def arguments(lists, out, **options):
-    options = {"train": lists / "train.csv", "val": lists / "val.csv", "out": out, "stride": 2, "cpu": True, "batch_size": 12} | options
+    options = {
+        "train": lists / "train.csv",
+        "val": lists / "val.csv",
+        "out": out,
+        "stride": 2,
+        "cpu": True,
+        "batch_size": 12,
+        "log_every": 1,
+    } | options
     line = []
     for name, value in options.items():
         if value is True:
@@ -162,18 +171,18 @@ def test_a_run_goes_on_as_if_nothing_had_happened(lists, tmp_path, monkeypatch):
     """With every kind of chance: dropout, mixing, erasing, RandAugment."""
     options = MODEL | {"max_steps": 4, "save_every": 1, "batch_size": 6}
     finetune.main(arguments(lists, tmp_path / "whole", **options))
-    loss = Classification.loss
+    forward = ClassifierLoss.forward
 
-    def failing(self, model, inputs, left=[3]):  # noqa: B006
+    def failing(self, *inputs, left=[3]):  # noqa: B006
         left[0] -= 1
         if left[0] == 0:
             raise RuntimeError("power is gone")
-        return loss(self, model, inputs)
+        return forward(self, *inputs)
 
-    monkeypatch.setattr(Classification, "loss", failing)
+    monkeypatch.setattr(ClassifierLoss, "forward", failing)
     with pytest.raises(RuntimeError, match="power is gone"):
         finetune.main(arguments(lists, tmp_path / "cut", **options))
-    monkeypatch.setattr(Classification, "loss", loss)
+    monkeypatch.setattr(ClassifierLoss, "forward", forward)
     assert finetune.main(["--resume", "--out", str(tmp_path / "cut")]) == 0
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     assert len(losses(tmp_path / "cut")) == 4

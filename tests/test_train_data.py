@@ -14,7 +14,8 @@ from pseudomotion.images.synthetic import Noise, VisualAtom
 from pseudomotion.train.comparators.mosi import MoSIClips
 from pseudomotion.train.engine.stream import Parts, Steps
 from pseudomotion.train.pretrain import PretrainOptions, make_task
-from pseudomotion.train.sources import CROP_SCALES, MultiScaleClips, Subset, WithPartners, multi_scale_crop, normalise, open_images
+from pseudomotion.train.sources import CROP_SCALES, MultiScaleClips, Subset, WithPartners, multi_scale_crop, open_images
+from pseudomotion.train.videomae.model import normalize
 from pseudomotion.video import write_video
 
 
@@ -168,11 +169,11 @@ def test_where_images_come_from(folder, tmp_path):
             open_images(**wrong, **common)
 
 
-def test_normalised_clips_are_those_of_numpy():
+def test_normalized_clips_are_those_of_numpy():
     clips = torch.randint(0, 256, (2, 3, 4, 5, 6), dtype=torch.uint8)
     mean, std = (np.reshape(values, (3, 1, 1, 1)) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     expected = (clips.double().numpy() / 255 - mean) / std
-    np.testing.assert_allclose(normalise(clips).numpy(), expected.transpose(0, 2, 1, 3, 4), atol=1e-5)
+    np.testing.assert_allclose(normalize(clips).numpy(), expected.transpose(0, 2, 1, 3, 4), atol=1e-5)
 
 
 def test_multi_scale_crops_are_windows_of_the_published_sides():
@@ -231,7 +232,7 @@ def test_mosi_clips_go_on_over_the_epochs(folder):
 def test_every_kind_of_clips_gives_a_loss(folder, videos, clips, mix):
     given = {"videos": str(videos)} if clips in ("videos", "pmg-aug") else {} if clips == "perlin" else {"images": str(folder)}
     options = PretrainOptions(
-        out="o", clips=clips, mix=mix, model="tiny", frame_size=16, num_frames=4, stride=1, aug_images=(str(folder), "noise"), **given
+        out="o", clips=clips, mix=mix, model="tiny", frame_size=16, num_frames=4, stride=1, aug_images=[str(folder), "noise"], **given
     )
     torch.manual_seed(0)
     task = make_task(options, torch.device("cpu"))
@@ -239,7 +240,7 @@ def test_every_kind_of_clips_gives_a_loss(folder, videos, clips, mix):
     inputs = task.inputs(task.source.get(ids), ids, torch.device("cpu"))
     assert inputs[0].shape == (6, 4, 3, 16, 16)
     assert inputs[0].dtype == torch.float32
-    loss = task.loss(task.model, inputs)
+    loss = task.objective(*inputs)
     expected = (0.3, 2.0) if clips != "mosi" else (1.9, 2.6)  # a model that knows nothing: near 1, less for flat images; near log 9
     assert expected[0] < loss.item() < expected[1]
     loss.backward()

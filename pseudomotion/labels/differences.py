@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from pseudomotion import checks
 from pseudomotion.render.format import DATA_FORMATS, to_unit
-from pseudomotion.video.list_file import parse_line
+from pseudomotion.video.list_file import parse_line, read_lines
+from pseudomotion.video.read import open_video
 
 COMMON_SIZE = (112, 112)
 
@@ -106,7 +107,7 @@ def split_by_difference(
     """
     list_file = Path(list_file)
     folder = Path(root) if root is not None else list_file.parent
-    lines = list(dict.fromkeys(line for line in list_file.read_text(encoding="utf-8-sig").splitlines() if line.strip()))
+    lines = list(dict.fromkeys(line for line in read_lines(list_file) if line.strip()))
     differences: dict[str, float] = {}
     skipped: dict[str, str] = {}
     for line in tqdm(lines, desc="videos", unit="video", delay=2, leave=False):
@@ -144,17 +145,7 @@ def _difference_of_file(path: Path, stride: int, size: tuple[int, int] | None) -
 
 def _frames(path: Path, size: tuple[int, int] | None) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """Decoded frames, one at a time."""
-    import av
-    from av.error import FFmpegError
-
-    if not path.is_file():
-        raise FileNotFoundError(f"cannot read {path}: there is no such file")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"cannot read {path}: it has no video stream")
-            for frame in container.decode(video=0):
-                h, w = size or (frame.height, frame.width)
-                yield frame.reformat(width=w, height=h, format="rgb24", interpolation="AREA").to_ndarray()
-    except FFmpegError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    with open_video(path) as (container, stream):
+        for frame in container.decode(stream):
+            h, w = size or (frame.height, frame.width)
+            yield frame.reformat(width=w, height=h, format="rgb24", interpolation="AREA").to_ndarray()

@@ -1,9 +1,9 @@
-"""The commands of the trainer, and how they end: with a line that says what is wrong, never with a stack trace."""
+"""The commands of the trainer."""
 
-import signal
-import sys
 import warnings
 from importlib import import_module
+
+from pseudomotion.command import run
 
 
 def pretrain() -> int:
@@ -29,22 +29,13 @@ def validate() -> int:
 def _run(command: str) -> int:
     name = f"pmg-{command}"
     warnings.formatwarning = lambda message, *_, **__: f"{name}: {message}\n"  # without the line of code that warned
+    return run(name, lambda: _main(command))
+
+
+def _main(command: str) -> None:
+    """Run the ``main`` of a command's module, which imports slow libraries."""
     try:
         module = import_module(f"pseudomotion.train.{command}")
     except ImportError as error:
-        return _end(f"{name}: {error}; pip install 'pseudomotion[train]' installs what it needs", 2)
-    from pseudomotion.train.engine.loop import Stopped
-
-    try:
-        return int(module.main())
-    except KeyboardInterrupt:
-        return _end(f"{name}: interrupted", 128 + signal.SIGINT)
-    except Stopped as stopped:
-        return _end(f"{name}: {stopped}", 128 + stopped.number)
-    except (OSError, ValueError, ImportError, MemoryError) as error:
-        return _end(f"{name}: {error}", 2)
-
-
-def _end(message: str, code: int) -> int:
-    print(message, file=sys.stderr)  # noqa: T201  a command talks to its terminal
-    return code
+        raise ImportError(f"{error}; pip install 'pseudomotion[train]' installs what it needs") from error
+    module.main()

@@ -4,15 +4,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from pseudomotion.draws import Draws
 from pseudomotion.images import ImageBank, ImageFolder, VideoFrames
 from pseudomotion.images.subset import Subset as Subset
 from pseudomotion.images.synthetic import SOURCES
-from pseudomotion.source import ImageSource, Source
-from pseudomotion.train.videomae.model import IMAGENET_MEAN, IMAGENET_STD
+from pseudomotion.source import FileSource, ImageSource
 from pseudomotion.video import VideoClips, read_clip
 
 CROP_SCALES = (1.0, 0.875, 0.75, 0.66)  # of VideoMAE's multi-scale crop
@@ -94,7 +93,7 @@ class WithPartners:
         return both.reshape(2, len(ids), *both.shape[1:]).transpose(0, 1)
 
 
-class MultiScaleClips(Source):
+class MultiScaleClips(FileSource):
     """Real clips, cropped as VideoMAE crops them in pre-training: a window of a side drawn from four, at one of 13 places, resized.
 
     ``get(ids)`` gives uint8 ``(B, 3, T, h, w)``. Width and height of the window are 1, 0.875, 0.75 or 0.66 of the short side each, and at
@@ -146,10 +145,3 @@ def multi_scale_crop(frames: UInt8[Tensor, "3 T H W"], size: tuple[int, int], sc
     window = frames[..., top : top + ch, left : left + cw].transpose(0, 1).float()
     resized = F.interpolate(window, size=size, mode="bilinear", antialias=True, align_corners=False)
     return resized.round().clamp(0, 255).to(torch.uint8).transpose(0, 1)
-
-
-def normalise(clips: UInt8[Tensor, "b c t h w"] | Float[Tensor, "b c t h w"]) -> Float[Tensor, "b t c h w"]:
-    """Clips as VideoMAE models take them: float32, less ImageNet's mean, over its deviation, time first."""
-    mean, std = (torch.tensor(values, device=clips.device)[:, None, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    unit = clips.float() / 255 if clips.dtype == torch.uint8 else clips.float()
-    return ((unit - mean) / std).transpose(1, 2).contiguous()

@@ -1,29 +1,22 @@
 """Pre-training on MoSI, the paper's comparator: tell the speed of a window that slides over an image (its Table 10)."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import VideoMAEForVideoClassification
+from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from pseudomotion import checks
 from pseudomotion.baselines import MoSI
 from pseudomotion.source import ImageSource
 from pseudomotion.train.engine.loop import Task
 from pseudomotion.train.engine.optimize import parameter_groups
-from pseudomotion.train.sources import normalise
+from pseudomotion.train.videomae.classifier import ClassifierLoss
+from pseudomotion.train.videomae.model import normalize, training_flops, with_position_buffers
 
 SQUARE = 320 / 112  # side of the image over that of the window, as published
-
-
-class LabelledClips(NamedTuple):
-    """Inputs of a classifier."""
-
-    pixels: Tensor  # float32 (B, T, C, H, W), normalised
-    labels: Tensor  # int64 (B,)
 
 
 class MoSIClips:
@@ -65,26 +58,32 @@ class SpeedClassification(Task):
         model: with nine classes.
         source: MoSI clips.
         weight_decay: for ``groups``.
-        evaluate_every: no more than the end of the run, since there is nothing to evaluate.
+        evaluate_every: has no effect, since there is nothing to evaluate.
 
     """
 
     def __init__(self, model: VideoMAEForVideoClassification, source: MoSIClips, *, weight_decay: float, evaluate_every: int) -> None:
-        self.model, self.source, self.weight_decay, self.evaluate_every = model, source, weight_decay, evaluate_every
+        self.model, self.objective, self.source = model, ClassifierLoss(model), source
+        self.weight_decay, self.evaluate_every = weight_decay, evaluate_every
+        self.flops = training_flops(model.config)
 
     def groups(self) -> list[dict[str, Any]]:
         """All weights at one learning rate."""
         return parameter_groups(self.model, self.weight_decay)
 
-    def inputs(self, items: tuple[Tensor, Tensor], ids: Tensor, device: torch.device) -> LabelledClips:
-        """Clips and labels, on the device."""
-        clips, labels = items
-        return LabelledClips(normalise(clips.to(device, non_blocking=True)), labels.to(device))
-
-    def loss(self, model: Any, inputs: LabelledClips) -> Tensor:
-        """Cross-entropy."""
-        return F.cross_entropy(model(pixel_values=inputs.pixels).logits.float(), inputs.labels)
+    def inputs(self, items: tuple[Tensor, Tensor], ids: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Normalized clips ``(B, T, C, H, W)`` and labels ``(B,)``, on the device."""
+        clips, labels = (part.to(device, non_blocking=True) for part in items)
+        return normalize(clips), labels
 
     def evaluate(self, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
         """Nothing: the loss tells."""
         return {}
+
+
+def make_mosi_task(images: ImageSource, config: VideoMAEConfig, seed: int, weight_decay: float, evaluate_every: int) -> SpeedClassification:
+    """Classification of the speeds of MoSI clips of images."""
+    config.num_labels = MoSI.num_classes
+    clips = MoSIClips(images, config.num_frames, config.image_size, seed)
+    model = with_position_buffers(VideoMAEForVideoClassification(config))
+    return SpeedClassification(model, clips, weight_decay=weight_decay, evaluate_every=evaluate_every)

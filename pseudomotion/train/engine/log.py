@@ -1,50 +1,74 @@
-"""What a run leaves behind: numbers as JSON lines and for TensorBoard, and the curve of the loss."""
+"""What a run writes down: numbers as JSON lines and for accelerate's trackers, and their curves."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from pseudomotion.files import whole_file
 
 METRICS = "metrics.jsonl"
+TRACKERS = tuple(map(str, LOGGER_TYPE_TO_CLASS))
+POINTS = 2000  # of a curve, at most
 
 
-class Records:
-    """Numbers of a run, row by row; ``folder/metrics.jsonl`` and ``folder/tensorboard``.
+def check_trackers(names: Sequence[str]) -> None:
+    """Check that accelerate can log with all of these.
+
+    Raises:
+        ValueError: for an unknown tracker.
+        ImportError: for one whose package is not installed.
+
+    """
+    installed = {str(name) for name in get_available_trackers()}
+    for name in names:
+        if name not in TRACKERS:
+            raise ValueError(f"log_with must be of {', '.join(TRACKERS)}, got {name!r}")
+        if name not in installed:
+            raise ImportError(f"log_with = {name} needs the package {name.replace('_', '-')}, which is not installed")
+
+
+class Log:
+    """Numbers of a run, row by row: ``folder/metrics.jsonl``, and whatever the accelerator logs with.
 
     Args:
         folder: of the run.
+        accelerator: its trackers are started.
+        options: of the run, for the trackers.
         step: where the run goes on; rows after it are dropped.
 
     """
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.path = folder / METRICS
-        kept = [row for row in read_metrics(folder) if row["step"] <= step]
-        with whole_file(self.path) as new:
-            new.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._file = open(self.path, "a")  # noqa: SIM115  it stays open as long as the run
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+    def __init__(self, folder: Path, accelerator: Accelerator, options: Mapping[str, Any], step: int = 0) -> None:
+        self.accelerator = accelerator
+        rows = [row for row in read_metrics(folder) if row["step"] <= step]
+        with whole_file(folder / METRICS) as new:
+            new.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self._file = open(folder / METRICS, "a")  # noqa: SIM115  it stays open as long as the run
+        accelerator.init_trackers("pseudomotion", init_kwargs={"tensorboard": {"purge_step": step + 1}})
+        plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in options.items()}
+        for tracker in accelerator.trackers:
+            if tracker.name != "tensorboard":  # there they would be a run of their own
+                tracker.store_init_configuration(plain)
 
     def write(self, row: dict[str, Any]) -> None:
         """Add a row; it has a "step"."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        for name, value in row.items():
-            if name != "step" and isinstance(value, (int, float)):
-                self._board.add_scalar(name, value, row["step"])
+        self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
 
     def close(self) -> None:
         """Write out what is left."""
         self._file.close()
-        self._board.close()
+        while self.accelerator.trackers:
+            self.accelerator.trackers.pop().finish()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run; a last line that was cut off when the run was killed is left out."""
+    """The rows of a run, without a last line that was cut off when the run was killed."""
     if not (folder / METRICS).is_file():
         return []
     *whole, _ = (folder / METRICS).read_text().split("\n")
@@ -52,10 +76,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path, names: Sequence[str] = ("loss",)) -> None:
-    """Curves of a run over its steps, as a picture.
+    """Draw curves of a run over its steps; of a long one, evenly chosen rows.
 
     Args:
-        rows: as ``read_metrics`` gives them.
+        rows: as ``read_metrics`` returns them.
         path: of the picture; it appears whole or not at all.
         names: of the numbers to draw, each in a panel of its own; those without a value are left out.
 
@@ -63,13 +87,13 @@ def plot(rows: Sequence[dict[str, Any]], path: Path, names: Sequence[str] = ("lo
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = [name for name in names if any(name in row for row in rows)]
+    curves = {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
+    drawn = {name: curve[:: -(-len(curve) // POINTS)] for name, curve in curves.items() if curve}
     if not drawn:
         return
     figure = Figure(figsize=(7, 3.5 * len(drawn)), layout="constrained")
-    for axes, name in zip(figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True):
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        axes.plot(*zip(*points, strict=True), linewidth=1.2)
+    for axes, (name, curve) in zip(figure.subplots(len(drawn), squeeze=False)[:, 0], drawn.items(), strict=True):
+        axes.plot(*zip(*curve, strict=True), linewidth=1.2)
         axes.set(xlabel="step", ylabel=name.replace("_", " "))
         axes.grid(alpha=0.3)
     with whole_file(path) as temporary:

@@ -1,19 +1,18 @@
-"""Which ids a step trains on: an endless row of epochs, cut into steps, and each step into the parts of every process."""
+"""Which ids a step trains on: epochs end to end, cut into steps, and each step into the parts of every process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from pseudomotion.source import Numbered, order
+from pseudomotion.source import ItemSource, order
 
 
 class Steps:
-    """The ids of every step, a function of seed and step alone. Epoch follows epoch without a gap, also within a step.
+    """The ids of every step, a function of seed and step alone. Epochs follow each other without a gap, also within a step.
 
     Args:
         source: what is read; its length and ``groups`` count.
@@ -22,18 +21,19 @@ class Steps:
 
     """
 
-    def __init__(self, source: Numbered[Any], batch_size: int, seed: int) -> None:
+    def __init__(self, source: ItemSource[Any], batch_size: int, seed: int) -> None:
         self.source = source
         self.batch_size = batch_size
         self.seed = seed
-        self._epoch = lru_cache(maxsize=2)(lambda epoch: order(self.source, epoch, self.seed))
+        self._orders: dict[int, Tensor] = {}  # of the epochs that the last step spanned
 
     def __getitem__(self, step: int) -> Int64[Tensor, " batch_size"]:
         """All ids of a step, from 0."""
         n = len(self.source)
         first, last = step * self.batch_size, (step + 1) * self.batch_size
         epochs = range(first // n, -(-last // n))
-        return torch.cat([self._epoch(epoch) for epoch in epochs])[first - epochs[0] * n : last - epochs[0] * n]
+        self._orders = {epoch: self._orders[epoch] if epoch in self._orders else order(self.source, epoch, self.seed) for epoch in epochs}
+        return torch.cat([ids[max(0, first - epoch * n) : last - epoch * n] for epoch, ids in self._orders.items()])
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws
+from pseudomotion.mix import Blend, Mix, Mixup, VideoMix
 from pseudomotion.train.video.randaugment import RandAugment, apply_operations
 
 TRIES = 10
@@ -185,3 +186,47 @@ def _check_area_and_aspect(area: tuple[float, float], aspect: tuple[float, float
         raise ValueError(f"area must satisfy 0 < smallest <= largest <= 1, got {area}")
     if not (0 < aspect[0] <= aspect[1] and math.isfinite(aspect[1])):
         raise ValueError(f"aspect must satisfy 0 < smallest <= largest, got {aspect}")
+
+
+@dataclass(frozen=True)
+class MixupOrCutMix(Mix):
+    """Mixup or CutMix, drawn for every clip.
+
+    VideoMAE draws which of them, and the share, once for a batch, and mixes each clip with the one at the mirrored place.
+
+    Args:
+        mixup: whole clips.
+        cutmix: the same box in all frames.
+        switch: probability of CutMix.
+
+    """
+
+    mixup: Mixup = field(default_factory=lambda: Mixup(0.8))
+    cutmix: VideoMix = field(default_factory=lambda: VideoMix(1.0))
+    switch: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        if not 0 <= self.switch <= 1:
+            raise ValueError(f"switch must be from 0 to 1, got {self.switch}")
+
+    def make_params(self, draws: Draws) -> dict[str, np.ndarray]:
+        """Draw the numbers of every clip."""
+        mixup, cutmix = self.mixup.make_params(draws), self.cutmix.make_params(draws)
+        (chance,) = draws.numbers("mixup or cutmix", 1)
+        named = {f"mixup {name}": value for name, value in mixup.items()} | {f"cutmix {name}": value for name, value in cutmix.items()}
+        return {"cutmix": chance < self.switch, **named}
+
+    def make_plan(self, params: dict[str, np.ndarray], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+        """The blend of the one or the other."""
+        plans = [
+            mix.make_plan({key.removeprefix(name): value for key, value in params.items() if key.startswith(name)}, num_frames, frame_size)
+            for mix, name in ((self.cutmix, "cutmix "), (self.mixup, "mixup "))
+        ]
+        chosen = torch.from_numpy(params["cutmix"])
+        return Blend(*(torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(*plans, strict=True)))
+
+
+def smooth_labels(labels: Int64[Tensor, " b"], num_classes: int, smoothing: float) -> Float32[Tensor, "b num_classes"]:
+    """Class probabilities: ``smoothing`` shared out among all classes, the rest on the label."""
+    return F.one_hot(labels, num_classes).float() * (1 - smoothing) + smoothing / num_classes

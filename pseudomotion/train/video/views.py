@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws
-from pseudomotion.source import Files
+from pseudomotion.source import FileReader
 from pseudomotion.train.video.augment import ClipAugmentation, resize
 from pseudomotion.video.list_file import read_list
 from pseudomotion.video.read import BACKENDS, MOST_FRAMES, read_frames
@@ -93,7 +93,7 @@ class Sampling:
         return pick
 
 
-class LabelledVideos(Files):
+class LabelledVideos(FileReader):
     """The videos of a list, each with a class; ``get(ids)`` gives ``LabelledViews``.
 
     Args:

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
+from pseudomotion.train.videomae.model import with_position_buffers
+
 ENCODER = "videomae."
 EMBEDDINGS, BLOCK = "videomae.embeddings.", "videomae.encoder.layer."
 
@@ -59,6 +61,23 @@ class DropoutLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Output of the layer."""
         return super().forward(F.dropout(input, self.p, self.training))
+
+
+class ClassifierLoss(nn.Module):
+    """Cross-entropy of a classifier, computed in float32.
+
+    Args:
+        model: to train.
+
+    """
+
+    def __init__(self, model: VideoMAEForVideoClassification) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of normalized clips ``(B, T, C, H, W)``; targets are labels ``(B,)`` or class probabilities ``(B, classes)``."""
+        return F.cross_entropy(self.model(pixel_values=pixels).logits.float(), targets)
 
 
 def classification_model(
@@ -114,7 +133,7 @@ def classification_model(
         # Both branches of a block end in a dropout, which is 0 in VideoMAE.
         layer.attention.output.dropout = StochasticDepth(p)
         layer.output.dropout = StochasticDepth(p)
-    return model
+    return with_position_buffers(model)
 
 
 def model_folder(path: str | Path) -> Path:

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from pseudomotion.draws import Draws
@@ -31,3 +31,9 @@ def tube_mask(draws: Draws, slices: int, patches: int, ratio: float) -> Bool[Ten
     order = torch.stack(draws.uniform("mask", patches), 1).argsort(dim=1, stable=True)
     mask = torch.zeros(len(draws.ids), patches, dtype=torch.bool, device="cpu").scatter_(1, order[:, :hidden], True)
     return mask.repeat(1, slices)
+
+
+def token_numbers(mask: Bool[Tensor, "b n"]) -> tuple[Int64[Tensor, "b n_visible"], Int64[Tensor, "b n_hidden"]]:
+    """Numbers of the visible and of the hidden tokens of a mask, in order; every clip has the same number of hidden tokens."""
+    visible, hidden = ((part.nonzero()[:, 1]).view(len(mask), -1) for part in (~mask, mask))
+    return visible, hidden

@@ -1,11 +1,16 @@
 """VideoMAE models of Hugging Face transformers, in the sizes of the VideoMAE paper."""
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+Model = TypeVar("Model", bound=nn.Module)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -82,20 +87,65 @@ def model_config(
 def pretraining_model(config: VideoMAEConfig) -> VideoMAEForPreTraining:
     """A new masked autoencoder, its weights drawn from torch's default generator as VideoMAE draws them.
 
-    Unlike the class's own defaults: the encoder ends in a layer norm (``use_mean_pooling=False``), linear layers begin Xavier-uniform,
-    the patch embedding as torch draws it, the mask token normal with a deviation of 0.02. The decoder's norm keeps the class's eps of 1e-5.
+    Unlike the class's own defaults: the encoder ends in a layer norm (``use_mean_pooling=False``), linear layers begin Xavier-uniform (query,
+    key and value as the one layer ``(d, 3d)`` that they are in VideoMAE), the patch embedding and the layer between encoder and decoder as
+    torch draws them, the mask token normal with a deviation of 0.02. The decoder's norm keeps the class's eps of 1e-5.
     """
     config.use_mean_pooling = False
     model = VideoMAEForPreTraining(config)
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv3d) or name == "encoder_to_decoder":
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
+            fan_out = (3 if name.endswith((".query", ".key", ".value")) else 1) * module.out_features
+            bound = math.sqrt(6 / (module.in_features + fan_out))
+            nn.init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv3d):
-            module.reset_parameters()
     nn.init.trunc_normal_(model.mask_token, std=0.02, a=-0.02, b=0.02)
+    return with_position_buffers(model)
+
+
+def with_position_buffers(model: Model) -> Model:
+    """Make a model's position tables buffers, so that they move with it and are not copied from the host in every step; returns it.
+
+    Transformers keeps them as plain tensors. They still are not saved.
+    """
+    for module in model.modules():
+        table = vars(module).pop("position_embeddings", None)
+        if table is not None:
+            module.register_buffer("position_embeddings", table, persistent=False)
     return model
+
+
+def training_flops(config: VideoMAEConfig, visible: int | None = None) -> float:
+    """Floating-point operations of a training step for one clip: three times those of its forward pass, a multiply-add counted as two.
+
+    Args:
+        config: of the model.
+        visible: tokens that the encoder sees in masked modeling; None for a classifier.
+
+    """
+    patch = config.num_channels * config.tubelet_size * config.patch_size**2
+    n = (config.num_frames // config.tubelet_size) * (config.image_size // config.patch_size) ** 2
+
+    def blocks(count: int, tokens: int, width: int, inner: int) -> float:
+        return count * tokens * (8.0 * width**2 + 4 * width * inner + 4 * tokens * width)
+
+    d = config.hidden_size
+    total = 2.0 * n * patch * d + blocks(config.num_hidden_layers, n if visible is None else visible, d, config.intermediate_size)
+    if visible is not None:
+        e = config.decoder_hidden_size
+        total += 2.0 * visible * d * e + 2.0 * (n - visible) * e * patch
+        total += blocks(config.decoder_num_hidden_layers, n, e, config.decoder_intermediate_size)
+    return 3 * total
+
+
+def normalize(clips: UInt8[Tensor, "b c t h w"] | Float[Tensor, "b c t h w"]) -> Float[Tensor, "b t c h w"]:
+    """Clips as VideoMAE models take them: float32, less ImageNet's mean, over its deviation, time first."""
+    mean, std = (values[:, None] for values in _statistics(clips.device))  # (3, 1, 1, 1)
+    unit = clips.float() / 255 if clips.dtype == torch.uint8 else clips.float()
+    return ((unit - mean) / std).transpose(1, 2).contiguous()
 
 
 def to_patches(clips: Float[Tensor, "b t c h w"], config: VideoMAEConfig) -> Float[Tensor, "b n v"]:
@@ -117,8 +167,15 @@ def from_patches(patches: Float[Tensor, "b n v"], config: VideoMAEConfig) -> Flo
 
 def to_colors(pixels: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
     """Pixels that were normalised by ImageNet's mean and deviation, as colors in [0, 1] again."""
-    mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = _statistics(pixels.device)
     return pixels * std + mean
+
+
+@lru_cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and deviation ``(3, 1, 1)``, copied to a device once."""
+    mean, std = (torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 @torch.no_grad()

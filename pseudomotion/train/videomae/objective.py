@@ -1,97 +1,75 @@
-"""Masked video modeling: what ``pmg-pretrain`` trains by default."""
+"""Masked video modeling: the loss as one graph that gathers tokens by index, and a picture of what the model fills in."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import VideoMAEForPreTraining
 
-from pseudomotion.draws import Draws
 from pseudomotion.files import whole_file
-from pseudomotion.source import ImageSource
-from pseudomotion.train.engine.loop import Task
-from pseudomotion.train.engine.optimize import parameter_groups
-from pseudomotion.train.videomae.masking import tube_mask
-from pseudomotion.train.videomae.model import reconstruct, to_colors
+from pseudomotion.train.videomae.model import to_colors, to_patches
 
-SHOWN_CLIPS, SHOWN_FRAMES, GAP = 4, 8, 4
+SHOWN_FRAMES, GAP = 8, 4
 PICTURE_SIDE = 96  # least side of a frame in the picture
 
 
-class MaskedClips(NamedTuple):
-    """Inputs of a masked autoencoder."""
+class MaskedLoss(nn.Module):
+    """The loss of a masked autoencoder, equal to transformers' own, but without boolean masks.
 
-    pixels: Tensor  # float32 (B, T, C, H, W), normalised
-    mask: Tensor  # bool (B, N)
-
-
-class MaskedModeling(Task):
-    """VideoMAE: hide tubes of a clip, and predict the pixels of the hidden patches, each less its mean and over its deviation.
-
-    The loss is transformers' own; pixels stay float32, so that its targets do.
+    Boolean masks make shapes depend on data: they break ``torch.compile``'s graph and make the host wait for a GPU four times a step.
 
     Args:
         model: as ``pretraining_model`` makes it.
-        source: gives, by id, what clips are made of.
-        make_clips: items of the source and their ids, on the device, to normalised clips ``(B, T, C, H, W)``.
-        mask_ratio: share of the tokens that is hidden.
-        weight_decay: for ``groups``.
-        seed: of the masks.
-        evaluate_every: steps from one picture of reconstructions to the next.
 
     """
 
-    def __init__(
-        self,
-        model: VideoMAEForPreTraining,
-        source: ImageSource,
-        make_clips: Callable[[Tensor, Tensor], Tensor],
-        *,
-        mask_ratio: float,
-        weight_decay: float,
-        seed: int,
-        evaluate_every: int,
-    ) -> None:
-        self.model, self.source, self.make_clips = model, source, make_clips
-        self.mask_ratio, self.weight_decay, self.seed = mask_ratio, weight_decay, seed
-        self.evaluate_every = evaluate_every
+    def __init__(self, model: VideoMAEForPreTraining) -> None:
+        super().__init__()
+        self.model = model
 
-    def groups(self) -> list[dict[str, Any]]:
-        """All weights at one learning rate."""
-        return parameter_groups(self.model, self.weight_decay)
+    def forward(
+        self, pixels: Float[Tensor, "b t 3 h w"], visible: Int64[Tensor, "b n_visible"], hidden: Int64[Tensor, "b n_hidden"]
+    ) -> Float[Tensor, ""]:
+        """Mean squared error of the hidden patches.
 
-    def inputs(self, items: Tensor, ids: Tensor, device: torch.device) -> MaskedClips:
-        """Clips and masks, on the device."""
-        pixels = self.make_clips(items.to(device, non_blocking=True), ids)
-        config = self.model.config
-        mask = tube_mask(
-            Draws(self.seed, ids), config.num_frames // config.tubelet_size, (config.image_size // config.patch_size) ** 2, self.mask_ratio
-        )
-        return MaskedClips(pixels, mask.to(device, non_blocking=True))
+        Args:
+            pixels: float32, normalized by ImageNet's mean and deviation.
+            visible: numbers of the tokens that the encoder sees, in order.
+            hidden: numbers of the other tokens, in order.
 
-    def loss(self, model: Any, inputs: MaskedClips) -> Tensor:
-        """Mean squared error of the hidden patches."""
-        loss: Tensor = model(pixel_values=inputs.pixels, bool_masked_pos=inputs.mask).loss
-        return loss
+        """
+        model, b = self.model, len(pixels)
+        embeddings = model.videomae.embeddings
+        tokens = embeddings.patch_embeddings(pixels)  # (b, n, d)
+        tokens = tokens + embeddings.position_embeddings.type_as(tokens)
+        encoded = model.videomae.encoder(_take(tokens, visible)).last_hidden_state  # (b, n_visible, d)
+        if model.videomae.layernorm is not None:
+            encoded = model.videomae.layernorm(encoded)
+        encoded = model.encoder_to_decoder(encoded)
+        positions = model.position_embeddings.type_as(pixels).expand(b, -1, -1)
+        tokens = torch.cat([encoded + _take(positions, visible), model.mask_token + _take(positions, hidden)], dim=1)
+        predicted = model.decoder(tokens, hidden.shape[1]).logits  # (b, n_hidden, values of a patch)
+        return F.mse_loss(predicted, self.targets(pixels, hidden))
 
-    def evaluate(self, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
-        """Paint ``reconstructions.png``: of four clips the input, what the model sees, and what it makes of that."""
-        if accelerator.is_main_process:
-            ids = torch.arange(SHOWN_CLIPS)
-            pixels, mask = self.inputs(self.source.get(ids), ids, accelerator.device)
-            with accelerator.autocast():
-                seen, filled = reconstruct(self.model, pixels, mask)
-            _paint(out / "reconstructions.png", torch.stack([to_colors(pixels).clamp(0, 1), seen, filled], 1))
-        return {}
+    @torch.no_grad()
+    def targets(self, pixels: Float[Tensor, "b t 3 h w"], hidden: Int64[Tensor, "b n_hidden"]) -> Float[Tensor, "b n_hidden v"]:
+        """Hidden patches less their mean and over their deviation, per color; values run over time, rows, columns, then colors."""
+        patches = _take(to_patches(to_colors(pixels), self.model.config), hidden)
+        colors = patches.view(*patches.shape[:2], -1, 3)  # (b, n_hidden, values of a color, 3)
+        deviation, mean = torch.var_mean(colors, dim=2, keepdim=True)
+        return ((colors - mean) / (deviation.sqrt() + 1e-6)).flatten(2)
 
 
-def _paint(path: Path, clips: Tensor) -> None:
-    """A picture of clips ``(B, 3, T, C, H, W)`` in [0, 1]: three rows each."""
+def _take(tokens: Float[Tensor, "b n d"], chosen: Int64[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
+    return tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+def paint(path: Path, clips: Float[Tensor, "b rows t c h w"]) -> None:
+    """Save a picture of clips in [0, 1], one frame beside the other, the rows of a clip below each other."""
     step = -(-clips.shape[2] // SHOWN_FRAMES)
     scale = -(-PICTURE_SIDE // clips.shape[-1])
     tiles = (clips[:, :, ::step] * 255).round().to(torch.uint8).cpu().permute(0, 1, 2, 4, 5, 3).numpy()
