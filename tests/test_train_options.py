@@ -162,8 +162,12 @@ def test_a_tracker_that_is_not_installed_is_named():
         PretrainOptions(out="o", log_with=["dvclive"])
 
 
-def test_recipe_names_are_listed():
+def test_recipes_are_listed(capsys):
     assert "demo" in recipe_names()
+    with pytest.raises(SystemExit) as ended:
+        read("--list-recipes")
+    assert ended.value.code == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == recipe_names()
 
 
 def test_what_a_recipe_needs_is_asked_for(tmp_path):

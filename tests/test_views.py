@@ -114,6 +114,18 @@ def test_crops_run_along_the_long_side(videos):
             assert times(view[0]) == [start, start + 3]
 
 
+def test_a_video_is_read_once_for_all_of_its_views(videos, monkeypatch):
+    calls = []
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return read_frames(*arguments, **options)
+
+    monkeypatch.setattr("pseudomotion.train.video.views.read_frames", counted)
+    EvaluationViews(videos, Sampling(2, "dense", 3), 24, clips=5, crops=3).get(torch.tensor([0, 1]))
+    assert len(calls) == 2
+
+
 def test_one_crop_is_the_middle(videos):
     clips, _, _ = EvaluationViews(videos, Sampling(1), 24).get(torch.tensor([0]))
     assert clips[0, 0, 0, 0, 0].tolist() == [5 * (8 + x) for x in range(24)]

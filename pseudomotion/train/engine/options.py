@@ -19,7 +19,7 @@ import yaml
 from transformers.hf_argparser import HfArg, HfArgumentParser
 
 from pseudomotion.train.engine.log import TRACKERS, check_trackers
-from pseudomotion.train.recipes import flag, missing_needs, read_recipe
+from pseudomotion.train.recipes import flag, list_recipes, missing_needs, read_recipe
 
 Config = TypeVar("Config")
 
@@ -155,6 +155,9 @@ def parse(config: type[Config], prog: str, description: str, arguments: Sequence
     if {"-h", "--help"} & set(arguments):
         parser.print_help()
         sys.exit(0)
+    if "--list-recipes" in arguments:
+        print(list_recipes())  # noqa: T201  a command talks to its terminal
+        sys.exit(0)
     typed, _ = _parser(config, required=False).parse_known_args(arguments)
     words = _words(config, read_recipe(typed.recipe, section), f"recipe {typed.recipe}") if typed.recipe else []
     saved_file = Path(str(typed.out)) / CONFIG
@@ -195,6 +198,7 @@ def _parser(config: type, *, required: bool = True, **settings: Any) -> Any:
     parser = _Parser(groups or config, allow_abbrev=False, usage=usage, formatter_class=_Help, **settings)
     parser.optional = {name for name, hint in typing.get_type_hints(config).items() if type(None) in typing.get_args(hint)}
     parser.add_argument("--recipe", metavar="NAME", help="row of the paper's tables, such as table6-pass-100k, or a YAML file")
+    parser.add_argument("--list-recipes", action="store_true", default=argparse.SUPPRESS, help="list the recipes and exit")
     for action in parser._actions:
         # HfArgumentParser also takes names with underscores; the help shows one spelling.
         action.option_strings = [name for name in action.option_strings if "_" not in name]

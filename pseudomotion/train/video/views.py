@@ -247,9 +247,10 @@ class EvaluationViews(LabelledVideos):
         self.crops = checks.positive_int("crops", crops, 1024)
 
     def read(self, index: int, id_: int) -> UInt8[Tensor, "V 3 T h w"]:
-        """The views of one video."""
+        """The views of one video, which is decoded once."""
         picks = [self.sampling.placed(k, self.clips) for k in range(self.clips)]
-        return torch.cat([even_crops(self.frames(index, pick), self.size, self.crops) for pick in picks])
+        frames = self.frames(index, lambda total: [frame for pick in picks for frame in pick(total)])  # (3, clips * T, H, W)
+        return torch.cat([even_crops(clip, self.size, self.crops) for clip in frames.chunk(self.clips, 1)])
 
 
 def even_crops(clip: UInt8[Tensor, "3 T H W"], size: int, crops: int) -> UInt8[Tensor, "crops 3 T size size"]:
