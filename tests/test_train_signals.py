@@ -51,7 +51,7 @@ def test_the_whole_group_gets_the_signal(images, tmp_path, number):
     child = pretraining([*images, "--num-workers", "2", "--out", out], log, group=True)
     wait_for_steps([child], out, 2)
     members = in_group(child.pid)
-    assert len(members) == 3
+    assert len(members) >= 3  # two workers, at least
     os.killpg(child.pid, number)
     os.kill(child.pid, signal.SIGTERM)
     child.join(60)
