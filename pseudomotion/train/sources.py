@@ -1,23 +1,20 @@
 """What pre-training reads: images or real clips by number, and how clips for the model are made of them."""
 
 import re
-import tarfile
 from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
-from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.images import HFImages, ImageBank, ImageFolder, VideoFrames
-from pseudomotion.images.files import decode_image, image_suffixes
-from pseudomotion.images.shards import _expanded as expand_shards
+from pseudomotion.images.concatenated import Concatenated
 from pseudomotion.images.subset import Subset as Subset
 from pseudomotion.images.synthetic import SOURCES
+from pseudomotion.images.tar import TarImages
 from pseudomotion.source import FileSource, ImageSource
 from pseudomotion.video import VideoClips, read_clip
 
@@ -92,109 +89,6 @@ def _open(entry: str, size: int, balanced: bool, device: torch.device) -> ImageS
     if re.search(r"\.tar\b", path.name):
         return TarImages(entry, size)
     return ImageBank.load(path, device) if path.is_file() else ImageFolder(path, size, balanced=balanced)
-
-
-class Concatenated:
-    """Several sources of images as one, end to end.
-
-    Args:
-        sources: of images of one size.
-        size: side of the images in pixels.
-
-    """
-
-    def __init__(self, sources: Sequence[ImageSource], size: int) -> None:
-        for source in sources:
-            if isinstance(source, ImageBank) and source.images.shape[2:] != (size, size):
-                h, w = source.images.shape[2:]
-                raise ValueError(f"images must have one size: a bank has {h} x {w}, the others get {size} x {size}; say --image-size {h}")
-        self.sources = sources
-        self.ends = torch.tensor([len(source) for source in sources], device="cpu").cumsum(0)
-        for name in ("groups", "labels"):  # classes of different sources are different classes
-            found: list[Tensor | None] = [getattr(source, name, None) for source in sources]
-            if any(values is not None for values in found):
-                parts, first = [], 0
-                for values, source in zip(found, sources, strict=True):
-                    own = torch.zeros(len(source), dtype=torch.int64, device="cpu") if values is None else values
-                    parts.append(own + first)
-                    first = int(parts[-1].max()) + 1
-                setattr(self, name, torch.cat(parts))
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return int(self.ends[-1])
-
-    @property
-    def skipped(self) -> dict[int, str]:
-        """What is wrong with the files that could not be read, by the number of their image."""
-        firsts = [0, *self.ends.tolist()]
-        found = (getattr(source, "skipped", {}) for source in self.sources)
-        return {first + number: text for first, faults in zip(firsts, found, strict=False) for number, text in faults.items()}
-
-    def get(self, ids: Tensor) -> UInt8[Tensor, "B 3 H W"]:
-        """The images of some ids, on the CPU; an id keeps its epoch in the source that it falls to."""
-        checks.item_ids(ids)
-        epoch, number = ids // len(self), ids % len(self)
-        which = torch.searchsorted(self.ends, number, right=True)
-        images: Tensor | None = None
-        for k in sorted(set(which.tolist())):
-            own, source = which == k, self.sources[k]
-            first = int(self.ends[k]) - len(source)
-            read = source.get(number[own] - first + epoch[own] * len(source))
-            images = torch.empty((len(ids), *read.shape[1:]), dtype=read.dtype, device="cpu") if images is None else images
-            images[own] = read.cpu()
-        assert images is not None
-        return images
-
-
-class TarImages(FileSource):
-    """Images in uncompressed tar files, found once and then read at their places in any order.
-
-    Args:
-        shards: a file, or a pattern of braces and wildcards, as for ``Shards``.
-        size: side of the images in pixels.
-
-    Raises:
-        OSError: where there is no such file.
-        ValueError: for a compressed or broken file, or where there are no images.
-
-    """
-
-    def __init__(self, shards: str, size: int) -> None:
-        super().__init__()
-        self.size = (size, size)
-        self.shards = expand_shards(shards)
-        self.places: list[tuple[int, int, int, str]] = []  # shard, first byte, length, name
-        for k, shard in enumerate(self.shards):
-            self.places += [(k, member.offset_data, member.size, member.name) for member in _members(shard)]
-        if not self.places:
-            raise ValueError(f"{shards} must hold at least one image, it holds none")
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.places)
-
-    def read(self, index: int, id_: int) -> UInt8[Tensor, "3 h w"]:
-        """One image."""
-        shard, first, length, name = self.places[index]
-        with open(self.shards[shard], "rb") as file:
-            file.seek(first)
-            return decode_image(BytesIO(file.read(length)), f"{self.shards[shard]}/{name}", self.size)
-
-
-def _members(shard: str) -> list[tarfile.TarInfo]:
-    """The images of a shard; only its headers are read."""
-    try:
-        with tarfile.open(shard, mode="r:") as tar:
-            return [member for member in tar if member.isfile() and _is_image(member.name)]
-    except tarfile.TarError as error:
-        raise ValueError(f"cannot read {shard}: {error}; shards must be uncompressed, or be made into a bank by pmg-bank") from error
-
-
-def _is_image(name: str) -> bool:
-    """Whether a member of a shard is its sample's image: ``x.jpg``, not ``x.seg.png`` or ``.x.jpg``."""
-    name = PurePosixPath(name).name
-    return name.count(".") == 1 and not name.startswith(".") and PurePosixPath(name.lower()).suffix in image_suffixes()
 
 
 class WithPartners:

@@ -187,7 +187,8 @@ def from_values(config: type[Config], values: Mapping[str, Any]) -> Config:
 
 def to_yaml(config: Any, section: str) -> str:
     """A configuration as a recipe, which ``--recipe`` reads again."""
-    return str(yaml.safe_dump({section: dataclasses.asdict(config)}, sort_keys=False))
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(config).items()}
+    return str(yaml.safe_dump({section: values}, sort_keys=False))
 
 
 def _parser(config: type, *, required: bool = True, **settings: Any) -> Any:
