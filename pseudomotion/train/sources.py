@@ -35,7 +35,7 @@ def open_images(
     """The images that clips are made of: of a folder or a saved bank, made up, or a frame of every video.
 
     Args:
-        images: a folder, or a file that ``ImageBank.save`` wrote.
+        images: a folder, or a file of an ``ImageBank``, such as ``pmg-bank`` writes.
         source: a name of ``SOURCES``.
         videos: a list of videos.
         size: side of the images in pixels; a bank has its own.
@@ -60,7 +60,7 @@ def open_images(
     elif videos:
         opened = VideoFrames(videos, size, seed=seed)
     elif Path(str(images)).is_file():
-        opened = ImageBank.load(str(images), device)
+        opened = ImageBank.load(str(images))  # memory-mapped, and shared by all processes
     else:
         opened = ImageFolder(str(images), size, balanced=balanced)
     if limit is not None or classes is not None:
