@@ -4,7 +4,6 @@ import errno
 import io
 import os
 import resource
-import signal
 import struct
 import subprocess
 import sys

@@ -1,5 +1,6 @@
 """A run that is told to stop, as clusters and people stop runs: it is saved, says so in one line, and leaves no process behind."""
 
+import contextlib
 import os
 import signal
 import time
@@ -25,6 +26,21 @@ def images(tmp_path):
     return ("--images", tmp_path / "images", *TINY)
 
 
+@pytest.fixture
+def started():
+    """Start runs, none of which outlives the test."""
+    children = []
+
+    def start(*arguments, **options):
+        children.append(pretraining(*arguments, group=True, **options))
+        return children[-1]
+
+    yield start
+    for child in children:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
 def wait_for_steps(children, out, steps):
     deadline = time.monotonic() + 240
     while max((row["step"] for row in read_metrics(Path(out))), default=0) < steps:
@@ -45,10 +61,10 @@ def check_saved(out, logs, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_the_whole_group_gets_the_signal(images, tmp_path, number):
+def test_the_whole_group_gets_the_signal(images, tmp_path, started, number):
     """As SLURM and ``timeout`` send SIGTERM, and a terminal Ctrl-C: to workers too, and twice where a launcher hands it on."""
     out, log = tmp_path / "run", tmp_path / "log"
-    child = pretraining([*images, "--num-workers", "2", "--out", out], log, group=True)
+    child = started([*images, "--num-workers", "2", "--out", out], log)
     wait_for_steps([child], out, 2)
     members = in_group(child.pid)
     assert len(members) >= 3  # two workers, at least
@@ -60,11 +76,11 @@ def test_the_whole_group_gets_the_signal(images, tmp_path, number):
     check_saved(out, [log], number if child.exitcode == 128 + number else signal.SIGTERM)
 
 
-def test_all_ranks_stop_at_the_same_step(images, tmp_path):
+def test_all_ranks_stop_at_the_same_step(images, tmp_path, started):
     """One of two ranks gets SIGTERM, both have workers."""
     out, logs = tmp_path / "run", [tmp_path / f"log{rank}" for rank in range(2)]
     given = [*images, "--num-workers", "1", "--out", out]
-    children = [pretraining(given, log, group=True, **place) for log, place in zip(logs, ranks(2), strict=True)]
+    children = [started(given, log, **place) for log, place in zip(logs, ranks(2), strict=True)]
     wait_for_steps(children, out, 2)
     members = [member for child in children for member in in_group(child.pid)]
     os.killpg(children[1].pid, signal.SIGTERM)

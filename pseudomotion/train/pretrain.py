@@ -179,7 +179,8 @@ def make_task(options: PretrainOptions, device: torch.device) -> Task:
             evaluate_every=options.picture_every,
         )
     # What lies on a GPU, or is made there, does not cross to a worker process.
-    in_memory = options.bank or (options.images is not None and all(name.endswith(".safetensors") for name in options.images))
+    bank_file = options.images is not None and all(name.endswith(".safetensors") for name in options.images)
+    in_memory = options.bank and not bank_file  # a bank's file is mapped by every worker
     made_on_gpu = device.type != "cpu" and (options.source is not None or options.clips == "perlin")
     task.reads_files = not (in_memory or made_on_gpu)
     return task

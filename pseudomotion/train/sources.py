@@ -69,15 +69,15 @@ def open_images(
     elif videos:
         opened = VideoFrames(videos, size, seed=seed)
     elif images is not None and len(images) == 1:
-        opened = _open(images[0], size, balanced, device)
+        opened = _open(images[0], size, balanced)
     else:
-        opened = Concatenated([_open(entry, size, balanced, torch.device("cpu")) for entry in images or ()], size)
+        opened = Concatenated([_open(entry, size, balanced) for entry in images or ()], size)
     if limit is not None or classes is not None:
         opened = Subset(opened, limit, seed, classes=classes)
     return ImageBank(opened, device, num_workers=num_workers) if bank and not isinstance(opened, ImageBank) else opened
 
 
-def _open(entry: str, size: int, balanced: bool, device: torch.device) -> ImageSource:
+def _open(entry: str, size: int, balanced: bool) -> ImageSource:
     """What one word of --images names."""
     path = Path(entry)
     if entry.startswith("hf:") or (path / "dataset_info.json").is_file():
@@ -88,7 +88,9 @@ def _open(entry: str, size: int, balanced: bool, device: torch.device) -> ImageS
         return HFImages(datasets.load_from_disk(entry) if saved else datasets.load_dataset(name, split=split or "train"), size)
     if re.search(r"\.tar\b", path.name):
         return TarImages(entry, size)
-    return ImageBank.load(path, device) if path.is_file() else ImageFolder(path, size, balanced=balanced)
+    if path.is_file():
+        return ImageBank.load(path)  # memory-mapped, and shared by all processes
+    return ImageFolder(path, size, balanced=balanced)
 
 
 class WithPartners:

@@ -20,10 +20,13 @@ SQUARE = 320 / 112  # side of the image over that of the window, as published
 
 
 class MoSIClips:
-    """MoSI clips and labels by id; every epoch draws other windows.
+    """MoSI clips and labels by id.
+
+    An epoch shows every image once, as in masked modeling, so that ``--epochs`` means the same number of steps; over nine epochs in a row
+    an image shows all nine speeds. Every epoch draws other windows. (Not from the paper: how MoSI was trained with a ViT is not published.)
 
     Args:
-        images: of which clips are made.
+        images: what the clips are made of.
         num_frames: T.
         size: side of the window in pixels.
         seed: of the windows.
@@ -32,18 +35,23 @@ class MoSIClips:
 
     def __init__(self, images: ImageSource, num_frames: int, size: int, seed: int) -> None:
         self.images, self.num_frames, self.size, self.seed = images, num_frames, size, seed
+        self.groups: Tensor | None = getattr(images, "groups", None)
 
     def __len__(self) -> int:
-        """Nine clips for every image."""
-        return len(self.images) * MoSI.num_classes
+        """Number of images."""
+        return len(self.images)
 
     def get(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 clips ``(B, 3, T, size, size)`` and labels ``(B,)``."""
+        """uint8 clips ``(B, 3, T, size, size)`` and labels ``(B,)``, the number of the speed."""
         checks.item_ids(ids)
         epochs, counts = torch.unique_consecutive(ids // len(self), return_counts=True)
         parts = zip(epochs.tolist(), torch.split(ids % len(self), counts.tolist()), strict=True)
-        clips, labels = zip(*(self._epoch(epoch).get(part) for epoch, part in parts), strict=True)
+        clips, labels = zip(*(self._epoch(epoch).get(self._items(epoch, images)) for epoch, images in parts), strict=True)
         return torch.cat(clips), torch.cat(labels)
+
+    def _items(self, epoch: int, images: Tensor) -> Tensor:
+        """Ids of ``MoSI``, in which image i has the items from 9 i on, one for each speed."""
+        return images * MoSI.num_classes + (images + epoch) % MoSI.num_classes
 
     def _epoch(self, epoch: int) -> MoSI:
         """The clips of one epoch."""

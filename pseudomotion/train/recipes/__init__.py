@@ -1,6 +1,7 @@
-"""Recipes: options of the commands for the rows of the paper's tables, by name. One file is a table; ``table2-zoom`` is a row of ``table2``.
+"""Recipes: options of the commands for the rows of the paper's tables, by name.
 
-A table has ``rows``, and under ``shared`` what all of them have. A recipe, and so a row, consists of
+One file is a table: ``table2-zoom`` is the row ``zoom`` of ``table2.yaml``. A table has ``rows``, and under ``shared`` what all of them
+have. A recipe, and so a row, consists of
 
 - ``about``: what it is, in a line;
 - ``pretrain``, ``finetune``, ``evaluate``: options of these commands;
