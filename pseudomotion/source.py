@@ -126,8 +126,6 @@ class FileSource(FileReader):
         return torch.stack([self.readable(number)[1] for number in numbers])
 
 
-
-
 def is_transient(error: BaseException) -> bool:
     """Whether an error, or one that it was raised from, is the machine's or the network's and may pass: the file is not to blame.
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from processes import pretraining
 
-from pseudomotion.train.records import read_metrics
+from pseudomotion.train.engine.log import read_metrics
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)

@@ -14,11 +14,11 @@ from PIL import Image
 from pseudomotion.train import budget, trials
 from pseudomotion.train.arms import ARMS, DEFAULT_ARMS
 from pseudomotion.train.budget import SHARES, affordable, seconds
-from pseudomotion.train.data import normalise
+from pseudomotion.train.engine.options import from_values
 from pseudomotion.train.labelled import Labelled, make_data
-from pseudomotion.train.options import from_values
 from pseudomotion.train.presets import PRESETS
 from pseudomotion.train.probe import CLASSES
+from pseudomotion.train.sources import normalise
 from pseudomotion.train.validate import ValidateOptions, main
 
 CPU = torch.device("cpu")
