@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -312,6 +313,30 @@ def test_the_average_of_the_weights(tmp_path):
     saved = VideoMAEForPreTraining.from_pretrained(out / "average").state_dict()[name]
     torch.testing.assert_close(saved.double(), average, rtol=1e-6, atol=1e-7)
     assert not torch.equal(saved, weights[-1][name])
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """The first one is held back until two more steps are done, and still holds the weights of its own step."""
+    run(tmp_path / "plain", "--keep", "9", steps=4)
+    save_now, forward, later, calls = checkpoints.save, MaskedLoss.forward, threading.Event(), []
+
+    def slow(*arguments, **options):
+        assert later.wait(60), "training waits for its checkpoint"
+        return save_now(*arguments, **options)
+
+    def counted(self, *inputs):
+        calls.append(1)
+        if len(calls) == 4:
+            later.set()
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    monkeypatch.setattr(MaskedLoss, "forward", counted)
+    run(tmp_path / "run", "--keep", "9", steps=4)
+    for name in ("model/model.safetensors", "optimizer.safetensors"):
+        plain, held = (load_file(tmp_path / each / "checkpoints" / "step-00000002" / name) for each in ("plain", "run"))
+        assert plain.keys() == held.keys()
+        assert all(torch.equal(plain[key], held[key]) for key in plain)
 
 
 def test_checkpoints_by_time(tmp_path, monkeypatch):
