@@ -19,6 +19,7 @@ from processes import pretraining, ranks
 from safetensors.torch import load_file
 from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification
 
+from pseudomotion.train.comparators import PerlinClips
 from pseudomotion.train.engine import checkpoints
 from pseudomotion.train.engine.log import plot, read_metrics
 from pseudomotion.train.engine.options import from_values
@@ -373,7 +374,7 @@ def test_a_start_that_fails_leaves_nothing(tmp_path):
     for more, message in (
         (["--images", str(tmp_path / "images")], "can be read"),
         (["--source", "noise", "--mask-ratio", "1"], "mask_ratio must hide some"),
-        (["--source", "noise", "--init", str(tmp_path)], "there is no model in"),
+        (["--source", "noise", "--videos", "list.csv"], "exactly one of --images, --source, --videos"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
             main([*more, *TINY[5:], "--max-steps", "2", "--out", str(out)])
@@ -396,7 +397,7 @@ def test_files_of_other_people_are_not_written_over(tmp_path):
 
 
 def test_what_workers_get_can_be_pickled():
-    parts = Parts(Steps(range(6), 4, 0), 0, 3)
+    parts = Parts(Steps(PerlinClips(2, 16, 6, 0, CPU), 4, 0), 0, 3)
     parts[1]
     again = pickle.loads(pickle.dumps(parts))
     assert all(torch.equal(again[k], parts[k]) for k in range(3))
