@@ -18,7 +18,7 @@ from pseudomotion.images.synthetic import DeadLeaves
 from pseudomotion.train.engine.optimize import make_optimizer, make_schedule, parameter_groups
 from pseudomotion.train.pretrain import MaskedModeling
 from pseudomotion.train.videomae.classifier import ClassifierLoss, classification_model
-from pseudomotion.train.videomae.masking import token_numbers, tube_mask
+from pseudomotion.train.videomae.masking import tube_mask, tube_tokens
 from pseudomotion.train.videomae.model import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -55,6 +55,12 @@ def test_tubes_are_the_same_in_every_slice_and_differ_between_clips():
     assert len({tuple(row.tolist()) for row in mask[:, 0]}) > 50
 
 
+def test_tokens_are_those_of_the_mask():
+    mask = tube_mask(draws(5), 3, 16, 0.6)
+    for tokens, shown in zip(tube_tokens(draws(5), 3, 16, 0.6), (~mask, mask), strict=True):
+        assert tokens.tolist() == [row.nonzero()[:, 0].tolist() for row in shown]
+
+
 def test_every_patch_is_hidden_equally_often():
     share = tube_mask(draws(4096), 1, 16, 0.75).float().mean(0)
     torch.testing.assert_close(share, torch.full((16,), 0.75), atol=4 * (0.75 * 0.25 / 4096) ** 0.5, rtol=0)
@@ -80,7 +86,11 @@ def test_the_loss_and_its_gradients_are_transformers_own(precision):
         torch.manual_seed(0)
         model = pretraining_model(small())
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss = MaskedLoss(model)(clips, *token_numbers(mask)) if ours else model(pixel_values=clips, bool_masked_pos=mask).loss
+            loss = (
+                MaskedLoss(model)(clips, *tube_tokens(draws(3), 2, 16, 0.75))
+                if ours
+                else model(pixel_values=clips, bool_masked_pos=mask).loss
+            )
         loss.backward()
         results.append([loss, *(weight.grad for weight in model.parameters())])
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
@@ -89,7 +99,7 @@ def test_the_loss_and_its_gradients_are_transformers_own(precision):
 def graphs(path):
     """Write down how many graphs the loss is for ``torch.compile``, and how many breaks it has."""
     model = MaskedLoss(pretraining_model(small()))
-    inputs = torch.rand(2, 4, 3, 32, 32), *token_numbers(tube_mask(draws(2), 2, 16, 0.75))
+    inputs = torch.rand(2, 4, 3, 32, 32), *tube_tokens(draws(2), 2, 16, 0.75)
     explained = torch._dynamo.explain(model)(*inputs)
     path.write_text(f"{explained.graph_count} {explained.graph_break_count}")
 
@@ -121,7 +131,7 @@ def test_a_step_copies_nothing_from_the_host(kind):
     """On the meta device: transformers' own position tables are plain tensors on the CPU, copied in every step."""
     if kind == "masked":
         objective = MaskedLoss(pretraining_model(small()))
-        inputs = [part.to("meta") for part in token_numbers(tube_mask(draws(2), 2, 16, 0.75))]
+        inputs = [part.to("meta") for part in tube_tokens(draws(2), 2, 16, 0.75)]
     else:
         objective, inputs = ClassifierLoss(classification_model(small(), 3)), [torch.zeros(2, dtype=torch.int64, device="meta")]
     clips = torch.zeros(2, 4, 3, 32, 32, device="meta")

@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from processes import pretraining, ranks
 from safetensors.torch import load_file
 from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification
 
+from pseudomotion.train.comparators import PerlinClips
 from pseudomotion.train.engine import checkpoints
 from pseudomotion.train.engine.log import plot, read_metrics
 from pseudomotion.train.engine.options import from_values
@@ -314,6 +316,30 @@ def test_the_average_of_the_weights(tmp_path):
     assert not torch.equal(saved, weights[-1][name])
 
 
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """The first one is held back until two more steps are done, and still holds the weights of its own step."""
+    run(tmp_path / "plain", "--keep", "9", steps=4)
+    save_now, forward, later, calls = checkpoints.save, MaskedLoss.forward, threading.Event(), []
+
+    def slow(*arguments, **options):
+        assert later.wait(60), "training waits for its checkpoint"
+        return save_now(*arguments, **options)
+
+    def counted(self, *inputs):
+        calls.append(1)
+        if len(calls) == 4:
+            later.set()
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    monkeypatch.setattr(MaskedLoss, "forward", counted)
+    run(tmp_path / "run", "--keep", "9", steps=4)
+    for name in ("model/model.safetensors", "optimizer.safetensors"):
+        plain, held = (load_file(tmp_path / each / "checkpoints" / "step-00000002" / name) for each in ("plain", "run"))
+        assert plain.keys() == held.keys()
+        assert all(torch.equal(plain[key], held[key]) for key in plain)
+
+
 def test_checkpoints_by_time(tmp_path, monkeypatch):
     clock = iter(range(0, 10_000, 40))
     monkeypatch.setattr("pseudomotion.train.engine.loop.time.monotonic", lambda: next(clock))
@@ -348,7 +374,7 @@ def test_a_start_that_fails_leaves_nothing(tmp_path):
     for more, message in (
         (["--images", str(tmp_path / "images")], "can be read"),
         (["--source", "noise", "--mask-ratio", "1"], "mask_ratio must hide some"),
-        (["--source", "noise", "--init", str(tmp_path)], "there is no model in"),
+        (["--source", "noise", "--videos", "list.csv"], "exactly one of --images, --source, --videos"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
             main([*more, *TINY[5:], "--max-steps", "2", "--out", str(out)])
@@ -371,7 +397,7 @@ def test_files_of_other_people_are_not_written_over(tmp_path):
 
 
 def test_what_workers_get_can_be_pickled():
-    parts = Parts(Steps(range(6), 4, 0), 0, 3)
+    parts = Parts(Steps(PerlinClips(2, 16, 6, 0, CPU), 4, 0), 0, 3)
     parts[1]
     again = pickle.loads(pickle.dumps(parts))
     assert all(torch.equal(again[k], parts[k]) for k in range(3))

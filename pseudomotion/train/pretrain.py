@@ -25,7 +25,7 @@ from pseudomotion.train.engine.optimize import parameter_groups
 from pseudomotion.train.engine.options import FREE, OptimizationOptions, RunOptions, check_groups, parse
 from pseudomotion.train.sources import MultiScaleClips, Subset, WithPartners, open_images
 from pseudomotion.train.videomae.hub import save_for_hub
-from pseudomotion.train.videomae.masking import token_numbers, tube_mask
+from pseudomotion.train.videomae.masking import tube_mask, tube_tokens
 from pseudomotion.train.videomae.model import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -224,14 +224,10 @@ class MaskedModeling(Task):
     ) -> None:
         self.model, self.objective, self.source, self.make_clips = model, MaskedLoss(model), source, make_clips
         self.mask_ratio, self.weight_decay, self.seed, self.evaluate_every = mask_ratio, weight_decay, seed, evaluate_every
-        mask = self.mask(torch.zeros(1, dtype=torch.int64, device="cpu"))  # refuses a mask ratio before anything is read
-        self.flops = training_flops(model.config, int((~mask).sum()))
-
-    def mask(self, ids: Tensor) -> Tensor:
-        """Bool masks ``(B, N)``, True for hidden tokens."""
-        config = self.model.config
-        slices, patches = config.num_frames // config.tubelet_size, (config.image_size // config.patch_size) ** 2
-        return tube_mask(Draws(self.seed, ids), slices, patches, self.mask_ratio)
+        config = model.config
+        self.tokens = config.num_frames // config.tubelet_size, (config.image_size // config.patch_size) ** 2  # slices, patches of each
+        visible, _ = tube_tokens(Draws(seed, torch.tensor([0], device="cpu")), *self.tokens, mask_ratio)  # refuses a ratio before reading
+        self.flops = training_flops(config, visible.shape[1])
 
     def groups(self) -> list[dict[str, Any]]:
         """All weights at one learning rate."""
@@ -240,7 +236,8 @@ class MaskedModeling(Task):
     def inputs(self, items: Tensor, ids: Tensor, device: torch.device) -> MaskedClips:
         """Clips and masks, on the device."""
         pixels = self.make_clips(items.to(device, non_blocking=True), ids)
-        return MaskedClips(pixels, *(numbers.to(device, non_blocking=True) for numbers in token_numbers(self.mask(ids))))
+        tokens = tube_tokens(Draws(self.seed, ids), *self.tokens, self.mask_ratio)
+        return MaskedClips(pixels, *(numbers.to(device, non_blocking=True) for numbers in tokens))
 
     def save(self, model: PreTrainedModel, folder: Path, out: Path) -> None:
         """Write a model, ready for the Hugging Face Hub."""
@@ -252,7 +249,8 @@ class MaskedModeling(Task):
             ids = torch.arange(SHOWN_CLIPS, device="cpu")
             pixels = self.inputs(self.source.get(ids), ids, accelerator.device).pixels
             with accelerator.autocast():
-                seen, filled = reconstruct(self.model, pixels, self.mask(ids).to(accelerator.device))
+                mask = tube_mask(Draws(self.seed, ids), *self.tokens, self.mask_ratio).to(accelerator.device)
+                seen, filled = reconstruct(self.model, pixels, mask)
             paint(out / "reconstructions.png", torch.stack([to_colors(pixels).clamp(0, 1), seen, filled], 1))
         return {}
 

@@ -115,7 +115,8 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
 
     task.objective.to(device)
     if options.gradient_checkpointing:
-        task.model.gradient_checkpointing_enable({"use_reentrant": False})
+        name = "activation_checkpointing_enable"  # of transformers 5
+        getattr(task.model, name, task.model.gradient_checkpointing_enable)({"use_reentrant": False})
     moving: Any = get_ema_multi_avg_fn
     average = AveragedModel(task.model, multi_avg_fn=moving(options.ema)) if options.ema else None
     optimizer = make_optimizer(task.groups(), lr, (options.betas[0], options.betas[1]))
@@ -275,9 +276,8 @@ def _resume(task: Task, optimizer: Any, average: nn.Module | None, out: Path, ac
         return {}
     state = checkpoints.read_state(path)
     if state.get("items", len(task.source)) != len(task.source):
-        raise ValueError(
-            f"the run in {out} was on {state['items']} items, now there are {len(task.source)}; a run goes on with the same data"
-        )
+        counts = f"was on {state['items']} items, now there are {len(task.source)}"
+        raise ValueError(f"the run in {out} {counts}; a run goes on with the data that it began with")
     checkpoints.load(path, task.model, optimizer, average)
     accelerator.print(f"going on from {path}", file=sys.stderr)
     return state
