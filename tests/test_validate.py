@@ -162,8 +162,8 @@ def test_a_model_learns_the_clips_it_is_shown(data):
     model = trials.new_model(setting, 0, CPU)
     few = Labelled(data.train.clips[:24], data.train.labels[:24])
     tuned = trials.FineTuned(model.videomae, len(CLASSES))
-    losses = list(trials.classify(tuned, few, setting, 80, 3e-3, 0))
-    assert len(losses) == 80
+    losses = list(trials.classify(tuned, few, setting, 100, 3e-3, 0))
+    assert len(losses) == 100
     assert losses[-1] < losses[0] / 2
     assert trials.accuracy(tuned, few) > 0.6
     probe = trials.Classifier(model.videomae, len(CLASSES), "attentive")
