@@ -1,7 +1,8 @@
 """The renderer for CPUs, compiled by numba: sources to working frames, working frames to each other, and their rows to finished clips.
 
 A working frame has a black pixel on its left and above, and two on its right and below, so that samples outside it need no test: coordinates
-are clamped into that border. Its rows are wider than that, for pixels are made four at a time. Everything that is decided is in the table.
+are clamped into that border. Its rows are longer than that, for pixels are made four at a time. Everything that is decided is in the table,
+whose rows are told by their addresses: numba compiles arrays some ten times as slowly.
 """
 
 # mypy: ignore-errors
@@ -10,16 +11,17 @@ are clamped into that border. Its rows are wider than that, for pixels are made 
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import int64, njit
 
 from pseudomotion.render import table as T
 from pseudomotion.render.cpu import vector as V
+from pseudomotion.render.cpu.cache import cached
 
 compiled = njit(nogil=True, error_model="numpy")
 PIXEL = V.PIXEL
+SPOTS = 12  # bytes a pixel: where it is read
 PATIENCE = 20_000  # looks at what another thread has still to do, before the caller is asked to wait
-BLOCKED = np.int64(1) << 62  # added to the piece of work that waits
-f32 = np.float32
+f32, f64 = np.float32, np.float64
 
 
 # Sources ---------------------------------------------------------------------------------------------------------------------------------
@@ -44,86 +46,68 @@ def _close_row(row, width):
 
 
 @compiled
-def _read_row(target, image, y, x0, width, full_width, plane, channels, item):
-    """A row of an image, from column ``x0`` on, into a working frame."""
+def _read_row(target, place, width, plane, channels, item):
+    """A row of an image into a working frame; a channel that the image lacks is a copy of the last it has."""
     second = plane if channels > 1 else 0
     third, fourth = 2 * second, (3 if channels == 4 else 2) * second
-    place = image + (y * full_width + x0) * item
-    whole = width & ~3
-    if item == 1:
-        for x in range(0, whole, 4):
+    full = width & ~3
+    for x in range(0, full, 4):
+        if item == 1:
             V.read_bytes(target + x * PIXEL, place + x, second, third, fourth)
-    else:
-        for x in range(0, whole, 4):
+        else:
             V.read_floats(target + x * PIXEL, place + 4 * x, second, third, fourth)
-    for x in range(whole, width):
+    for x in range(full, width):
         for c in range(4):
             at = place + x * item + (0 if c == 0 else second if c == 1 else third if c == 2 else fourth)
-            V.put_float(target + x * PIXEL + 4 * c, V.get_byte(at) / f32(255) if item == 1 else V.get_float(at))
+            value = V.byte(at) / f32(255) if item == 1 else V.real(at, 0)
+            V.put_real(target + x * PIXEL, c, value)
 
 
 @compiled
-def _reduce_row(target, image, y, x0, width, level, full_width, full_height, plane, channels, item, weights, wx, wy, scratch):
-    """A row of a reduced image: weighted averages over blocks of 2^level pixels; ``scratch`` has room for a row of the image."""
-    size = 1 << level
+def _reduce_row(target, image, source, y, full_width, full_height, plane, channels, item, weights, sums):
+    """Row y of a reduced image: weighted averages over blocks of pixels; ``sums`` has room for a row of the image."""
+    size, x0, width = 1 << V.whole(source, T.LEVEL), V.whole(source, T.LEFT), V.whole(source, T.WIDTH)
+    across, down = weights + 4 * V.whole(source, T.WEIGHTS_X), weights + 4 * V.whole(source, T.WEIGHTS_Y)
     first, last = x0 * size, min((x0 + width) * size, full_width)
     unit = f32(1 / 255) if item == 1 else f32(1)
     for c in range(channels):
+        for x in range(last - first):
+            V.put_real(sums, x, f32(0))
         for row in range(y * size, min((y + 1) * size, full_height)):
-            place, weight = image + c * plane + row * full_width * item, weights[wy + row] * unit
-            if row == y * size:
-                for x in range(first, last):
-                    scratch[x - first] = f32(0)
-            if item == 1:
-                for x in range(first, last):
-                    scratch[x - first] += weight * V.get_byte(place + x)
-            else:
-                for x in range(first, last):
-                    scratch[x - first] += weight * V.get_float(place + 4 * x)
+            place, weight = image + c * plane + (row * full_width + first) * item, V.real(down, row) * unit
+            for x in range(last - first):
+                value = V.byte(place + x) if item == 1 else V.real(place, x)
+                V.put_real(sums, x, V.real(sums, x) + weight * value)
         for x in range(width):
             total = f32(0)
             for k in range(x * size, min((x + 1) * size, last - first)):
-                total += weights[wx + first + k] * scratch[k]
-            for k in range(c, 4):  # the last channel there is stands for those that are missing
-                V.put_float(target + x * PIXEL + 4 * k, total)
+                total += V.real(across, first + k) * V.real(sums, k)
+            for k in range(c, 4):
+                V.put_real(target + x * PIXEL, k, total)
 
 
 @compiled
-def _prepare(call, sources, weights, first, last, base, part, parts, scratch):
+def _prepare(call, sources, weights, first, last, base, part, parts, sums):
     """Bring a part of the rows of some sources into working frames."""
-    channels, item = call[T.CHANNELS], call[T.ITEM]
+    channels, item = V.long(call, T.CHANNELS), V.long(call, T.ITEM)
     for s in range(first, last):
-        textured = sources[s, T.TEXTURED]
-        width, height = sources[s, T.WIDTH], sources[s, T.HEIGHT]
-        full_width, full_height = (call[T.TEXTURE_W], call[T.TEXTURE_H]) if textured else (call[T.IMAGE_W], call[T.IMAGE_H])
+        source = sources + s * (4 * T.SOURCE)
+        textured = V.whole(source, T.TEXTURED)
+        image, full_width, full_height = V.long(call, T.IMAGES), V.long(call, T.IMAGE_W), V.long(call, T.IMAGE_H)
+        if textured:
+            image, full_width, full_height = V.long(call, T.TEXTURES), V.long(call, T.TEXTURE_W), V.long(call, T.TEXTURE_H)
         plane = full_width * full_height * item
-        image = (call[T.TEXTURES] if textured else call[T.IMAGES]) + sources[s, T.INDEX] * channels * plane
-        pitch, frame = sources[s, T.PITCH], base + np.int64(sources[s, T.PLACE]) * PIXEL
+        image += V.whole(source, T.INDEX) * channels * plane
+        width, height, pitch = V.whole(source, T.WIDTH), V.whole(source, T.HEIGHT), V.whole(source, T.PITCH)
+        frame = base + V.whole(source, T.PLACE) * PIXEL
         if part == 0:
             _clear_border(frame, pitch, width, height)
         for y in range(height * part // parts, height * (part + 1) // parts):
-            row = frame + ((y + 1) * pitch + 1) * PIXEL
-            x0, at, level = np.int64(sources[s, T.LEFT]), np.int64(sources[s, T.TOP] + y), sources[s, T.LEVEL]
-            if level == 0:
-                _read_row(row, image, at, x0, width, full_width, plane, channels, item)
+            row, at = frame + ((y + 1) * pitch + 1) * PIXEL, V.whole(source, T.TOP) + y
+            if V.whole(source, T.LEVEL) == 0:
+                _read_row(row, image + (at * full_width + V.whole(source, T.LEFT)) * item, width, plane, channels, item)
             else:
-                _reduce_row(
-                    row,
-                    image,
-                    at,
-                    x0,
-                    width,
-                    level,
-                    full_width,
-                    full_height,
-                    plane,
-                    channels,
-                    item,
-                    weights,
-                    sources[s, T.WEIGHTS_X],
-                    sources[s, T.WEIGHTS_Y],
-                    scratch,
-                )
+                _reduce_row(row, image, source, at, full_width, full_height, plane, channels, item, weights, sums)
             _close_row(row, width)
 
 
@@ -131,114 +115,81 @@ def _prepare(call, sources, weights, first, last, base, part, parts, scratch):
 
 
 @compiled
-def _sample_row(target, x0, x1, y, m, flags, source, pitch, width, height, scale, left, top, period_u, period_v, padding):
+def _along_row(m, axis, y):
+    """What of a homography's row is the same all along row y of a frame, as its float64."""
+    return f64(V.real(m, T.MATRIX + 3 * axis + 1)) * y + f64(V.real(m, T.MATRIX + 3 * axis + 2))
+
+
+@compiled
+def _sample_row(target, x0, x1, y, m, frame, pitch, width, height, scale, left, top, period_u, period_v, padding, spots):
     """Pixels x0 to x1 of row y of a frame, from a working frame that holds a part of what is read.
 
     Args:
-        target: of pixel x0.
-        m: the frame's row of the table, of which the homography is used.
-        flags: of the frame.
-        source: the working frame.
+        target: where pixel x0 goes.
+        m: the frame's row of the table.
+        frame: the working frame, of ``pitch``, ``width`` and ``height``.
         scale: pixels of the working frame per pixel of what the homography leads to.
-        left, top: what the working frame's first pixel is in what is read.
+        left, top: position of the working frame in what is read.
         period_u, period_v: of reflection.
         padding: mode.
+        spots: memory.
 
     """
+    a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
+    c, f, h = _along_row(m, 0, y), _along_row(m, 1, y), _along_row(m, 2, y)
+    flags = V.whole(m, T.FLAGS)
     if flags & T.COPY:
-        place = source + ((y + int(m[T.MATRIX + 5]) + 1 - top) * pitch + x0 + int(m[T.MATRIX + 2]) + 1 - left) * PIXEL
+        place = frame + ((int64(f) + 1 - top) * pitch + x0 + int64(c) + 1 - left) * PIXEL
         for x in range(x1 - x0):
             V.copy_pixel(target + x * PIXEL, place + x * PIXEL)
         return
-    start = np.float64(y)
-    c = m[T.MATRIX + 1] * start + m[T.MATRIX + 2]
-    f = m[T.MATRIX + 4] * start + m[T.MATRIX + 5]
-    h = m[T.MATRIX + 7] * start + m[T.MATRIX + 8]
-    a, d, g = m[T.MATRIX], m[T.MATRIX + 3], m[T.MATRIX + 6]
-    low = f32(0) if padding == T.ZEROS else f32(1)
-    high_u, high_v = (f32(width + 1), f32(height + 1)) if padding == T.ZEROS else (f32(width), f32(height))
-    shift = 0.5 * scale - 0.5
-    add_u, add_v = np.float64(1 - left), np.float64(1 - top)
+    black = padding == T.ZEROS
+    low, high_u, high_v = f32(not black), f32(width + black), f32(height + black)
+    shift, add_u, add_v = 0.5 * scale - 0.5, f64(1 - left), f64(1 - top)
     if padding == T.REFLECTION:
         for x in range(x0, x1, 4):
-            V.sample_any(
-                target + (x - x0) * PIXEL,
-                source,
-                pitch,
-                x,
-                a,
-                c,
-                d,
-                f,
-                g,
-                h,
-                T.HORIZON,
-                scale,
-                shift,
-                period_u,
-                period_v,
-                add_u,
-                add_v,
-                low,
-                high_u,
-                high_v,
-            )
+            place = spots + (x - x0) * SPOTS
+            V.locate_folded(place, pitch, x, a, c, d, f, g, h, scale, shift, period_u, period_v, add_u, add_v, low, high_u, high_v)
     elif flags & T.AFFINE:
-        a, d = a * scale, d * scale
+        a, d = f32(a * scale), f32(d * scale)
         c, f = c * scale + (shift + add_u), f * scale + (shift + add_v)
         for x in range(x0, x1, 4):
-            V.sample(target + (x - x0) * PIXEL, source, pitch, x, a, c, d, f, low, high_u, high_v)
+            V.locate(spots + (x - x0) * SPOTS, pitch, x, a, c, d, f, low, high_u, high_v)
     else:
-        add_u, add_v = shift + add_u, shift + add_v
         for x in range(x0, x1, 4):
-            V.sample_projective(
-                target + (x - x0) * PIXEL, source, pitch, x, a, c, d, f, g, h, T.HORIZON, scale, add_u, add_v, low, high_u, high_v
-            )
-
-
-@compiled
-def _sample_source(target, x0, x1, y, m, flags, sources, s, base, padding):
-    """Pixels x0 to x1 of row y of a frame, from a source."""
-    periods = sources[s].view(np.float32)
-    _sample_row(
-        target,
-        x0,
-        x1,
-        y,
-        m,
-        flags,
-        base + np.int64(sources[s, T.PLACE]) * PIXEL,
-        np.int64(sources[s, T.PITCH]),
-        sources[s, T.WIDTH],
-        sources[s, T.HEIGHT],
-        1.0 / (1 << sources[s, T.LEVEL]),
-        np.int64(sources[s, T.LEFT]),
-        np.int64(sources[s, T.TOP]),
-        periods[T.PERIOD_U],
-        periods[T.PERIOD_V],
-        padding,
-    )
-
-
-@compiled
-def _show(target, x0, x1, y, m, bits, sources, base, padding, spare):
-    """Pixels x0 to x1 of row y of what a back or layer shows of its sources, recolored."""
-    flags = bits[T.FLAGS]
-    _sample_source(target, x0, x1, y, m, flags, sources, bits[T.READS], base, padding)
-    share = m[T.SHARE]
-    if share > 0:
-        _sample_source(spare, x0, x1, y, m, flags, sources, bits[T.READS + 1], base, padding)
-        for x in range(x1 - x0):
-            V.mix_pixel(target + x * PIXEL, target + x * PIXEL, spare + x * PIXEL, share)
-    if flags & T.COLORED:
-        _recolor_row(target, x1 - x0, m)
+            place = spots + (x - x0) * SPOTS
+            V.locate_projective(place, pitch, x, a, c, d, f, g, h, scale, shift, period_u, period_v, add_u, add_v, low, high_u, high_v)
+    for x in range(0, x1 - x0, 4):
+        V.gather(target + x * PIXEL, spots + x * SPOTS, frame, pitch)
 
 
 @compiled
 def _recolor_row(target, width, m):
-    color = m[T.COLOR :].ctypes.data
     for x in range(width):
-        V.recolor_pixel(target + x * PIXEL, color)
+        V.recolor_pixel(target + x * PIXEL, m + 4 * T.COLOR)
+
+
+@compiled
+def _show(target, x0, x1, y, m, sources, base, padding, spare, spots):
+    """Pixels x0 to x1 of row y of what a back or layer shows of its sources, recolored."""
+    share = V.real(m, T.SHARE)
+    for k in range(2 if share > 0 else 1):
+        source = sources + V.whole(m, T.READS + k) * (4 * T.SOURCE)
+        frame, pitch, scale = base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH), 1.0 / (1 << V.whole(source, T.LEVEL))
+        left, top, width, height = (
+            V.whole(source, T.LEFT),
+            V.whole(source, T.TOP),
+            V.whole(source, T.WIDTH),
+            V.whole(source, T.HEIGHT),
+        )
+        period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
+        row = spare if k else target
+        _sample_row(row, x0, x1, y, m, frame, pitch, width, height, scale, left, top, period_u, period_v, padding, spots)
+    if share > 0:
+        for x in range(x1 - x0):
+            V.mix_pixel(target + x * PIXEL, target + x * PIXEL, spare + x * PIXEL, share)
+    if V.whole(m, T.FLAGS) & T.COLORED:
+        _recolor_row(target, x1 - x0, m)
 
 
 @compiled
@@ -253,153 +204,126 @@ def _cut(slope, start, x0, x1):
 
 @compiled
 def _span(m, y, w):
-    """The pixels, from the first up to the second, of row y at which a layer's box may be seen."""
-    h = np.float64(m[T.MATRIX + 7]) * y + m[T.MATRIX + 8]
-    g = np.float64(m[T.MATRIX + 6])
+    """The pixels, from the first up to the second, of row y in which a layer's box may be seen."""
+    g, h = f64(V.real(m, T.MATRIX + 6)), _along_row(m, 2, y)
     if h < T.HORIZON or h + g * (w - 1) < T.HORIZON:
         return 0, w
     x0, x1 = 0.0, w - 1.0
-    soft = 0.5 / m[T.SHARPNESS]
+    soft = 0.5 / V.real(m, T.SHARPNESS)
     for axis in range(2):
-        a = np.float64(m[T.MATRIX + 3 * axis])
-        c = np.float64(m[T.MATRIX + 3 * axis + 1]) * y + m[T.MATRIX + 3 * axis + 2]
-        low, high = m[T.BOX + axis] - soft, m[T.BOX + 2 + axis] + soft
+        a, c = f64(V.real(m, T.MATRIX + 3 * axis)), _along_row(m, axis, y)
+        low, high = V.real(m, T.BOX + axis) - soft, V.real(m, T.BOX + 2 + axis) + soft
         x0, x1 = _cut(a - low * g, c - low * h, x0, x1)
         x0, x1 = _cut(high * g - a, high * h - c, x0, x1)
     if not x0 <= x1 + 1:
         return 0, 0
-    return max(0, int(math.floor(x0)) - 1), min(w, int(math.ceil(x1)) + 2)
+    return max(0, int64(math.floor(x0)) - 1), min(w, int64(math.ceil(x1)) + 2)
 
 
 @compiled
-def _paint_layers(call, target, y, t, frames, bits, first, sources, base, spare, spare2):
-    """Paint the layers over row y of frame t; ``first`` is the table's row of the first layer's first frame."""
-    w, num_frames = call[T.W], call[T.NUM_FRAMES]
-    for layer in range(call[T.NUM_LAYERS]):
-        m, b = frames[first + layer * num_frames + t], bits[first + layer * num_frames + t]
-        if m[T.OPACITY] > 0 and b[T.ROWS] <= y < b[T.ROWS + 1]:
+def _paint_layers(call, target, y, t, m, sources, base, spare, second, spots):
+    """Paint the layers over row y of frame t; ``m`` is the table's row of the first layer's first frame."""
+    w, num_frames = V.long(call, T.W), V.long(call, T.NUM_FRAMES)
+    m += t * (4 * T.FRAME)
+    for _ in range(V.long(call, T.NUM_LAYERS)):
+        if V.real(m, T.OPACITY) > 0 and V.whole(m, T.ROWS) <= y < V.whole(m, T.ROWS + 1):
             x0, x1 = _span(m, y, w)
             if x0 < x1:
-                _show(spare, x0, x1, y, m, b, sources, base, call[T.PADDING], spare2)
-                start = np.float64(y)
-                c = m[T.MATRIX + 1] * start + m[T.MATRIX + 2]
-                f = m[T.MATRIX + 4] * start + m[T.MATRIX + 5]
-                h = m[T.MATRIX + 7] * start + m[T.MATRIX + 8]
+                _show(spare, x0, x1, y, m, sources, base, V.long(call, T.PADDING), second, spots)
+                a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
+                c, f, h = _along_row(m, 0, y), _along_row(m, 1, y), _along_row(m, 2, y)
+                left, top, right, bottom = V.real(m, T.BOX), V.real(m, T.BOX + 1), V.real(m, T.BOX + 2), V.real(m, T.BOX + 3)
+                sharpness, opacity = V.real(m, T.SHARPNESS), V.real(m, T.OPACITY)
                 for x in range(x0, x1, 4):
-                    V.cover(
-                        target + x * PIXEL,
-                        spare + (x - x0) * PIXEL,
-                        x,
-                        m[T.MATRIX],
-                        c,
-                        m[T.MATRIX + 3],
-                        f,
-                        m[T.MATRIX + 6],
-                        h,
-                        T.HORIZON,
-                        m[T.BOX],
-                        m[T.BOX + 1],
-                        m[T.BOX + 2],
-                        m[T.BOX + 3],
-                        m[T.SHARPNESS],
-                        m[T.OPACITY],
-                    )
+                    below, above = target + x * PIXEL, spare + (x - x0) * PIXEL
+                    V.cover(below, above, x, a, c, d, f, g, h, left, top, right, bottom, sharpness, opacity)
+        m += num_frames * (4 * T.FRAME)
 
 
 @compiled
-def _paint_row(call, clip, y, t, clips, frames, bits, sources, chain, own, spare, spare2):
+def _paint_row(call, clips, frames, sources, clip, y, t, chain, own, spare, second, spots):
     """Row y of frame t of a clip before it is mixed; where its first pixel is.
 
     Args:
         chain: memory of the clip's working frames, behind which its sources lie.
-        own: a row for a clip that needs no working frame, or paints layers over it.
-        spare, spare2: more rows.
+        own: a row, for a clip that needs no working frame or paints layers over it.
+        spare, second, spots: more rows.
 
     """
-    w, num_frames, frame_bytes = call[T.W], call[T.NUM_FRAMES], call[T.FRAME_BYTES]
-    first = clip * (1 + call[T.NUM_LAYERS]) * num_frames
-    m, b = frames[first + t], bits[first + t]
-    base, padding, pitch = chain + call[T.BUFFERS] * frame_bytes, call[T.PADDING], call[T.PITCHES]
+    w, h, num_frames, frame_bytes = V.long(call, T.W), V.long(call, T.H), V.long(call, T.NUM_FRAMES), V.long(call, T.FRAME_BYTES)
+    buffers, pitch, padding = V.long(call, T.BUFFERS), V.long(call, T.PITCHES), V.long(call, T.PADDING)
+    row = clips + clip * (4 * T.CLIP)
+    recursive, layered = V.whole(row, T.RECURSIVE), V.whole(row, T.LAYERED)
+    back = frames + clip * (1 + V.long(call, T.NUM_LAYERS)) * num_frames * (4 * T.FRAME)
+    m, base = back + t * (4 * T.FRAME), chain + buffers * frame_bytes
     target = own
-    if clips[clip, T.RECURSIVE]:
-        target = chain + (t % call[T.BUFFERS]) * frame_bytes + ((y + 1) * pitch + 1) * PIXEL
-    if t > 0 and clips[clip, T.RECURSIVE]:
-        before = chain + ((t - 1) % call[T.BUFFERS]) * frame_bytes
-        h, flags = call[T.H], b[T.FLAGS]
+    if recursive:
+        target = chain + (t % buffers) * frame_bytes + ((y + 1) * pitch + 1) * PIXEL
+    if recursive and t > 0:
+        before = chain + ((t - 1) % buffers) * frame_bytes
         period_u, period_v = f32(max(1, 2 * (w - 1))), f32(max(1, 2 * (h - 1)))
-        _sample_row(target, 0, w, y, m, flags, before, pitch, w, h, 1.0, 0, 0, period_u, period_v, padding)
-        if flags & T.COLORED:
+        _sample_row(target, 0, w, y, m, before, pitch, w, h, 1.0, 0, 0, period_u, period_v, padding, spots)
+        if V.whole(m, T.FLAGS) & T.COLORED:
             _recolor_row(target, w, m)
     else:
-        _show(target, 0, w, y, m, b, sources, base, padding, spare)
-    if clips[clip, T.RECURSIVE]:
+        _show(target, 0, w, y, m, sources, base, padding, spare, spots)
+    if recursive:
         _close_row(target, w)
-    if clips[clip, T.LAYERED]:
-        if clips[clip, T.RECURSIVE]:
+    if layered:
+        if recursive:
             for x in range(w):
                 V.copy_pixel(own + x * PIXEL, target + x * PIXEL)
             target = own
-        _paint_layers(call, target, y, t, frames, bits, first + num_frames, sources, base, spare, spare2)
+        _paint_layers(call, target, y, t, back + num_frames * (4 * T.FRAME), sources, base, spare, second, spots)
     return target
 
 
 @compiled
-def _write_row(call, target, source, spare):
+def _write_row(call, target, source, spare, item):
     """A finished row to its places in the clips, converted."""
-    w, plane, channels, kind = call[T.W], call[T.CHANNEL_STRIDE], call[T.CHANNELS], call[T.KIND]
-    finish = call[T.FINISH]
-    item = 4 if kind == T.FLOAT32 else 1 if kind == T.UINT8 else 2
-    whole = w & ~3
-    if kind == T.UINT8:
-        for x in range(0, whole, 4):
-            V.write_bytes(target + x, source + x * PIXEL, plane, channels, finish)
-    elif kind == T.FLOAT32:
-        for x in range(0, whole, 4):
-            V.write_floats(target + 4 * x, source + x * PIXEL, plane, channels, finish)
-    elif kind == T.BFLOAT16:
-        for x in range(0, whole, 4):
-            V.write_bfloat16(target + 2 * x, source + x * PIXEL, plane, channels, finish)
-    else:
-        for x in range(0, whole, 4):
-            V.write_float16(target + 2 * x, source + x * PIXEL, plane, channels, finish)
-    if whole < w:
-        place = source + whole * PIXEL
+    w, plane, channels, kind = V.long(call, T.W), V.long(call, T.CHANNEL_STRIDE), V.long(call, T.CHANNELS), V.long(call, T.KIND)
+    finish = V.long(call, T.FINISH)
+    full = w & ~3
+    place = target
+    for x in range(0, w, 4):
+        if x == full:  # less than four pixels are left, and what follows them may be finished
+            place, plane = spare, PIXEL
         if kind == T.UINT8:
-            V.write_bytes(spare, place, PIXEL, channels, finish)
+            V.write_bytes(place, source + x * PIXEL, plane, channels, finish)
         elif kind == T.FLOAT32:
-            V.write_floats(spare, place, PIXEL, channels, finish)
+            V.write_floats(place, source + x * PIXEL, plane, channels, finish)
         elif kind == T.BFLOAT16:
-            V.write_bfloat16(spare, place, PIXEL, channels, finish)
+            V.write_bfloat16(place, source + x * PIXEL, plane, channels, finish)
         else:
-            V.write_float16(spare, place, PIXEL, channels, finish)
-        for c in range(channels):
-            for k in range((w - whole) * item):
-                V.copy_byte(target + c * plane + whole * item + k, spare + c * PIXEL + k)
+            V.write_float16(place, source + x * PIXEL, plane, channels, finish)
+        place += 4 * item
+    for c in range(channels if full < w else 0):
+        for k in range((w - full) * item):
+            V.copy_byte(target + c * V.long(call, T.CHANNEL_STRIDE) + full * item + k, spare + c * PIXEL + k)
 
 
 @compiled
-def _finish_row(call, clip, y, t, clips, frames, bits, sources, arena, row):
-    """Row y of frame t of a clip and, where it is mixed, of its partner, to the clip; ``row`` is memory for several rows."""
-    size = call[T.ROW_BYTES]
-    own, spare, spare2, other = row, row + size, row + 2 * size, row + 3 * size
-    source = _paint_row(call, clip, y, t, clips, frames, bits, sources, arena, own, spare, spare2)
-    if t < clips[clip, T.LAST]:
-        mixed = t >= clips[clip, T.FIRST] and clips[clip, T.MIX_TOP] <= y < clips[clip, T.MIX_BOTTOM]
-        partner = clips[clip, T.PARTNER]
-        if mixed or clips[partner, T.RECURSIVE]:
-            chain = arena + call[T.CHAIN_BYTES]
-            second = _paint_row(call, partner, y, t, clips, frames, bits, sources, chain, other, spare, spare2)
-            if mixed:
-                if source != own:
-                    for x in range(call[T.W]):
-                        V.copy_pixel(own + x * PIXEL, source + x * PIXEL)
-                    source = own
-                share = clips[clip].view(np.float32)[T.WEIGHT]
-                for x in range(clips[clip, T.MIX_LEFT], clips[clip, T.MIX_RIGHT]):
-                    V.mix_pixel(own + x * PIXEL, own + x * PIXEL, second + x * PIXEL, share)
-    item = 4 if call[T.KIND] == T.FLOAT32 else 1 if call[T.KIND] == T.UINT8 else 2
-    place = call[T.OUT] + clip * call[T.CLIP_STRIDE] + t * call[T.FRAME_STRIDE] + y * call[T.W] * item
-    _write_row(call, place, source, spare)
+def _finish_row(call, clips, frames, sources, clip, y, t, arena, rows):
+    """Row y of frame t of a clip, mixed with its partner's, to its place; ``rows`` is memory for five rows."""
+    size, row = V.long(call, T.ROW_BYTES), clips + clip * (4 * T.CLIP)
+    own, other, spare, second, spots = rows, rows + size, rows + 2 * size, rows + 3 * size, rows + 4 * size
+    source, result, chain, shown = own, own, arena, clip
+    mixed = V.whole(row, T.FIRST) <= t < V.whole(row, T.LAST) and V.whole(row, T.MIX_TOP) <= y < V.whole(row, T.MIX_BOTTOM)
+    needed = mixed or (t < V.whole(row, T.LAST) and V.whole(clips + V.whole(row, T.PARTNER) * (4 * T.CLIP), T.RECURSIVE))
+    for k in range(2 if needed else 1):
+        if k:
+            source, own, chain, shown = result, other, arena + V.long(call, T.CHAIN_BYTES), V.whole(row, T.PARTNER)
+        result = _paint_row(call, clips, frames, sources, shown, y, t, chain, own, spare, second, spots)
+    if needed:
+        result, partner = source, result
+        if mixed:
+            for x in range(V.long(call, T.W)):
+                share = V.real(row, T.WEIGHT) if V.whole(row, T.MIX_LEFT) <= x < V.whole(row, T.MIX_RIGHT) else f32(0)
+                V.mix_pixel(spare + x * PIXEL, result + x * PIXEL, partner + x * PIXEL, share)
+            result = spare
+    item = 4 if V.long(call, T.KIND) == T.FLOAT32 else 1 if V.long(call, T.KIND) == T.UINT8 else 2
+    place = V.long(call, T.OUT) + clip * V.long(call, T.CLIP_STRIDE) + t * V.long(call, T.FRAME_STRIDE) + y * V.long(call, T.W) * item
+    _write_row(call, place, result, second, item)
 
 
 # Whole clips -----------------------------------------------------------------------------------------------------------------------------
@@ -409,107 +333,93 @@ def _finish_row(call, clip, y, t, clips, frames, bits, sources, arena, row):
 def _rows_read(m, y0, y1, w, h):
     """The rows of the frame before, from the first up to the second, that rows y0 to y1 of a frame read."""
     low, high = np.inf, -np.inf
-    for y in (y0, y1 - 1):
-        for x in (0, w - 1):
-            depth = np.float64(m[T.MATRIX + 6]) * x + np.float64(m[T.MATRIX + 7]) * y + m[T.MATRIX + 8]
-            if depth < T.HORIZON:
-                return 0, h
-            v = (np.float64(m[T.MATRIX + 3]) * x + np.float64(m[T.MATRIX + 4]) * y + m[T.MATRIX + 5]) / depth
-            low, high = min(low, v), max(high, v)
+    for corner in range(4):
+        x, y = (w - 1) * (corner & 1), (y1 - 1) if corner & 2 else y0
+        depth = f64(V.real(m, T.MATRIX + 6)) * x + _along_row(m, 2, y)
+        if depth < T.HORIZON:
+            return 0, h
+        v = (f64(V.real(m, T.MATRIX + 3)) * x + _along_row(m, 1, y)) / depth
+        low, high = min(low, v), max(high, v)
     low, high = min(max(low, 0.0), h - 1.0), min(max(high, 0.0), h - 1.0)
-    return max(0, int(low) - 1), min(h, int(high) + 3)
+    return max(0, int64(low) - 1), min(h, int64(high) + 3)
 
 
 @compiled
-def _ready(call, clip, stage, y0, y1, clips, frames, queue):
+def _ready(call, clips, frames, clip, stage, y0, y1, queue):
     """Whether all has been made that rows y0 to y1 of a stage need."""
-    pieces, t, rows = call[T.PIECES], stage - 1, call[T.PIECE_ROWS]
+    pieces, t, rows = V.long(call, T.PIECES), stage - 1, V.long(call, T.PIECE_ROWS)
     counts = queue + 8
     if V.get_shared(counts + 8 * max(0, stage - 2)) < pieces:  # also nothing reads any more what will be written over
         return False
     if t == 0:
         return V.get_shared(counts) == pieces
-    flags = counts + 8 * (call[T.NUM_FRAMES] + 1) + 8 * pieces * t
-    partner = clips[clip, T.PARTNER] if t < clips[clip, T.LAST] else clip
-    for chained in (clip, partner):
-        if clips[chained, T.RECURSIVE]:
-            m = frames[chained * (1 + call[T.NUM_LAYERS]) * call[T.NUM_FRAMES] + t]
-            low, high = (0, call[T.H]) if call[T.PADDING] == T.REFLECTION else _rows_read(m, y0, y1, call[T.W], call[T.H])
+    done = counts + 8 * (V.long(call, T.NUM_FRAMES) + 1) + 8 * pieces * t
+    row = clips + clip * (4 * T.CLIP)
+    for k in range(2 if t < V.whole(row, T.LAST) else 1):
+        shown = V.whole(row, T.PARTNER) if k else clip
+        if V.whole(clips + shown * (4 * T.CLIP), T.RECURSIVE):
+            m = frames + (shown * (1 + V.long(call, T.NUM_LAYERS)) * V.long(call, T.NUM_FRAMES) + t) * (4 * T.FRAME)
+            low, high = _rows_read(m, y0, y1, V.long(call, T.W), V.long(call, T.H))
+            if V.long(call, T.PADDING) == T.REFLECTION:
+                low, high = 0, V.long(call, T.H)
             for piece in range(low // rows, (high - 1) // rows + 1):
-                if V.get_shared(flags + 8 * piece) == 0:
+                if V.get_shared(done + 8 * piece) == 0:
                     return False
     return True
 
 
-@njit(
-    types.int64(
-        types.int64[::1],
-        types.int32[:, ::1],
-        types.float32[:, ::1],
-        types.int32[:, ::1],
-        types.float32[::1],
-        types.int64,
-        types.int64,
-        types.int64,
-        types.float32[::1],
-        types.int64,
-        types.int64,
-    ),
-    nogil=True,
-    error_model="numpy",
-    cache=True,
-)
-def work_on_clip(call, clips, frames, sources, weights, clip, arena, row, scratch, queue, piece):
+@cached(int64(*[int64] * 11))
+def work_on_clip(call, clips, frames, sources, weights, clip, arena, rows, sums, queue, piece):
     """Do pieces of work on a clip, which threads share among them, until none is left.
 
-    Stage 0 prepares the sources, stage t + 1 makes frame t; a stage is cut into pieces, which are taken in order.
+    Stage 0 prepares the sources, stage t + 1 makes frame t; a stage is cut into pieces, which are taken in order. All that is not a number is
+    told by its address.
 
     Args:
         call: sizes and addresses, as ``render.table`` lays them out.
         clips: of the table.
         frames: of the table.
         sources: of the table.
-        weights: of blocks of pixels at the far edge of reduced images.
+        weights: of the table.
         clip: position in the batch.
-        arena: address of the clip's memory, shared by the threads.
-        row: address of this thread's rows.
-        scratch: this thread's row of an image.
-        queue: address of the next piece, how many pieces of every stage are done, and which of them; zeros at first.
+        arena: the clip's memory, shared by the threads.
+        rows: this thread's memory for rows of frames.
+        sums: this thread's memory for a row of an image.
+        queue: the next piece, how many pieces of every stage are done, and which of them; zeros at first.
         piece: to begin with; -1: take the next.
 
     Returns:
         -1 where no piece is left; else a piece that must wait for other threads, to be passed again.
 
     """
-    bits = frames.view(np.int32)
-    pieces, rows, h = call[T.PIECES], call[T.PIECE_ROWS], call[T.H]
+    pieces, height, h = V.long(call, T.PIECES), V.long(call, T.PIECE_ROWS), V.long(call, T.H)
     counts = queue + 8
-    done = counts + 8 * (call[T.NUM_FRAMES] + 1)
+    done = counts + 8 * (V.long(call, T.NUM_FRAMES) + 1)
+    row = clips + clip * (4 * T.CLIP)
     while True:
         if piece < 0:
             piece = V.add_shared(queue, 1)
         stage, part = piece // pieces, piece % pieces
-        if stage > call[T.NUM_FRAMES]:
+        if stage > V.long(call, T.NUM_FRAMES):
             return -1
-        y0, y1 = part * rows, min(h, (part + 1) * rows)
-        partner = clips[clip, T.PARTNER] if clips[clip, T.LAST] > 0 else clip
         if stage == 0:
-            for chain in range(1 if partner == clip else 2):
-                shown, base = (partner, arena + call[T.CHAIN_BYTES]) if chain else (clip, arena)
-                if clips[shown, T.RECURSIVE]:
-                    for k in range(call[T.BUFFERS]):
-                        if k % pieces == part:
-                            _clear_border(base + k * call[T.FRAME_BYTES], call[T.PITCHES], call[T.W], h)
-                first, last = clips[shown, T.SOURCES], clips[shown, T.SOURCES + 1]
-                _prepare(call, sources, weights, first, last, base + call[T.BUFFERS] * call[T.FRAME_BYTES], part, pieces, scratch)
+            for chain in range(2 if V.whole(row, T.LAST) > 0 else 1):
+                shown = clips + V.whole(row, T.PARTNER) * (4 * T.CLIP) if chain else row
+                base = arena + chain * V.long(call, T.CHAIN_BYTES)
+                for k in range(V.long(call, T.BUFFERS)):
+                    if k % pieces == part:
+                        _clear_border(base + k * V.long(call, T.FRAME_BYTES), V.long(call, T.PITCHES), V.long(call, T.W), h)
+                base += V.long(call, T.BUFFERS) * V.long(call, T.FRAME_BYTES)
+                _prepare(call, sources, weights, V.whole(shown, T.SOURCES), V.whole(shown, T.SOURCES + 1), base, part, pieces, sums)
         else:
+            y0, y1 = part * height, min(h, (part + 1) * height)
             looks = 0
-            while not _ready(call, clip, stage, y0, y1, clips, frames, queue):
+            while not _ready(call, clips, frames, clip, stage, y0, y1, queue):
                 looks += 1
                 if looks > PATIENCE:
                     return piece
             for y in range(y0, y1):
-                _finish_row(call, clip, y, stage - 1, clips, frames, bits, sources, arena, row)
+                _finish_row(call, clips, frames, sources, clip, y, stage - 1, arena, rows)
         V.add_shared(done + 8 * piece, 1)
         V.add_shared(counts + 8 * stage, 1)
-        piece = np.int64(-1)
+        piece = int64(-1)

@@ -121,17 +121,17 @@ def _run(call: Call, table: layout.Table, count: int) -> None:
     longest = int((table.sources[:, layout.WIDTH].astype(np.int64) << level).max(initial=1, where=level > 0))
     stopped = threading.Event()
     turns = itertools.count()
+    tables = [part.ctypes.data for part in (table.clips, table.frames, table.sources, table.weights)]
 
     def work() -> None:
-        rows, scratch = _Memory(4 * int(team_call[layout.ROW_BYTES])), np.empty(longest, np.float32)
+        rows, sums = _Memory(5 * int(team_call[layout.ROW_BYTES])), np.empty(longest, np.float32)
 
         def make(call: Call, clip: int, arena: _Memory, queue: Int64[np.ndarray, " n"]) -> None:
             """Work on a clip until there is nothing left to do."""
             piece = -1
             while not stopped.is_set():
                 piece = work_on_clip(
-                    *(call, table.clips, table.frames, table.sources, table.weights, clip),
-                    *(arena.address, rows.address, scratch, queue.ctypes.data, piece),
+                    call.ctypes.data, *tables, clip, arena.address, rows.address, sums.ctypes.data, queue.ctypes.data, piece
                 )
                 if piece < 0:
                     break

@@ -15,6 +15,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from pseudomotion.render.table import HORIZON
+
 Address, Int, Float = types.int64, types.int64, types.float32
 
 BYTE, HALF, WORD, LONG, FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -102,22 +104,38 @@ def _transpose(b, rows):
 # Scalars in memory -----------------------------------------------------------------------------------------------------------------------
 
 
-@operation
-def get_float(b, address: Address) -> Float:
-    """A float32 in memory."""
-    return _load(b, address, FLOAT, align=4)
+def _word(b, row, index, size):
+    return b.add(row, b.mul(index, LONG(size)))
 
 
 @operation
-def get_byte(b, address: Address) -> Float:
-    """A byte in memory, as a number."""
+def long(b, row: Address, index: Int) -> Int:
+    """A number of 64 bits."""
+    return _load(b, _word(b, row, index, 8), LONG, align=8)
+
+
+@operation
+def whole(b, row: Address, index: Int) -> Int:
+    """A number of 32 bits."""
+    return b.sext(_load(b, _word(b, row, index, 4), WORD, align=4), LONG)
+
+
+@operation
+def real(b, row: Address, index: Int) -> Float:
+    """A float32."""
+    return _load(b, _word(b, row, index, 4), FLOAT, align=4)
+
+
+@operation
+def byte(b, address: Address) -> Float:
+    """A byte."""
     return b.uitofp(_load(b, address, BYTE, align=1), FLOAT)
 
 
 @operation
-def put_float(b, address: Address, value: Float):
+def put_real(b, row: Address, index: Int, value: Float):
     """Write a float32."""
-    _store(b, value, address, align=4)
+    _store(b, value, _word(b, row, index, 4), align=4)
 
 
 @operation
@@ -189,96 +207,73 @@ def _fold(b, at, period):
     return _min(b, at, b.fsub(period, at))
 
 
-def _gather(b, target, source, pitch, u, v):
-    """Bilinear samples at four points of a working frame, none of which lies outside it."""
+def _place(b, spots, pitch, u, v, low, high_u, high_v):
+    """Write where in a working frame four points lie, clamped into it: the pixel above and left of each, and how far each lies beyond."""
+    low = _splat(b, low)
+    u, v = _clamp(b, u, low, _splat(b, high_u)), _clamp(b, v, low, _splat(b, high_v))
     left, top = b.fptosi(u, WORDS), b.fptosi(v, WORDS)
-    across, down = b.fsub(u, b.sitofp(left, FLOATS)), b.fsub(v, b.sitofp(top, FLOATS))
-    places = b.sext(b.add(b.mul(top, _splat(b, b.trunc(pitch, WORD))), left), LONGS)
+    _store(b, b.add(b.mul(top, _splat(b, b.trunc(pitch, WORD))), left), spots)
+    _store(b, b.fsub(u, b.sitofp(left, FLOATS)), spots, 16)
+    _store(b, b.fsub(v, b.sitofp(top, FLOATS)), spots, 32)
+
+
+@operation
+def locate(b, spots: Address, pitch: Int, x: Float, a: Float, c: Float, d: Float, f: Float, low: Float, high_u: Float, high_v: Float):
+    """Where four pixels read under an affine map, u = a x + c, v = d x + f, kept within low <= u <= high_u and low <= v <= high_v."""
+    _place(b, spots, pitch, _line(b, x, a, c), _line(b, x, d, f), low, high_u, high_v)
+
+
+def _project(b, x, a, c, d, f, g, h):
+    depth = _max(b, _line(b, x, g, h), _constant(HORIZON))
+    return b.fdiv(_line(b, x, a, c), depth), b.fdiv(_line(b, x, d, f), depth)
+
+
+def _locator(folded):
+    @operation
+    def locate_any(
+        b,
+        spots: Address,
+        pitch: Int,
+        x: Float,
+        a: Float,
+        c: Float,
+        d: Float,
+        f: Float,
+        g: Float,
+        h: Float,
+        scale: Float,
+        shift: Float,
+        period_u: Float,
+        period_v: Float,
+        add_u: Float,
+        add_v: Float,
+        low: Float,
+        high_u: Float,
+        high_v: Float,
+    ):
+        """Where four pixels read under a homography whose result is scaled, folded and shifted into a working frame."""
+        u, v = (_fma(b, at, _splat(b, scale), _splat(b, shift)) for at in _project(b, x, a, c, d, f, g, h))
+        if folded:
+            u, v = _fold(b, u, period_u), _fold(b, v, period_v)
+        _place(b, spots, pitch, b.fadd(u, _splat(b, add_u)), b.fadd(v, _splat(b, add_v)), low, high_u, high_v)
+
+    return locate_any
+
+
+locate_projective, locate_folded = _locator(False), _locator(True)
+
+
+@operation
+def gather(b, target: Address, spots: Address, source: Address, pitch: Int):
+    """Bilinear samples of a working frame at four places."""
+    across, down = _load(b, spots, offset=16), _load(b, spots, offset=32)
     below = b.mul(pitch, LONG(PIXEL))
     for k in range(4):
-        first = b.add(source, b.mul(b.extract_element(places, WORD(k)), LONG(PIXEL)))
+        first = b.add(source, b.mul(b.sext(_load(b, spots, WORD, 4 * k, 4), LONG), LONG(PIXEL)))
         second = b.add(first, below)
         x, y = _lane(b, across, k), _lane(b, down, k)
         upper, lower = (_lerp(b, _load(b, row), _load(b, row, offset=PIXEL), x) for row in (first, second))
         _store(b, _lerp(b, upper, lower, y), target, PIXEL * k)
-
-
-def _sample(b, target, source, pitch, u, v, low, high_u, high_v, add_u, add_v, fold):
-    if fold:
-        u, v = _fold(b, u, fold[0]), _fold(b, v, fold[1])
-    if add_u is not None:
-        u, v = b.fadd(u, _splat(b, add_u)), b.fadd(v, _splat(b, add_v))
-    low = _splat(b, low)
-    _gather(b, target, source, pitch, _clamp(b, u, low, _splat(b, high_u)), _clamp(b, v, low, _splat(b, high_v)))
-
-
-@operation
-def sample(
-    b, target: Address, source: Address, pitch: Int, x: Float, a: Float, c: Float, d: Float, f: Float, low: Float, high_u: Float, high_v: Float
-):
-    """Four pixels under an affine map, u = a x + c, v = d x + f, kept within low <= u <= high_u and low <= v <= high_v."""
-    _sample(b, target, source, pitch, _line(b, x, a, c), _line(b, x, d, f), low, high_u, high_v, None, None, None)
-
-
-def _project(b, x, a, c, d, f, g, h, horizon):
-    depth = _max(b, _line(b, x, g, h), _splat(b, horizon))
-    return b.fdiv(_line(b, x, a, c), depth), b.fdiv(_line(b, x, d, f), depth)
-
-
-@operation
-def sample_any(
-    b,
-    target: Address,
-    source: Address,
-    pitch: Int,
-    x: Float,
-    a: Float,
-    c: Float,
-    d: Float,
-    f: Float,
-    g: Float,
-    h: Float,
-    horizon: Float,
-    scale: Float,
-    shift: Float,
-    period_u: Float,
-    period_v: Float,
-    add_u: Float,
-    add_v: Float,
-    low: Float,
-    high_u: Float,
-    high_v: Float,
-):
-    """Four pixels under a homography, then scaled, folded and shifted into a working frame."""
-    u, v = (_fma(b, at, _splat(b, scale), _splat(b, shift)) for at in _project(b, x, a, c, d, f, g, h, horizon))
-    _sample(b, target, source, pitch, u, v, low, high_u, high_v, add_u, add_v, (period_u, period_v))
-
-
-@operation
-def sample_projective(
-    b,
-    target: Address,
-    source: Address,
-    pitch: Int,
-    x: Float,
-    a: Float,
-    c: Float,
-    d: Float,
-    f: Float,
-    g: Float,
-    h: Float,
-    horizon: Float,
-    scale: Float,
-    add_u: Float,
-    add_v: Float,
-    low: Float,
-    high_u: Float,
-    high_v: Float,
-):
-    """Four pixels under a homography, then scaled and shifted into a working frame."""
-    u, v = _project(b, x, a, c, d, f, g, h, horizon)
-    u, v = (_fma(b, at, _splat(b, scale), _splat(b, add)) for at, add in ((u, add_u), (v, add_v)))
-    _sample(b, target, source, pitch, u, v, low, high_u, high_v, None, None, None)
 
 
 @operation
@@ -293,7 +288,6 @@ def cover(
     f: Float,
     g: Float,
     h: Float,
-    horizon: Float,
     x0: Float,
     y0: Float,
     x1: Float,
@@ -304,7 +298,7 @@ def cover(
     """Paint four pixels of a layer over those below, where its box covers them, with an edge 1 / sharpness wide."""
     half, zero, one, sharp = _constant(0.5), _constant(0.0), _constant(1.0), _splat(b, sharpness)
     alpha = _splat(b, opacity)
-    for at, low, high in zip(_project(b, x, a, c, d, f, g, h, horizon), (x0, y0), (x1, y1), strict=True):
+    for at, low, high in zip(_project(b, x, a, c, d, f, g, h), (x0, y0), (x1, y1), strict=True):
         inside = _min(b, b.fsub(at, _splat(b, low)), b.fsub(_splat(b, high), at))
         alpha = b.fmul(alpha, _clamp(b, _fma(b, inside, sharp, half), zero, one))
     for k in range(4):
