@@ -17,7 +17,7 @@ from pseudomotion.render import table as T
 from pseudomotion.render.cpu import vector as V
 from pseudomotion.render.cpu.cache import cached
 
-compiled = njit(nogil=True, error_model="numpy")
+compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 PIXEL = V.PIXEL
 SPOTS = 12  # bytes a pixel: where it is read
 PATIENCE = 20_000  # looks at what another thread has still to do, before the caller is asked to wait
