@@ -12,8 +12,8 @@ BIN := .venv/bin
 ## demo: a preview of all transforms, a contact sheet, a training loop on clips, and a minute of pre-training; about two minutes in all.
 demo: .venv/installed
 	mkdir -p demo
-	$(BIN)/pmg-preview demo/preview.mp4
-	$(BIN)/pmg-preview demo/sheet.png --size 112
+	$(BIN)/pmg-preview demo/preview.mp4 --force
+	$(BIN)/pmg-preview demo/sheet.png --size 112 --force
 	$(BIN)/python docs/examples/training_loop.py
 	rm -rf demo/pretraining
 	$(BIN)/pmg-pretrain --recipe demo --out demo/pretraining

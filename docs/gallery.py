@@ -28,7 +28,7 @@ def make(folder: Path) -> None:
 
 
 def _section(name: str, folder: Path) -> str:
-    options = ["--transforms", name, "--samples", "2", "--frames", "8", "--size", "96", "--no-labels", "--seed", "4"]
+    options = ["--transforms", name, "--samples", "2", "--frames", "8", "--size", "96", "--no-labels", "--seed", "4", "--force"]
     if pmg_preview([str(folder / f"{name}.png"), *options]):
         raise RuntimeError(f"no picture of {name}")
     cls = TRANSFORMS[name]

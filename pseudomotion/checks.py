@@ -1,7 +1,8 @@
-"""Checks of what users pass in, each with a message that names the argument, what came and what is allowed."""
+"""Checks of user input. Every error names the argument, the value received, and the values allowed."""
 
 import math
 import multiprocessing
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,40 +20,65 @@ Transforms = Sequence[str | Transform] | Mapping[str | Transform, float]
 
 
 def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
-    """``value``, if it is among the options."""
+    """``value``, if it is one of the options."""
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
     return str(value)
 
 
+def integer(name: str, value: Any, allowed: str = "an int") -> int:
+    """An integer of any type that counts as one, such as numpy's; not a bool."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {allowed}, got {value!r}") from None
+
+
 def positive_int(name: str, value: Any, largest: int) -> int:
-    """``value``, if it is an integer from 1 to ``largest``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
+    """An integer from 1 to ``largest``."""
+    value = integer(name, value)
     if not 1 <= value <= largest:
         raise ValueError(f"{name} must be from 1 to {largest}, got {value}")
     return value
 
 
+def number(name: str, value: Any) -> float:
+    """A real number, NaN and infinity included."""
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return float(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+
+
 def probability(value: Any) -> float:
-    """``p``, if it is from 0 to 1."""
-    if not 0 <= value <= 1:
+    """``p``, a number from 0 to 1."""
+    p = number("p", value)
+    if not 0 <= p <= 1:
         raise ValueError(f"p must be from 0 to 1, got {value!r}")
-    return float(value)
+    return p
 
 
 def weight(name: str, value: Any) -> float:
-    """A weight, if it is at least 0."""
-    if not (math.isfinite(value) and value >= 0):
+    """A finite weight of at least 0."""
+    w = number(name, value)
+    if not 0 <= w < math.inf:
         raise ValueError(f"{name} must have weights of at least 0, got {value!r}")
-    return float(value)
+    return w
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def frame_size(size: Any) -> tuple[int, int] | None:
-    """``(h, w)`` of an int or a pair, or None."""
+    """``(h, w)`` from an int or a pair, or None."""
     if size is None:
         return None
-    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    sides = size if _is_sequence(size) else (size, size)
     if len(sides) != 2:
         raise ValueError(f"size must be an int, a pair (h, w) or None, got {size!r}")
     h, w = (positive_int("size", side, LARGEST_SIDE) for side in sides)
@@ -60,7 +86,7 @@ def frame_size(size: Any) -> tuple[int, int] | None:
 
 
 def item_size(size: Any) -> tuple[int, int]:
-    """``(h, w)`` of an int or a pair."""
+    """``(h, w)`` from an int or a pair."""
     sides = frame_size(size)
     if sides is None:
         raise ValueError("size must be an int or a pair (h, w), got None")
@@ -68,40 +94,49 @@ def item_size(size: Any) -> tuple[int, int]:
 
 
 def crop(value: Any) -> tuple[float, float] | None:
-    """A pair of area shares, or None."""
+    """``(min_scale, max_scale)``, shares of an area, or None."""
     if value is None:
         return None
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
+    if not _is_sequence(value) or len(value) != 2:
         raise TypeError(f"crop must be a pair (min_scale, max_scale) or None, got {value!r}")
-    low, high = value
+    low, high = (number("crop", scale) for scale in value)
     if not 0 < low <= high <= 1:
         raise ValueError(f"crop must satisfy 0 < min_scale <= max_scale <= 1, got {value!r}")
-    return float(low), float(high)
+    return low, high
 
 
 def seed(value: Any) -> int:
-    """A 64-bit seed; 0 for None."""
+    """A signed or unsigned 64-bit integer; 0 for None."""
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"seed must be an int or None, got {value!r}")
+    value = integer("seed", value, "an int or None")
     if not -(2**63) <= value < 2**64:
         raise ValueError(f"seed must fit in 64 bits, got {value}")
     return value
 
 
 def normalization(mean: Any, std: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and standard deviation per channel, or neither."""
+    """Mean and standard deviation per channel, of values in [0, 1]; both or neither."""
     if (mean is None) != (std is None):
         raise ValueError(f"mean and std must be given together, got mean={mean!r}, std={std!r}")
     if mean is None:
         return None, None
-    mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    mean, std = (_per_channel_numbers(name, value) for name, value in (("mean", mean), ("std", std)))
     if len(mean) not in CHANNELS or len(std) != len(mean):
         raise ValueError(f"mean and std must have one value per channel (1, 3 or 4), got {len(mean)} and {len(std)}")
-    if not all(map(math.isfinite, mean)) or not all(math.isfinite(s) and s > 0 for s in std):
-        raise ValueError(f"mean must be finite and std positive, got mean={mean}, std={std}")
+    if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
+        raise ValueError(
+            f"mean must be from 0 to 1, and std greater than 0 and at most 1, got mean={mean}, std={std}; "
+            "they apply to values in [0, 1], so divide statistics of 8-bit values by 255"
+        )
     return mean, std
+
+
+def _per_channel_numbers(name: str, value: Any) -> tuple[float, ...]:
+    try:
+        return tuple(number(name, channel) for channel in value)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of numbers, one per channel, got {value!r}") from None
 
 
 def output_dtype(dtype: Any, *, normalized: bool) -> torch.dtype | None:
@@ -111,19 +146,19 @@ def output_dtype(dtype: Any, *, normalized: bool) -> torch.dtype | None:
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))} or None, got {dtype!r}")
     if normalized and dtype == torch.uint8:
-        raise ValueError("dtype must be a float type where mean and std are given: uint8 holds no normalized values")
+        raise ValueError("dtype must be a float type where mean and std are given: uint8 cannot hold normalized values")
     return dtype
 
 
 def transforms_and_weights(transforms: Any) -> tuple[tuple[Transform, ...], tuple[float, ...]]:
-    """Transform objects and their weights, which sum to 1."""
+    """Transform objects, and their weights scaled to a sum of 1."""
     if isinstance(transforms, (str, Transform)):
         raise TypeError(f"transforms must be a sequence or a mapping to weights, got {transforms!r}; write ({transforms!r},)")
     if not isinstance(transforms, (Sequence, Mapping)):
         raise TypeError(f"transforms must be a sequence or a mapping to weights, got {type(transforms).__name__}")
     if not transforms:
         raise ValueError("transforms must have at least one entry")
-    weights = [float(w) for w in transforms.values()] if isinstance(transforms, Mapping) else [1.0] * len(transforms)
+    weights = [number("transforms", w) for w in transforms.values()] if isinstance(transforms, Mapping) else [1.0] * len(transforms)
     if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
         raise ValueError(f"transforms must have weights of at least 0, not all 0, got {weights}")
     return tuple(_transform(entry) for entry in transforms), tuple(w / sum(weights) for w in weights)
@@ -140,7 +175,7 @@ def _transform(entry: Any) -> Transform:
 
 
 def shape(value: Any) -> tuple[int, int, int, int]:
-    """The shape of a batch of images."""
+    """``(B, C, H, W)``, the shape of a batch of images."""
     if isinstance(value, Tensor):
         raise TypeError(f"shape must be four numbers (B, C, H, W), such as images.shape, got a tensor of shape {tuple(value.shape)}")
     sides = tuple(value)
@@ -155,7 +190,7 @@ def shape(value: Any) -> tuple[int, int, int, int]:
 
 
 def images(value: Any) -> None:
-    """A tensor that holds images."""
+    """A tensor whose dtype and shape are those of images."""
     if not isinstance(value, Tensor):
         raise TypeError(f"images must be a torch.Tensor of shape (B, C, H, W), got {type(value).__name__}")
     if value.dtype not in DTYPES:
@@ -166,7 +201,7 @@ def images(value: Any) -> None:
 
 
 def clips(value: Any) -> None:
-    """A tensor that holds clips."""
+    """A tensor whose dtype and shape are those of clips."""
     if not isinstance(value, Tensor):
         raise TypeError(f"clips must be a torch.Tensor of 5 dimensions, got {type(value).__name__}")
     if value.dtype not in DTYPES:
@@ -177,7 +212,7 @@ def clips(value: Any) -> None:
 
 
 def alike(name: str, value: Any, of: str, model: Tensor) -> None:
-    """A tensor of the shape, dtype and device of another."""
+    """A tensor with the shape, dtype and device of another."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, as {of}, got {type(value).__name__}")
     for what in ("shape", "dtype", "device"):
@@ -186,7 +221,7 @@ def alike(name: str, value: Any, of: str, model: Tensor) -> None:
 
 
 def not_forked(device: torch.device, what: str = "images") -> None:
-    """CUDA does not work in a forked process: say so before a kernel fails with a message nobody can read."""
+    """Raise where CUDA is used in a forked process, before it fails with an obscure message."""
     forked = getattr(multiprocessing.context, "ForkProcess", ())
     if device.type == "cuda" and isinstance(multiprocessing.current_process(), forked):
         raise RuntimeError(
@@ -195,19 +230,24 @@ def not_forked(device: torch.device, what: str = "images") -> None:
         )
 
 
-def values(value: Tensor) -> None:
-    """Float images within [0, 1]. Reads the values back from their device."""
+def values(value: Tensor) -> Tensor:
+    """Float images in [0, 1]; rounding errors outside of it, as resizing leaves, are clamped. Synchronizes with the device."""
     if not value.numel():
-        return
+        return value
     low, high = (float(v) for v in value.detach().aminmax())
-    if not (low >= 0 and high <= 1):
+    if low >= 0 and high <= 1:
+        return value
+    tolerance = max(1e-5, 2 * torch.finfo(value.dtype).eps)
+    if not (low >= -tolerance and high <= 1 + tolerance):
         raise ValueError(
-            f"float images must lie in [0, 1], got values from {low:g} to {high:g}; divide by 255, or pass uint8; PMG normalises by itself"
+            f"float images must lie in [0, 1], got values from {low:.9g} to {high:.9g}; "
+            "divide by 255, clamp, or pass uint8 (PMG applies mean and std itself)"
         )
+    return value.clamp(0, 1)
 
 
 def ids(value: Any, batch: int) -> Tensor:
-    """The ids of a batch on the CPU, drawn from torch's default generator where there are none."""
+    """The clip ids of a batch on the CPU; None draws them from torch's default generator."""
     if value is None:
         return torch.randint(0, 2**63 - 1, (batch,), dtype=torch.int64, device="cpu")
     if not isinstance(value, Tensor) or value.dtype != torch.int64:
@@ -219,17 +259,54 @@ def ids(value: Any, batch: int) -> Tensor:
 
 def item_ids(value: Any) -> list[int]:
     """The ids of items of a source, on the host."""
-    if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.ndim != 1:
-        came = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"ids must be an int64 tensor of shape (B,), got {came}")
+    if not isinstance(value, Tensor) or value.dtype != torch.int64:
+        raise TypeError(f"ids must be an int64 tensor, got {value.dtype if isinstance(value, Tensor) else type(value).__name__}")
+    if value.ndim != 1:
+        raise ValueError(f"ids must have shape (B,), got {tuple(value.shape)}")
     numbers: list[int] = value.tolist()
     if numbers and min(numbers) < 0:
         raise ValueError(f"ids must be at least 0, got {min(numbers)}")
     return numbers
 
 
+def item_indices(value: Any, length: int | None) -> Tensor:
+    """The item indices ``id % length`` of some ids, int64 ``(B,)`` on the CPU; without a length the ids themselves."""
+    item_ids(value)
+    ids: Tensor = value.to("cpu")
+    return ids if length is None else ids % length
+
+
 def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
-    """A value for each channel, as many as the images have."""
+    """One value per channel of the images, or None."""
     if value is not None and len(value) != channels:
         raise ValueError(f"{name} has {len(value)} values, but images have {channels} channels")
     return value
+
+
+def bounded_int(name: str, value: Any, low: int, high: int) -> int:
+    """An integer from ``low`` to ``high``."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, got {number}")
+    return number
+
+
+def interval(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
+    """A pair of numbers in ascending order, from ``low`` to ``high``."""
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(v, (int, float)) for v in value):
+        raise TypeError(f"{name} must be a pair of numbers (low, high), got {value!r}")
+    if not low <= value[0] <= value[1] <= high:
+        raise ValueError(f"{name} must be a pair (low, high) with {low:g} <= low <= high <= {high:g}, got {value!r}")
+    return float(value[0]), float(value[1])
+
+
+def rank(value: Any, world_size: Any) -> None:
+    """A process's place among ``world_size``."""
+    bounded_int("world_size", world_size, 1, 2**31)
+    if not 0 <= bounded_int("rank", value, -(2**31), 2**31) < world_size:
+        raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, got {value}")

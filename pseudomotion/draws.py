@@ -1,8 +1,7 @@
-"""Random numbers as a pure function of (seed, clip id, purpose): Philox4x32-10, vectorised on the host.
+"""Random numbers as a pure function of (seed, clip id, purpose): Philox4x32-10, vectorized on the host.
 
-A counter-based generator has no state to share, advance or seed: the number for clip 17 is the same whichever batch, worker or rank asks
-for it, and in whatever order. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; tested against the known
-answers of its authors' Random123 library.
+A counter-based generator has no state: the numbers for clip 17 are the same in any batch, worker, rank and order. Source: Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", SC 2011; tested against the known answers of its authors' Random123 library.
 """
 
 import math
@@ -17,6 +16,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from pseudomotion.geometry import sincos
+from pseudomotion.untraced import untraced
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -29,14 +29,14 @@ Numbers = Float64[np.ndarray, " b"]
 
 
 def philox(counter: Sequence[Words], key: tuple[int, int]) -> tuple[Words, ...]:
-    """Philox4x32-10: four counter words and two key words, each in [0, 2**32), to four random words.
+    """Philox4x32-10: four random words from four counter words and two key words, all in [0, 2**32).
 
-    The words are int64 arrays that broadcast, torch's or numpy's: on a batch of clips numpy is done sooner, and torch runs on any device.
+    Counter words are int64 torch tensors or numpy arrays that broadcast: numpy is faster for a batch of clips, torch runs on any device.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        # The 64-bit product may wrap to a negative number; its bits are right, and the mask drops what the shift drags in.
+        # The 64-bit product may overflow to a negative number: its bits are right, and the mask drops those that the shift sign-extends.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
         k0, k1 = (k0 + _KEY_STEPS[0]) & _MASK, (k1 + _KEY_STEPS[1]) & _MASK
@@ -47,8 +47,8 @@ def philox(counter: Sequence[Words], key: tuple[int, int]) -> tuple[Words, ...]:
 class Draws:
     """The random numbers of a batch of clips.
 
-    A *purpose* is any short name, such as ``"affine"``; numbers of different purposes, and of different positions under one purpose, are
-    independent. Asking for more numbers under a purpose leaves the earlier ones as they were.
+    A *purpose* is any short name, such as ``"affine"``. Numbers for different purposes, and at different positions under one purpose, are
+    independent. Drawing more numbers for a purpose does not change the first ones.
     """
 
     seed: int
@@ -58,29 +58,32 @@ class Draws:
         """The draws of some clips of the batch."""
         return Draws(self.seed, torch.from_numpy(self.ids.numpy()[np.asarray(clips)]))
 
+    @untraced
     def numbers(self, purpose: str, n: int) -> tuple[Numbers, ...]:
-        """``n`` numbers for every clip, uniform in (0, 1), never 0 or 1: a tuple of ``(b,)``, for planning on the host."""
+        """``n`` numbers per clip, uniform in the open interval (0, 1): a tuple of ``n`` arrays ``(b,)``."""
         ids, blocks = self.ids.numpy(), np.arange((n + 3) // 4, dtype=np.int64)[:, None]
         counter = ids & _MASK, (ids >> 32) & _MASK, np.array([zlib.crc32(purpose.encode())], dtype=np.int64), blocks
         words = philox(counter, (self.seed & _MASK, (self.seed >> 32) & _MASK))
         return tuple((words[i % 4][i // 4] + 0.5) / 2**32 for i in range(n))
 
     def uniform(self, purpose: str, n: int) -> tuple[Float64[Tensor, " b"], ...]:
-        """The same as tensors on the CPU."""
+        """As ``numbers``, but CPU tensors."""
         return tuple(map(torch.from_numpy, self.numbers(purpose, n)))
 
+    @untraced
     def choice(self, purpose: str, weights: Sequence[float]) -> Int64[Tensor, " b"]:
-        """An index into ``weights`` for every clip, drawn in proportion to them."""
+        """An index into ``weights`` per clip, drawn with probabilities proportional to them."""
         steps = np.cumsum(np.asarray(weights, dtype=np.float64))
         (number,) = self.numbers(purpose, 1)
         return torch.from_numpy(np.searchsorted(steps[:-1], number * steps[-1], side="right"))
 
+    @untraced
     def beta(self, purpose: str, alpha: float) -> Numbers:
-        """A number in [0, 1] for every clip, from the symmetric Beta(alpha, alpha).
+        """A number in [0, 1] per clip, from the symmetric beta distribution Beta(alpha, alpha).
 
-        Two uniform numbers make Student's t with ``2 alpha`` degrees of freedom (Bailey, "Polar generation of random variates with the
-        t-distribution", Mathematics of Computation 62, 1994), and ``(1 + t / sqrt(2 alpha + t**2)) / 2`` is the number asked for.
-        Nothing is rejected, and all is built from operations that round alike everywhere (see ``pseudomotion.geometry``).
+        Two uniform numbers give Student's t with ``2 alpha`` degrees of freedom (Bailey, "Polar generation of random variates with the
+        t-distribution", Mathematics of Computation 62, 1994), and ``(1 + t / sqrt(2 alpha + t**2)) / 2`` then has the beta distribution.
+        No rejection, and only operations that round alike on every machine (see ``pseudomotion.geometry``).
         """
         radius, turn = self.numbers(purpose, 2)
         _, cosine = sincos(2 * math.pi * turn)
@@ -89,15 +92,16 @@ class Draws:
             return (1 + cosine / np.sqrt(power / (1 - power) + cosine * cosine)) / 2
 
     def partner_ids(self, purpose: str) -> Int64[Tensor, " b"]:
-        """For every clip another id, a function of its own: for partners that come from outside the batch."""
+        """Another id per clip, a function of the clip's own id alone: for partners from outside the batch."""
         high, low = ((number * 2**32).long() for number in self.uniform(purpose, 2))
         return ((high & (_MASK >> 1)) << 32) | low
 
+    @untraced
     def partner(self, purpose: str) -> Int64[Tensor, " b"]:
-        """For every clip the batch position of another: its successor in a circle ordered by a drawn number.
+        """The batch position of another clip for every clip: its successor in a cycle sorted by a drawn number.
 
-        The pairing depends on which ids are in the batch, not on their order. It is a permutation, and no clip is its own partner unless
-        the batch has one clip.
+        The pairing depends on which ids are in the batch, not on their order. It is a permutation without fixed points, except in a batch
+        of one.
         """
         (number,) = self.numbers(purpose, 1)
         order = number.argsort(kind="stable")
@@ -107,7 +111,7 @@ class Draws:
 
 
 def log(x: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
-    """Natural logarithm of positive numbers, from operations that round alike everywhere; relative error below 1e-14."""
+    """Natural logarithm of positive numbers, from operations that round alike on every machine; relative error below 1e-14."""
     mantissa, exponent = np.frexp(x)
     ratio = (mantissa - 1) / (mantissa + 1)  # within a third of 0: log(m) = 2 (z + z**3 / 3 + z**5 / 5 + ...)
     square, series = ratio * ratio, np.zeros_like(ratio)
@@ -117,7 +121,7 @@ def log(x: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
 
 
 def exp(x: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
-    """Exponential of numbers up to 0, from operations that round alike everywhere; relative error below 1e-12, 0 below -700."""
+    """Exponential of numbers up to 0, from operations that round alike on every machine; relative error below 1e-12; 0 below -700."""
     small, power = x.clip(min=-700.0) / 2**10, np.ones_like(x)
     for n in range(16, 0, -1):
         power = 1 + small / n * power

@@ -1,13 +1,14 @@
-"""Mixing clips in pairs: ``Mixup`` and ``VideoMix``, inside ``PMG`` or on clips that exist already.
+"""``Mixup`` and ``VideoMix``: mixing clips in pairs, inside ``PMG`` or on existing clips.
 
-Drawn per clip id, with one weight for all frames of a clip, so that its patches can still be followed. A partner is another clip of
-the batch: which one depends on the ids in the batch, though not on their order. Where a clip must not depend on its batch, hand the
-partners in: ``partner_images=`` of ``PMG``, ``partner_clips=`` here.
+Weights are drawn per clip id and are constant over the frames, so that patches can still be tracked. By default a clip's partner is
+another clip of the batch, which depends on the ids in the batch but not on their order. To make clips independent of their batch, pass
+the partners: ``partner_images=`` of ``PMG``, ``partner_clips=`` here.
 """
 
 import math
+import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from pseudomotion import checks
 from pseudomotion.draws import Draws, Numbers, exp, log
 from pseudomotion.plan import Blend
 from pseudomotion.render.output import DATA_FORMATS, blend_clips
+from pseudomotion.untraced import untraced
 
 MODES = ("spatial", "temporal", "spatiotemporal")
 
@@ -29,7 +31,7 @@ class MixInfo:
 
     Args:
         partner: position in the batch (or in ``partner_clips``) of the clip that was mixed in.
-        partner_weight: its share of the result, 0 for clips left alone; of VideoMix, the exact share of its voxels.
+        partner_weight: its share of the result, 0 for clips that were not mixed; for VideoMix, the exact fraction of voxels.
         blend: where and when it shows.
 
     """
@@ -40,16 +42,17 @@ class MixInfo:
 
 
 class Mix(ABC):
-    """A way to mix pairs of clips."""
+    """Base class of ``Mixup`` and ``VideoMix``."""
 
     @abstractmethod
     def make_params(self, draws: Draws) -> dict[str, np.ndarray]:
-        """Draw the numbers of every clip."""
+        """Draw the parameters, each of shape ``(b,)``."""
 
     @abstractmethod
     def make_plan(self, params: dict[str, np.ndarray], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
-        """Decide from them how much of each clip's ``partner`` shows, where and when."""
+        """Decide from the parameters how much of each clip's ``partner`` shows, where and when."""
 
+    @untraced
     def __call__(
         self,
         clips: Tensor,
@@ -59,27 +62,32 @@ class Mix(ABC):
         data_format: str = "BCTHW",
         partner_clips: Tensor | None = None,
     ) -> tuple[Tensor, MixInfo]:
-        """Mix clips that exist already, such as those of real videos.
+        """Mix existing clips, such as clips of real videos.
 
         Args:
-            clips: of any dtype that ``PMG`` can make, normalized or not.
+            clips: ``(B, C, T, h, w)`` or ``(B, T, C, h, w)``, of any dtype that ``PMG`` can make, normalized or not.
             ids: int64 ``(B,)`` on the CPU; None: drawn from torch's default generator.
-            seed: any integer of 64 bits; None is 0.
+            seed: 64-bit integer; None is 0.
             data_format: "BCTHW" or "BTCHW".
-            partner_clips: as ``clips``; clip i is mixed with ``partner_clips[i]``, and so depends on nothing else in the batch.
-                None: partners come from the batch; no clip is its own unless it is the only one.
+            partner_clips: like ``clips``; clip i is mixed with ``partner_clips[i]`` and depends on nothing else in the batch.
+                None: partners come from the batch; no clip is its own partner unless it is the only one.
 
         Returns:
-            Mixed clips, a new tensor of the same shape and dtype (``clips`` itself where none is mixed), and what was done.
+            Mixed clips, a new tensor of the same shape and dtype (``clips`` itself if none is mixed), and what was mixed.
 
         Raises:
-            TypeError, ValueError: for arguments outside these.
+            TypeError, ValueError: for any other argument.
+
+        Warns:
+            UserWarning: once, for a single clip without a partner: it stays as it is.
 
         """
         checks.clips(clips)
         checks.one_of("data_format", data_format, DATA_FORMATS)
         if partner_clips is not None:
             checks.alike("partner_clips", partner_clips, "clips", clips)
+        elif len(clips) == 1:
+            warn_alone("clips")
         draws = Draws(checks.seed(seed), checks.ids(ids, len(clips)))
         num_frames = clips.shape[2 if data_format == "BCTHW" else 1]
         h, w = clips.shape[-2:]
@@ -99,28 +107,28 @@ class Mixup(Mix):
     """Mixup of whole clips: every frame of a clip becomes ``(1 - w) * own + w * partner`` (paper, section 3.2 and Table 4).
 
     Args:
-        alpha: w is drawn from Beta(alpha, alpha): 1 is uniform, less is nearer to 0 or 1 (not from the paper).
+        alpha: w is drawn from Beta(alpha, alpha): 1 is uniform, smaller values concentrate it near 0 and 1 (not from the paper).
         p: probability that a clip is mixed (not from the paper).
 
     Raises:
-        ValueError: for alpha not positive and finite, or p outside [0, 1].
+        TypeError, ValueError: for alpha not positive and finite, or p outside [0, 1].
 
     """
 
     alpha: float = 1.0
-    p: float = 1.0
+    p: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the arguments."""
         _check(self.alpha, self.p)
 
     def make_params(self, draws: Draws) -> dict[str, np.ndarray]:
-        """Draw the numbers of every clip."""
+        """Draw whether each clip is mixed, and its partner's share."""
         (chance,) = draws.numbers("mixup", 1)
         return {"mixed": chance < self.p, "share": draws.beta("mixup share", self.alpha)}
 
     def make_plan(self, params: dict[str, np.ndarray], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
-        """The drawn weight, everywhere."""
+        """The drawn weight, in every frame and pixel."""
         return Blend(partner, _tensor(params["share"] * params["mixed"]), *_everywhere(len(partner), num_frames, frame_size))
 
 
@@ -128,7 +136,8 @@ class Mixup(Mix):
 class VideoMix(Mix):
     """VideoMix: a box of the partner is pasted over the clip (Yun et al. 2020, arXiv 2012.03457; the paper's Table 4).
 
-    The box takes a share of the clip drawn from Beta(alpha, alpha), about a centre drawn from the whole clip; what sticks out is cut off.
+    The box covers a fraction of the clip drawn from Beta(alpha, alpha), around a center drawn uniformly from the clip, and is clipped at
+    the clip's borders.
 
     Args:
         alpha: as for ``Mixup`` (not from the paper).
@@ -136,13 +145,13 @@ class VideoMix(Mix):
         mode: "spatial": the same box in all frames. "temporal": whole frames. "spatiotemporal": a box in some of the frames.
 
     Raises:
-        ValueError: for alpha not positive and finite, p outside [0, 1], or another mode.
+        TypeError, ValueError: for alpha not positive and finite, p outside [0, 1], or another mode.
 
     """
 
     alpha: float = 1.0
-    p: float = 1.0
-    mode: str = "spatial"
+    p: float = field(default=1.0, kw_only=True)
+    mode: str = field(default="spatial", kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the arguments."""
@@ -150,12 +159,12 @@ class VideoMix(Mix):
         checks.one_of("mode", self.mode, MODES)
 
     def make_params(self, draws: Draws) -> dict[str, np.ndarray]:
-        """Draw the numbers of every clip."""
+        """Draw whether each clip is mixed, its partner's share, and the center of the box."""
         chance, x, y, t = draws.numbers("videomix", 4)
         return {"mixed": chance < self.p, "share": draws.beta("videomix share", self.alpha), "x": x, "y": y, "t": t}
 
     def make_plan(self, params: dict[str, np.ndarray], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
-        """A box of whole pixels and frames; clips that get none of it are left alone."""
+        """A box of whole pixels and frames; clips with an empty box are not mixed."""
         share = params["share"]
         if self.mode == "spatial":
             side = np.sqrt(share)
@@ -163,10 +172,10 @@ class VideoMix(Mix):
             side = share
         else:
             side = np.where(share > 0, exp((log(share.clip(min=1e-300)) / 3).clip(max=0)), share)
-        still, all_over = self.mode == "temporal", self.mode == "spatial"
-        x0, x1 = (0 * share, 0 * share + frame_size[1]) if still else _interval(params["x"], side, frame_size[1])
-        y0, y1 = (0 * share, 0 * share + frame_size[0]) if still else _interval(params["y"], side, frame_size[0])
-        first, last = (0 * share, 0 * share + num_frames) if all_over else _interval(params["t"], side, num_frames)
+        whole_frames, every_frame = self.mode == "temporal", self.mode == "spatial"
+        x0, x1 = (0 * share, 0 * share + frame_size[1]) if whole_frames else _interval(params["x"], side, frame_size[1])
+        y0, y1 = (0 * share, 0 * share + frame_size[0]) if whole_frames else _interval(params["y"], side, frame_size[0])
+        first, last = (0 * share, 0 * share + num_frames) if every_frame else _interval(params["t"], side, num_frames)
         mixed = params["mixed"] & (x1 > x0) & (y1 > y0) & (last > first)
         whole_box, all_frames = _everywhere(len(partner), num_frames, frame_size)
         box, frames = _tensor(np.stack([x0, y0, x1, y1], 1)) - 0.5, torch.from_numpy(np.stack([first, last], 1)).long()
@@ -174,8 +183,16 @@ class VideoMix(Mix):
         return Blend(partner, _tensor(mixed), torch.where(blended, box, whole_box), torch.where(blended, frames, all_frames))
 
 
+def warn_alone(what: str) -> None:
+    """Warn that a batch of one cannot be mixed. Python's default filter shows a warning from one line, such as this one, once."""
+    warnings.warn(
+        f"mix does nothing to a batch of one, which has no partner: pass larger batches or partner_{what}=, or mix in the training loop",
+        stacklevel=1,
+    )
+
+
 def _check(alpha: float, p: float) -> None:
-    if not (alpha > 0 and math.isfinite(alpha)):
+    if not 0 < checks.number("alpha", alpha) < math.inf:
         raise ValueError(f"alpha must be positive and finite, got {alpha!r}")
     checks.probability(p)
 
@@ -185,13 +202,13 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 
 def _interval(center: Numbers, side: Numbers, size: int) -> tuple[Numbers, Numbers]:
-    """Whole steps from and to, about a center and of a length given as shares of the size."""
+    """First and one past the last of ``size`` steps, for an interval with center and length given as fractions of ``size``."""
     low, high = ((center + sign * side / 2) * size for sign in (-1, 1))
     return np.rint(low).clip(0, size), np.rint(high).clip(0, size)
 
 
 def _everywhere(batch: int, num_frames: int, frame_size: tuple[int, int]) -> tuple[Float32[Tensor, "b 4"], Int64[Tensor, "b 2"]]:
-    """The box and the frames that hold whole clips."""
+    """The box and the frames that cover whole clips."""
     h, w = frame_size
     box, frames = np.tile([[-0.5, -0.5, w - 0.5, h - 0.5]], (batch, 1)), np.tile([[0, num_frames]], (batch, 1))
     return _tensor(box), torch.from_numpy(frames)
@@ -206,19 +223,22 @@ def _share(blend: Blend, num_frames: int, frame_size: tuple[int, int]) -> Float3
 
 
 def mix_targets(labels: Tensor, info: MixInfo, num_classes: int, *, partner_labels: Tensor | None = None) -> Float[Tensor, "b num_classes"]:
-    """Class probabilities of mixed clips, for fine-tuning: each label's share is that of its pixels.
+    """Soft targets of mixed clips, for fine-tuning: every label gets the share of its clip.
 
     Args:
         labels: int64 ``(B,)``, or class probabilities ``(B, num_classes)``, such as smoothed labels.
-        info: what ``Mixup`` or ``VideoMix`` returned.
+        info: returned by ``Mixup`` or ``VideoMix``.
         num_classes: at least 1.
-        partner_labels: those of ``partner_clips``, where these were given.
+        partner_labels: like ``labels``, of ``partner_clips`` if these were given.
+
+    Returns:
+        Class probabilities ``(B, num_classes)``, float32 for int64 labels, else in the dtype of the labels.
 
     Raises:
-        ValueError: for labels of another shape, or outside the classes.
+        TypeError, ValueError: for labels with another shape or dtype, or classes outside 0 to ``num_classes - 1``.
 
     """
-    checks.positive_int("num_classes", num_classes, 2**31)
+    num_classes = checks.positive_int("num_classes", num_classes, 2**31)
     own = _probabilities("labels", labels, len(info.partner), num_classes)
     if partner_labels is None:
         other = own[info.partner.to(own.device)]

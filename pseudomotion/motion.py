@@ -21,15 +21,20 @@ class Motion:
     Args:
         homography: pixel of what is read to pixel of frame t.
         color: affine map of RGB in [0, 1], applied after sampling; the result is clamped to [0, 1].
-        bend: control points of a cubic B-spline over what is read, in cells of its grid. G = 0, the only one yet: rigid.
         layers: what a transform paints over the back; None for none, and always None inside a plan, which holds them apart.
+        bend: control points of a cubic B-spline over what is read, in cells of its grid. None, or G = 0: rigid, the only kind yet.
 
     """
 
     homography: Float[Array, "*b T 3 3"]
     color: Float[Array, "*b T 3 4"]
-    bend: Float[Array, "*b T 2 G G"]
     layers: "Layers | None" = None
+    bend: Float[Array, "*b T 2 G G"] | None = None
+
+    def __post_init__(self) -> None:
+        """Rigid motions have control points too: none of them."""
+        if self.bend is None:
+            object.__setattr__(self, "bend", self.homography[..., :2, :0, None][..., :0])
 
 
 @dataclass(frozen=True, eq=False)

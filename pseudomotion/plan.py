@@ -306,7 +306,7 @@ def _check(plan: MotionPlan) -> None:
         raise ValueError(f"plan.padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {plan.padding_mode!r}")
 
 
-def _of_motion(name: str, motion: Motion, shape: tuple[int, ...]) -> dict[str, tuple[Tensor, tuple[int, ...], torch.dtype]]:
+def _of_motion(name: str, motion: Motion, shape: tuple[int, ...]) -> dict[str, tuple[Any, tuple[int, ...], torch.dtype]]:
     """The tensors of a motion of clips and frames, or clips, layers and frames, and what they must be. Bends are rigid yet: G = 0."""
     return {
         f"{name}.homography": (motion.homography, (*shape, 3, 3), torch.float32),
@@ -343,13 +343,13 @@ def _from_version_1(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "back.reads_previous": state["reads_previous"],
         "back.motion.homography": homography[:, 0],
         "back.motion.color": color[:, 0],
-        "back.motion.bend": homography.new_zeros(*homography[:, 0].shape[:2], 2, 0, 0),
+        "back.motion.bend": homography[:, 0, :, :2, :0, None][..., :0],
         "layers.texture": state["source"][:, 1:],
         "layers.box": box[:, 1:],
         "layers.outline": box.new_tensor(outline.SHARP).expand(*box[:, 1:].shape[:2], -1),
         "layers.motion.homography": homography[:, 1:],
         "layers.motion.color": color[:, 1:],
-        "layers.motion.bend": homography.new_zeros(*homography[:, 1:].shape[:3], 2, 0, 0),
+        "layers.motion.bend": homography[:, 1:, :, :2, :0, None][..., :0],
         "layers.opacity": opacity[:, 1:],
         "transform": state["transform"],
         "image_size": state["source_size"],

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws
-from pseudomotion.mix import Mix
+from pseudomotion.mix import Mix, warn_alone
 from pseudomotion.motion import Layers, Motion, concatenate, map_fields, to_tensors
 from pseudomotion.plan import PADDING_MODES, Back, MotionPlan, compose
 from pseudomotion.render import DATA_FORMATS, RENDERERS, explain, render
 from pseudomotion.transforms import TRANSFORMS, Transform
 from pseudomotion.transforms.base import View
+from pseudomotion.untraced import untraced
 
 RESAMPLINGS = ("recursive", "composed")
 MOST_FRAMES = 4096
@@ -119,6 +120,7 @@ class PMG(nn.Module):
         )
         return f"{{{weighted}}}, " + ", ".join(f"{name}={getattr(self, name)!r}" for name in rest)
 
+    @untraced
     def forward(self, images: Tensor, *, ids: Tensor | None = None, partner_images: Tensor | None = None) -> Tensor:
         """Clips of a batch of images.
 
@@ -142,6 +144,7 @@ class PMG(nn.Module):
         plan = self.plan(images.shape, ids=ids, partner_images=partner_images is not None)
         return self.render(images, plan, partner_images=partner_images)
 
+    @untraced
     def plan(self, shape: Sequence[int], *, ids: Tensor | None = None, partner_images: bool = False) -> MotionPlan:
         """What ``forward`` would do to images of a shape: every decision, on the CPU, without a pixel.
 
@@ -154,6 +157,8 @@ class PMG(nn.Module):
         batch, channels, source_h, source_w = checks.shape(shape)
         if channels != 3 and (colored := [t.name for t in self.transforms if t.needs_rgb]):
             raise ValueError(f"images must have 3 channels (RGB) for {', '.join(colored)}, got {channels}")
+        if self.mix is not None and batch == 1 and not partner_images:
+            warn_alone("images")
         draws = Draws(self.seed, checks.ids(ids, batch))
         partner = None
         if partner_images:
@@ -201,7 +206,7 @@ class PMG(nn.Module):
             checks.alike("partner_images", partner_images, "images", images)
             images = torch.cat([images, partner_images])
         if images.is_floating_point() and not torch.compiler.is_compiling() and (self.validate or images.device.type == "cpu"):
-            checks.values(images)
+            images = checks.values(images)
         return render(
             images,
             plan,

@@ -1,4 +1,4 @@
-"""``PMGAug``: pseudo-motion clips in place of some of the real ones, for pre-training on videos."""
+"""``PMGAug``: replaces some real clips by pseudo-motion clips, for pre-training on videos."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from pseudomotion.draws import Draws
 from pseudomotion.pmg import PMG
 from pseudomotion.render.output import to_unit
 from pseudomotion.source import ImageSource
+from pseudomotion.untraced import untraced
 
 FRAMES = "frames"
 
@@ -22,9 +23,9 @@ class PMGAugInfo:
 
     Args:
         pseudo: whether the clip was replaced.
-        source: position of its origin in ``PMGAug.images``; -1 for real clips.
-        frame: the frame it was made from; -1 for real clips, and those made from another image.
-        image: the id of the image in its source; -1 for real clips, and those made from a frame.
+        source: index in ``PMGAug.images`` of what it was made from; -1 for real clips.
+        frame: index of the frame it was made from; -1 for real clips and clips made from an image of a source.
+        image: id of the image in its source; -1 for real clips and clips made from a frame.
 
     """
 
@@ -35,21 +36,21 @@ class PMGAugInfo:
 
 
 class PMGAug(nn.Module):
-    """Replaces real clips by pseudo-motion clips, with a probability, each made from a frame of the clip or from another image.
+    """Replaces each real clip, with a probability, by a pseudo-motion clip made from one of its frames or from another image.
 
-    Paper, section 4.4, Tables 8 and 9; the probability is not from the paper. Real clips come as ``pmg`` makes them: the same number of
-    frames, ``data_format``, and, where ``pmg`` has ``mean`` and ``std``, normalised by these. Frames are brought back to [0, 1] before they
-    become images of ``pmg``: ``(frame * std + mean).clamp(0, 1)``. All numbers are drawn per id, so that a clip is the same whatever its
-    batch. Works on CUDA batches in the main process, and on the CPU anywhere, in the workers of a DataLoader too.
+    Paper, section 4.4, Tables 8 and 9; the probability is not from the paper. Real clips must have the format of ``pmg``'s: the same number
+    of frames, the same ``data_format``, and, if ``pmg`` has ``mean`` and ``std``, normalized by these. Frames are denormalized before they
+    become images of ``pmg``: ``(frame * std + mean).clamp(0, 1)``. All numbers are drawn per id, so a clip does not depend on its batch.
+    Works on CUDA batches in the main process, and on the CPU anywhere, including DataLoader workers.
 
     Args:
-        pmg: makes the clips; its ``size`` is that of the real clips or None, its ``dtype`` theirs or None. Its seed is used here too.
-        p: probability per clip, from 0 to 1.
-        images: what to make clips from: None for frames of the real clips, an image source, or a mapping to weights, in which
+        pmg: makes the clips; its ``size`` and ``dtype`` are those of the real clips or None. Its seed is used here too.
+        p: probability per clip, in [0, 1].
+        images: what clips are made from: None for frames of the real clips, an image source, or a mapping of sources to weights, in which
             ``"frames"`` stands for the frames: ``{"frames": 1, ImageFolder("pass", 224): 1}``.
 
     Raises:
-        TypeError, ValueError: for arguments outside these.
+        TypeError, ValueError: for arguments of another type or out of range.
 
     Example:
         >>> import torch
@@ -61,7 +62,7 @@ class PMGAug(nn.Module):
 
     """
 
-    def __init__(self, pmg: PMG, p: float = 0.5, images: ImageSource | Mapping[ImageSource | str, float] | None = None) -> None:
+    def __init__(self, pmg: PMG, p: float = 0.5, *, images: ImageSource | Mapping[ImageSource | str, float] | None = None) -> None:
         super().__init__()
         if not isinstance(pmg, PMG):
             raise TypeError(f"pmg must be a PMG, got {type(pmg).__name__}")
@@ -70,21 +71,23 @@ class PMGAug(nn.Module):
         self.images, self.weights = _sources(images)
 
     def extra_repr(self) -> str:
-        """The arguments that were given, or their defaults."""
+        """The arguments, for ``repr``."""
         return f"p={self.p!r}, images={len(self.images)} kinds, weights={self.weights!r}"
 
+    @untraced
     def forward(self, clips: Tensor, *, ids: Tensor | None = None) -> tuple[Tensor, PMGAugInfo]:
-        """Real clips, some of them replaced.
+        """Replace some of the clips.
 
         Args:
-            clips: in ``pmg.data_format``, 3 channels where images come from a source.
+            clips: real clips, uint8 in [0, 255] or float, ``(B, C, T, h, w)`` or ``(B, T, C, h, w)`` as ``pmg.data_format`` says; with 3
+                channels if images come from a source. Not changed.
             ids: int64 ``(B,)`` on the CPU; None: drawn from torch's default generator.
 
         Returns:
-            Clips of the same shape, dtype and device (``clips`` itself where none is replaced), and where they come from.
+            Clips of the same shape, dtype and device (``clips`` itself if none is replaced), and where they come from.
 
         Raises:
-            TypeError, ValueError: for clips that ``pmg`` does not make.
+            TypeError, ValueError: for clips of another format than ``pmg``'s.
             RuntimeError: for CUDA clips in a forked worker process.
 
         """
@@ -114,10 +117,10 @@ class PMGAug(nn.Module):
         if (pmg.dtype or clips.dtype) != clips.dtype:
             raise ValueError(f"clips must be {pmg.dtype}, as pmg makes them, got {clips.dtype}")
         if pmg.mean is not None and clips.dtype == torch.uint8:
-            raise ValueError("clips must be normalised floats where pmg has mean and std, got torch.uint8")
+            raise ValueError("clips must be normalized floats if pmg has mean and std, got torch.uint8")
 
     def _choose(self, draws: Draws, *, num_frames: int) -> PMGAugInfo:
-        """Which clips are replaced, and by what."""
+        """Draw which clips are replaced, and what each is made from."""
         chance, frame, image = draws.uniform("pmg_aug", 3)
         pseudo = chance < self.p
         source = torch.where(pseudo, draws.choice("pmg_aug source", self.weights), -1)
@@ -129,7 +132,7 @@ class PMGAug(nn.Module):
         return PMGAugInfo(pseudo, source, torch.where(of_clip, (frame * num_frames).long(), -1), number)
 
     def _images(self, real: Tensor, info: PMGAugInfo, chosen: Tensor) -> Tensor:
-        """What to make clips from, in the order of ``chosen``."""
+        """The images from which the clips ``chosen`` are made, in that order."""
         device = real.device
         taken = real[chosen.to(device), :, info.frame[chosen].clamp(min=0).to(device)]
         if self.pmg.mean is not None and self.pmg.std is not None:
@@ -150,7 +153,7 @@ class PMGAug(nn.Module):
 
 
 def _sources(images: ImageSource | Mapping[ImageSource | str, float] | None) -> tuple[tuple[ImageSource | str, ...], tuple[float, ...]]:
-    """What clips are made from, and the weights, which sum to 1."""
+    """What clips are made from, and the weights, normalized to a sum of 1."""
     weighted = images if isinstance(images, Mapping) else {FRAMES if images is None else images: 1.0}
     for entry in weighted:
         if entry != FRAMES and not isinstance(entry, ImageSource):

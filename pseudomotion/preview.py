@@ -1,32 +1,45 @@
-"""``pmg-preview``: look at the motion that every transform makes of an image."""
+"""``pmg-preview``: look at the clips that each transform makes of an image."""
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from tqdm import tqdm
 
-from pseudomotion.draw import SHOWS
-from pseudomotion.files import whole_file
+from pseudomotion import command
+from pseudomotion.files import MADE_BY, check_input, check_output, whole_file
 from pseudomotion.images import builtin_picture, load_image
 from pseudomotion.images.synthetic import SOURCES
+from pseudomotion.labels.overlay import SHOWS
 from pseudomotion.plan import PADDING_MODES
 from pseudomotion.pmg import PMG, RESAMPLINGS
 from pseudomotion.transforms import TRANSFORMS
 from pseudomotion.video import write_video
+from pseudomotion.video.write import LARGEST_SIDE
 
-SUFFIXES = (".mp4", ".gif", ".webp", ".png")
+__all__ = ["main"]
+
 GAP = 6
 LABEL = 20
 COLUMNS = 4
 BACKGROUND, INK = (24, 24, 27), (228, 228, 231)
+
+# The longest side that a format can hold, and the largest area that Pillow opens again.
+SIDES = {".mp4": LARGEST_SIDE, ".gif": 65535, ".webp": 16383, ".png": 2**31 - 1}
+MOST_PIXELS = 178_956_970
+SUFFIXES = tuple(SIDES)
+# Milliseconds: in what steps a format counts the delay of a frame, and the least that browsers respect (they take 100 for anything below).
+DELAYS = {".gif": (10, 20), ".webp": (1, 11)}
+SOFTWARE = 0x0131  # EXIF tag
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -42,102 +55,122 @@ class Tile:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        preview(options)
-    except KeyboardInterrupt:
-        print("pmg-preview: interrupted, nothing written", file=sys.stderr)  # noqa: T201
-        return 130
-    except (OSError, ValueError) as error:
-        print(f"pmg-preview: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
+    return command.run("pmg-preview", lambda: preview(options))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="pmg-preview",
         description="Show the pseudo-motion clips that each transform makes of an image, as a video or a contact sheet.",
     )
-    parser.add_argument("image", nargs="?", help="image file; a built-in picture if not given")
-    parser.add_argument("out", help=f"file to write: {', '.join(SUFFIXES)} (.png is a sheet, one row per clip, one column per frame)")
-    parser.add_argument("--source", choices=SOURCES, help="make the images, another one for every sample, in place of reading one")
+    count = command.number(int, at_least=1)
+    parser.add_argument("image", nargs="?", help="image file (default: a built-in picture)")
+    parser.add_argument("out", help=f"file to write: {', '.join(SUFFIXES)} (.png: a contact sheet, one row per clip, one column per frame)")
+    parser.add_argument("--source", choices=SOURCES, help="generate the images, a different one per sample, instead of reading one")
     parser.add_argument("--transforms", default=",".join(TRANSFORMS), help="comma-separated (default: all: %(default)s)")
-    parser.add_argument("--samples", type=_at_least_one, default=1, metavar="N", help="clips per transform (default: 1)")
-    parser.add_argument("--frames", type=_at_least_one, default=16, metavar="T", help="frames per clip (default: 16)")
-    parser.add_argument("--size", type=_at_least_one, default=224, metavar="PX", help="side of a frame in pixels (default: 224)")
-    parser.add_argument("--fps", type=_rate, default=12.0, help="frames per second (default: 12)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other motion (default: 0)")
+    parser.add_argument("--samples", type=count, default=1, metavar="N", help="clips per transform (default: 1)")
+    parser.add_argument("--frames", type=count, default=16, metavar="T", help="frames per clip (default: 16)")
+    parser.add_argument("--size", type=count, default=224, metavar="PX", help="side of a frame in pixels (default: 224)")
+    parser.add_argument(
+        "--fps",
+        type=command.number(float, at_least=0.1, at_most=240),
+        default=12.0,
+        help="frames per second (default: 12); a .gif shows at most 50, a .webp 90",
+    )
+    parser.add_argument("--seed", type=command.number(int), default=0, help="seed of the motion (default: 0)")
     parser.add_argument("--resampling", choices=[*RESAMPLINGS, "both"], default="recursive", help="both: side by side (default: recursive)")
     parser.add_argument("--padding-mode", choices=PADDING_MODES, default="zeros", help="what shows outside the image (default: zeros)")
     parser.add_argument("--show", choices=SHOWS, help="draw the exact motion over the clips")
     parser.add_argument("--no-labels", dest="labels", action="store_false", help="leave out the names above the clips")
+    parser.add_argument("--force", action="store_true", help="replace an existing file that pmg-preview did not make")
     return parser
 
 
-def _at_least_one(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
-def _rate(text: str) -> float:
-    if not 0.1 <= (number := float(text)) <= 240:
-        raise argparse.ArgumentTypeError(f"must be from 0.1 to 240, got {text}")
-    return number
-
-
 def preview(options: argparse.Namespace) -> None:
-    """Make the clips and write them."""
-    out = Path(options.out)
-    if out.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"cannot write {out}: the name must end in {', '.join(SUFFIXES)}")
-    if not out.parent.is_dir():  # found out now, not after the work is done
-        raise FileNotFoundError(f"cannot write {out}: there is no folder {out.parent}")
+    """Make the clips and write them.
+
+    Raises:
+        ValueError: for options that make no picture, or one that is too large for its format.
+        OSError: if the image cannot be read, or the output not be written.
+
+    """
+    suffix = Path(options.out).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f'cannot write "{options.out}": the name must end in {", ".join(SUFFIXES)}')
+    if options.image is not None:
+        check_input(options.image)
+        if options.source:
+            raise ValueError(f"--source makes the images, so there is nothing to do with {options.image}: leave out one of them")
+    out = _check_output(options)
     names = [name.strip() for name in options.transforms.split(",") if name.strip()]
     if not names:
         raise ValueError("--transforms names no transform")
-    images = _images(options)
     resamplings = RESAMPLINGS if options.resampling == "both" else (options.resampling,)
-    tiles = _make_tiles(images, names, resamplings, options)
-    if out.suffix.lower() == ".png":
-        _save(out, [_sheet(tiles, labels=options.labels)])
-        return
-    columns = len(resamplings) * options.samples if options.samples > 1 else min(COLUMNS, len(tiles))
-    frames = _loop(tiles, options.frames, columns, labels=options.labels)
-    if out.suffix.lower() == ".mp4":
-        write_video(out, frames, fps=options.fps)
+    generators = [_generator(name, resampling, options) for name in names for resampling in resamplings]
+    count = len(generators) * options.samples
+    if suffix == ".png":
+        rows, columns = count, options.frames
     else:
-        _save(out, frames, fps=options.fps)
+        columns = len(resamplings) * options.samples if options.samples > 1 else min(COLUMNS, count)
+        rows = -(-count // columns)
+    _check_size(out, rows, columns, options)
+    tiles = _make_tiles(_images(options), generators, len(resamplings), options)
+    if suffix == ".png":
+        _save(out, [_sheet(tiles, labels=options.labels)], pnginfo=_png_info())
+        return
+    frames = _loop(tiles, options.frames, columns, labels=options.labels)
+    if suffix == ".mp4":
+        write_video(out, frames, fps=options.fps, comment=MADE_BY)
+    else:
+        _animate(out, frames, options.fps)
+
+
+def _check_output(options: argparse.Namespace) -> Path:
+    """The file to write, which must not be somebody's picture: a forgotten second argument makes the first the output."""
+    try:
+        return check_output(options.out, inputs=[options.image] if options.image else [], force=options.force)
+    except FileExistsError as error:
+        if options.image is not None or options.source:
+            raise
+        raise FileExistsError(
+            f"{error}; to see the motion of {options.out}, name the output too: pmg-preview {options.out} out.mp4"
+        ) from error
+
+
+def _check_size(out: Path, rows: int, columns: int, options: argparse.Namespace) -> None:
+    h, w = _canvas_size(rows, columns, options.size, options.size, labels=options.labels)
+    if out.suffix.lower() == ".png":
+        remedy = "--size, --frames, --samples or fewer --transforms"
+    else:
+        remedy = "--size, --samples or fewer --transforms"
+    most = SIDES[out.suffix.lower()]
+    if max(h, w) > most or h * w > MOST_PIXELS:
+        limit = f"{most} pixels on a side" if max(h, w) > most else f"{MOST_PIXELS // 10**6} million pixels"
+        raise ValueError(f"cannot write {out}: it would be {w} x {h} pixels, and {limit} is the most: take a smaller {remedy}")
+
+
+def _generator(name: str, resampling: str, options: argparse.Namespace) -> PMG:
+    return PMG((name,), options.frames, options.size, resampling=resampling, padding_mode=options.padding_mode, seed=options.seed)
 
 
 def _images(options: argparse.Namespace) -> UInt8[Tensor, "samples 3 H W"]:
     """An image for every sample: the same one, or those of a synthetic source."""
     if options.source:
-        if options.image:
-            raise ValueError(f"--source makes the images, so there is nothing to do with {options.image}")
         return SOURCES[options.source](size=options.size).get(torch.arange(options.samples))
-    image = load_image(options.image) if options.image else builtin_picture()
+    image = load_image(options.image) if options.image is not None else builtin_picture()
     return image.expand(options.samples, -1, -1, -1)
 
 
 def _make_tiles(
-    images: UInt8[Tensor, "samples 3 H W"], names: Sequence[str], resamplings: Sequence[str], options: argparse.Namespace
+    images: UInt8[Tensor, "samples 3 H W"], generators: Sequence[PMG], resamplings: int, options: argparse.Namespace
 ) -> list[Tile]:
-    """A clip of every transform, sample and resampling, in the order they are shown."""
+    """A clip of every transform, sample and resampling, in the order they are shown; generators of a transform stand beside each other."""
     tiles = []
-    with tqdm(total=len(names) * options.samples * len(resamplings), desc="clips", unit="clip", delay=2, leave=False) as bar:
-        for name in names:
+    with tqdm(total=len(generators) * options.samples, desc="clips", unit="clip", delay=2, leave=False) as bar:
+        for first in range(0, len(generators), resamplings):
             for sample in range(options.samples):
-                for resampling in resamplings:
-                    pmg = PMG(
-                        (name,),
-                        options.frames,
-                        options.size,
-                        resampling=resampling,
-                        padding_mode=options.padding_mode,
-                        seed=options.seed,
-                    )
-                    tiles.append(Tile(_label(name, resampling, sample, options), _clip(pmg, images[sample], sample, options.show)))
+                for pmg in generators[first : first + resamplings]:
+                    tiles.append(Tile(_label(pmg, sample, options), _clip(pmg, images[sample], sample, options.show)))
                     bar.update()
     return tiles
 
@@ -152,13 +185,18 @@ def _clip(pmg: PMG, image: UInt8[Tensor, "3 H W"], sample: int, show: str | None
     return SHOWS[show](frames, plan, 0) if show else frames
 
 
-def _label(name: str, resampling: str, sample: int, options: argparse.Namespace) -> str:
-    parts = [name]
+def _label(pmg: PMG, sample: int, options: argparse.Namespace) -> str:
+    parts = [pmg.transforms[0].name]
     if options.samples > 1:
         parts.append(f"#{sample + 1}")
     if options.resampling == "both":
-        parts.append(resampling)
+        parts.append(pmg.resampling)
     return " ".join(parts)
+
+
+def _canvas_size(rows: int, columns: int, h: int, w: int, *, labels: bool) -> tuple[int, int]:
+    """Height and width of a grid of frames."""
+    return rows * ((LABEL if labels else 0) + h + GAP) + GAP, columns * (w + GAP) + GAP
 
 
 def _canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
@@ -176,7 +214,7 @@ def _sheet(tiles: Sequence[Tile], *, labels: bool) -> Picture:
     """One row per clip, one column per frame."""
     t, h, w, _ = tiles[0].frames.shape
     strip = LABEL if labels else 0
-    canvas, draw = _canvas(len(tiles) * (strip + h + GAP) + GAP, t * (w + GAP) + GAP)
+    canvas, draw = _canvas(*_canvas_size(len(tiles), t, h, w, labels=labels))
     for row, tile in enumerate(tiles):
         top = GAP + row * (strip + h + GAP)
         if labels:
@@ -187,11 +225,11 @@ def _sheet(tiles: Sequence[Tile], *, labels: bool) -> Picture:
 
 
 def _loop(tiles: Sequence[Tile], num_frames: int, columns: int, *, labels: bool) -> Iterator[Picture]:
-    """Pictures of all clips beside each other, T frames forward and then backward, so that the last leads to the first again."""
+    """All clips side by side, T frames forward and then backward, so that the animation loops without a jump."""
     _, h, w, _ = tiles[0].frames.shape
     strip = LABEL if labels else 0
     rows = -(-len(tiles) // columns)
-    canvas, draw = _canvas(rows * (strip + h + GAP) + GAP, columns * (w + GAP) + GAP)
+    canvas, draw = _canvas(*_canvas_size(rows, columns, h, w, labels=labels))
     places = [(GAP + i % columns * (w + GAP), GAP + i // columns * (strip + h + GAP)) for i in range(len(tiles))]
     if labels:
         for tile, place in zip(tiles, places, strict=True):
@@ -202,11 +240,36 @@ def _loop(tiles: Sequence[Tile], num_frames: int, columns: int, *, labels: bool)
         yield np.array(canvas)
 
 
-def _save(out: Path, frames: Iterable[Picture], *, fps: float | None = None) -> None:
-    """Write one picture, or with ``fps`` an endless animation, with Pillow; whole or not at all."""
-    first, *rest = map(Image.fromarray, frames)
+def _animate(out: Path, frames: Iterable[Picture], fps: float) -> None:
+    """Write an endless animation."""
+    pictures = list(frames)
+    suffix = out.suffix.lower()
+    shown, delays = _delays(len(pictures), fps, *DELAYS[suffix])
+    exif = Image.Exif()
+    exif[SOFTWARE] = MADE_BY
+    mark: dict[str, Any] = {"comment": MADE_BY} if suffix == ".gif" else {"exif": exif}
+    _save(out, [pictures[k] for k in shown], save_all=True, duration=delays, loop=0, **mark)
+
+
+def _delays(count: int, fps: float, step: int, least: int) -> tuple[list[int], list[int]]:
+    """Which of ``count`` frames to show, and for how many milliseconds each: multiples of ``step``, at least ``least``, of the right sum.
+
+    Frames are left out, evenly, where all of them would be too fast.
+    """
+    length = 1000 * count / fps
+    number = max(1, min(count, int(length / least)))
+    edges = [round(k * length / number / step) * step for k in range(number + 1)]
+    return [k * count // number for k in range(number)], [max(least, after - before) for before, after in pairwise(edges)]
+
+
+def _save(out: Path, pictures: Iterable[Picture], **options: Any) -> None:
+    """Write a picture or an animation with Pillow, whole or not at all."""
+    first, *rest = map(Image.fromarray, pictures)
     with whole_file(out) as temporary:
-        if fps is None:
-            first.save(temporary)
-        else:
-            first.save(temporary, save_all=True, append_images=rest, loop=0, duration=1000 / fps)
+        first.save(temporary, append_images=rest, **options)
+
+
+def _png_info() -> PngInfo:
+    info = PngInfo()
+    info.add_text("Software", MADE_BY)
+    return info

@@ -1,15 +1,20 @@
-"""Sources: numbered images or clips to read, some of whose files may be broken, and batches of them in an order of their own.
+"""Sources: map-style datasets of images or clips whose files may be broken, and one epoch of batches in a drawn order.
 
-An id is any integer from 0. It names item ``id % len(source)``, always the same one, and goes on counting from epoch to epoch, so that it
-serves as the clip id of ``PMG`` too: the same image again, another motion. Where an item's file is broken, its ids stand for the next item
-that can be read, and the file is named in ``source.skipped``. Which item an id gets depends on the files alone, never on what was read
-before.
+An id is any integer from 0. It names item ``id % len(source)`` and counts on from epoch to epoch, so it serves as the clip id of ``PMG``
+too: the same image in another epoch has another motion. Where an item's file is broken, its ids stand for the next item that can be read,
+and the file is named in ``source.skipped``. Which item an id gets depends on the files alone, never on what was read before.
 """
 
+import atexit
+import errno
+import multiprocessing.util  # noqa: F401  registers its exit handler, which must run after ours
+import signal
+import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -20,38 +25,46 @@ from pseudomotion import checks
 from pseudomotion.draws import Draws
 
 Batch = TypeVar("Batch")
-Given = TypeVar("Given", covariant=True)
+BatchOut = TypeVar("BatchOut", covariant=True)
+Read = TypeVar("Read")
+
+RETRY_AFTER = (0.1, 1.0, 4.0)  # seconds
+# What these say about the machine or the network passes, and says nothing about the file.
+_TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
+_TRANSIENT_OF_SYSTEM = _TRANSIENT | {errno.EIO, errno.ENOMEM, errno.EINTR}
 
 
 @runtime_checkable
-class Numbered(Protocol[Given]):
-    """What gives batches of anything by number."""
+class ItemSource(Protocol[BatchOut]):
+    """A map-style dataset: ``len(source)`` items, fetched in batches by id."""
 
     def __len__(self) -> int:
         """Number of items."""
 
-    def get(self, ids: Int64[Tensor, " B"]) -> Given:
-        """The items of some ids, which are at least 0; ``id % len(source)`` names the item."""
+    def get(self, ids: Int64[Tensor, " B"]) -> BatchOut:
+        """The items of some ids, which are at least 0; ``id % len(source)`` is the item's index."""
 
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """What gives images by number."""
+    """A map-style dataset of images: ``len(source)`` images, fetched in batches by id."""
 
     def __len__(self) -> int:
         """Number of images."""
 
     def get(self, ids: Int64[Tensor, " B"]) -> UInt8[Tensor, "B 3 H W"]:
-        """The images of some ids, which are at least 0; ``id % len(source)`` names the image."""
+        """The images of some ids, which are at least 0; ``id % len(source)`` is the image's index."""
 
 
-class Files(ABC):
-    """Items that are read from files, one at a time.
+class FileReader(ABC):
+    """Reads items from files, one at a time, and passes over broken ones.
+
+    Args:
+        strict: raise at the first broken file instead of skipping it.
+        groups: class of every item, to draw from all classes equally; None to take every item once per epoch.
 
     Attributes:
-        strict: raise at the first broken file in place of skipping it.
-        skipped: what is wrong with the files that were found broken so far, by the number of their item.
-        groups: class of every item, to draw from all classes alike; None to take every item once per epoch.
+        skipped: error messages of the files found broken so far, by item index.
 
     """
 
@@ -66,29 +79,35 @@ class Files(ABC):
 
     @abstractmethod
     def read(self, index: int, id_: int) -> Tensor:
-        """Item ``index``, asked for as ``id_``; an OSError or ValueError that names the file where it is broken."""
+        """Item ``index``, requested as ``id_``; an OSError or ValueError that names the file if it is broken."""
 
     def readable(self, id_: int) -> tuple[int, Tensor]:
-        """The item that an id stands for, broken ones passed over: its number, and what was read."""
+        """The item that an id stands for, broken ones passed over: its index and its content.
+
+        Raises:
+            OSError, ValueError: for a broken file if ``strict``; for a failure that is not the file's fault and persists, such as no free
+                file descriptor; if no file can be read.
+
+        """
         for step in range(len(self)):
             index = (id_ + step) % len(self)
             if index in self.skipped:
                 continue
             try:
-                return index, self.read(index, id_)
+                return index, retry(partial(self.read, index, id_))
             except (OSError, ValueError) as error:
-                if self.strict:
+                if self.strict or is_transient(error):
                     raise
                 self.skipped[index] = str(error)
         raise ValueError(f"not one of {len(self)} files can be read; the first: {next(iter(self.skipped.values()))}")
 
     def report(self) -> str:
-        """What was skipped so far: a line for each file."""
+        """What was skipped so far, one line per file."""
         return "\n".join([f"skipped {len(self.skipped)} of {len(self)} files", *(f"  {self.skipped[i]}" for i in sorted(self.skipped))])
 
 
-class Source(Files):
-    """Items that are read from files, one at a time, all of one shape."""
+class FileSource(FileReader):
+    """Base class of sources that read from files: subclasses define ``__len__`` and ``read``. All items have one shape."""
 
     def get(self, ids: Tensor) -> Tensor:
         """The items of some ids, stacked.
@@ -97,8 +116,8 @@ class Source(Files):
             ids: int64 ``(B,)``, at least 0.
 
         Raises:
-            TypeError, ValueError: for other ids; for a broken file if ``strict``; if not one file can be read.
-            OSError: for a file that cannot be opened, if ``strict``.
+            TypeError, ValueError: for other ids; for a broken file if ``strict``; if no file can be read.
+            OSError: for a file that cannot be opened, if ``strict``; for a failure that is not the file's fault and persists.
 
         """
         numbers = checks.item_ids(ids)
@@ -107,8 +126,39 @@ class Source(Files):
         return torch.stack([self.readable(number)[1] for number in numbers])
 
 
+Numbered = ItemSource  # these three: former names
+Files = FileReader
+Source = FileSource
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether an error, or one that it was raised from, is the machine's or the network's and may pass: the file is not to blame.
+
+    FFmpeg also returns EIO and ENOMEM for broken files, so these count only where the operating system raised them.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        builtin = type(cause).__module__ == "builtins"
+        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in (_TRANSIENT_OF_SYSTEM if builtin else _TRANSIENT):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def retry(read: Callable[[], Read]) -> Read:
+    """``read()``, repeated after increasing delays while it fails with a transient error; the last failure is raised."""
+    for delay in RETRY_AFTER:
+        try:
+            return read()
+        except (OSError, ValueError) as error:
+            if not is_transient(error):
+                raise
+        time.sleep(delay)
+    return read()
+
+
 def batches(
-    source: Numbered[Batch],
+    source: ItemSource[Batch],
     batch_size: int,
     *,
     epoch: int = 0,
@@ -117,11 +167,12 @@ def batches(
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    even: bool = True,
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """One epoch of a source: batches of items, and the ids they go by, on to ``PMG(...)(images, ids=ids)``.
+    """One epoch of a source: batches of items and their ids, for ``PMG(...)(images, ids=ids)``.
 
-    Order and ids depend on epoch and seed alone; ranks share them out without overlap or loss. A source with ``groups`` draws every item's
-    group first, all alike, then the item (paper, section 4), and an item may come more than once, or not at all.
+    Order and ids depend on epoch and seed alone; ranks share them without overlap. For a source with ``groups``, each item's group is drawn
+    first, all groups equally likely, then the item (paper, section 4); so an item may come several times or not at all.
 
     Args:
         source: images, clips or anything else; any object with ``len`` and ``get``.
@@ -129,34 +180,40 @@ def batches(
         epoch: at least 0.
         seed: of the order; None is 0.
         shuffle: False: in order, every item once.
-        num_workers: processes that read; 0 reads in this one.
+        num_workers: worker processes that read; 0 reads in this one. They ignore SIGINT and SIGTERM: this process decides.
         rank: of this process among ``world_size``.
         world_size: number of processes that share the epoch.
+        even: every rank gets the same number of items, as distributed training requires: the last ``len(source) % world_size`` ids of the
+            epoch's order are left out. False leaves out nothing, for evaluation; ranks may then differ by one batch.
 
     Yields:
         What ``source.get`` returns, for images ``(B, 3, H, W)``, and int64 ids ``(B,)``.
+
+    Raises:
+        TypeError, ValueError: for arguments outside these; with ``even``, for fewer items than ranks.
 
     Warns:
         UserWarning: at the end, the files found broken, if there are any.
 
     """
-    checks.positive_int("batch_size", batch_size, 2**31)
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, got {rank}")
-    own = (order(source, epoch, checks.seed(seed)) if shuffle else torch.arange(len(source), device="cpu") + epoch * len(source))[
-        rank::world_size
-    ]
-    parts = torch.split(own, batch_size) if len(own) else ()
-    yield from read_batches(source, parts, num_workers)
+    batch_size = checks.positive_int("batch_size", batch_size, 2**31)
+    checks.rank(rank, world_size)
+    ids = order(source, epoch, checks.seed(seed)) if shuffle else torch.arange(len(source), device="cpu") + epoch * len(source)
+    if even and world_size > 1:
+        if len(ids) < world_size:
+            raise ValueError(f"source must hold at least one item for each of {world_size} ranks, got {len(ids)}; or pass even=False")
+        ids = ids[: len(ids) - len(ids) % world_size]
+    own = ids[rank::world_size]
+    yield from read_batches(source, torch.split(own, batch_size) if len(own) else (), num_workers)
 
 
-def read_batches(source: Numbered[Batch], parts: Sequence[Tensor], num_workers: int = 0) -> Iterator[tuple[Batch, Tensor]]:
+def read_batches(source: ItemSource[Batch], parts: Sequence[Tensor], num_workers: int = 0) -> Iterator[tuple[Batch, Tensor]]:
     """Items of given ids, batch by batch.
 
     Args:
         source: what to read.
-        parts: int64 ids of every batch; any sequence, which may work them out when asked.
-        num_workers: processes that read; 0 reads in this one.
+        parts: int64 ids of every batch; any sequence, which may compute them when asked.
+        num_workers: worker processes that read; 0 reads in this one. They ignore SIGINT and SIGTERM: this process decides.
 
     Yields:
         Items and their ids, in order.
@@ -168,9 +225,7 @@ def read_batches(source: Numbered[Batch], parts: Sequence[Tensor], num_workers: 
     skipped: dict[int, str] = getattr(source, "skipped", {})
     known = set(skipped)
     if num_workers:
-        reading = _Reading(source, parts)
-        generator = torch.Generator("cpu")  # of its own: the loader would take a seed for its workers from torch's default generator
-        for items, ids, found in DataLoader(reading, batch_size=None, num_workers=num_workers, generator=generator):
+        for items, ids, found in _read_in_workers(source, parts, num_workers):
             skipped.update(found)
             yield items, ids
     else:
@@ -180,8 +235,53 @@ def read_batches(source: Numbered[Batch], parts: Sequence[Tensor], num_workers: 
         warnings.warn("\n".join([f"skipped {len(new)} broken files:", *(f"  {skipped[index]}" for index in new)]), stacklevel=2)
 
 
-def order(source: Numbered[Batch], epoch: int, seed: int) -> Int64[Tensor, " n"]:
-    """The ids of an epoch in the order that ``batches`` takes them."""
+def _read_in_workers(
+    source: ItemSource[Batch], parts: Sequence[Tensor], num_workers: int
+) -> Iterator[tuple[Batch, Tensor, dict[int, str]]]:
+    loader = DataLoader(
+        _Reading(source, parts),
+        batch_size=None,
+        num_workers=num_workers,
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator("cpu"),  # of its own: the loader would take a seed for its workers from torch's default generator
+    )
+    reading: Any = iter(loader)
+    workers = set(reading._workers)
+    _workers.update(workers)
+    try:
+        yield from reading
+    finally:
+        reading._shutdown_workers()  # each ends once it has read its current batch
+        for worker in workers:
+            if worker.is_alive():  # a read that hangs: the loader's own SIGTERM is ignored
+                worker.kill()
+        _workers.difference_update(workers)
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave it to the main process what Ctrl-C and SIGTERM mean.
+
+    Both reach all processes of a group (from a terminal, SLURM, ``timeout``, torchrun). A worker that died of one would end a training run
+    before it can save. Workers end when their loader does, or a few seconds after the main process has died.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+_workers: set[Any] = set()
+
+
+@atexit.register
+def _kill_workers() -> None:
+    """At exit, multiprocessing ends its children by SIGTERM and waits for them; workers ignore it."""
+    if _workers and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report the killed worker as an error
+    for worker in _workers:
+        worker.kill()
+
+
+def order(source: ItemSource[Batch], epoch: int, seed: int) -> Int64[Tensor, " n"]:
+    """The ids of an epoch in the order in which ``batches`` takes them."""
     n, groups = len(source), getattr(source, "groups", None)
     position = torch.arange(n, device="cpu")
     draws = Draws(seed, position + epoch * n)
@@ -199,9 +299,9 @@ def order(source: Numbered[Batch], epoch: int, seed: int) -> Int64[Tensor, " n"]
 
 
 class _Reading(Dataset[tuple[Batch, Tensor, dict[int, str]]], Generic[Batch]):
-    """Batches of a source, and what was found broken, for the workers of a DataLoader: what they find would stay with them."""
+    """Batches of a source, for the workers of a DataLoader, with what each found broken, which would stay with it otherwise."""
 
-    def __init__(self, source: Numbered[Batch], batches_of_ids: Sequence[Tensor]) -> None:
+    def __init__(self, source: ItemSource[Batch], batches_of_ids: Sequence[Tensor]) -> None:
         self.source = source
         self.batches_of_ids = batches_of_ids
 

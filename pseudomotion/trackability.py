@@ -1,4 +1,4 @@
-"""How much of a clip can be followed: the paper's hypothesis on what makes a clip good for training (section 4.2), as a number."""
+"""How much of a clip can be tracked: a measure of the paper's hypothesis on what makes a clip good for training (section 4.2)."""
 
 from collections.abc import Sequence
 
@@ -11,31 +11,31 @@ from pseudomotion import geometry
 from pseudomotion.plan import MotionPlan
 from pseudomotion.render.output import to_unit
 
-FLAT = 1e-5  # variance of grey levels in [0, 1] below which a patch or window has nothing to match: a fifth of a level
+FLAT = 1e-5  # variance of gray levels in [0, 1] below which a patch or window counts as flat: a standard deviation of 0.8 of 255 levels
 
 
 def trackability(
     clips: Tensor, plan: MotionPlan, *, frames: Sequence[int] = (2, 8, 16), patch_size: int = 16, tolerance: float = 2.0
 ) -> Float[Tensor, "B n"]:
-    """Share of the patches of frame 1 that are found again where the plan says, in other frames.
+    """Fraction of the patches of frame 1 that template matching finds in other frames where the plan says they are.
 
-    A patch is looked for in the whole frame, by the zero-mean normalised cross-correlation of grey levels. It is found where the place of
-    the highest correlation lies within the tolerance of its true place, and counts only while its true place lies in the frame: what is
-    measured is the image, not how fast it leaves. A patch of one color is never found. Measure and figures are not from the paper, which
-    states the hypothesis in words. Follows the back layer.
+    A patch is searched for in the whole frame by zero-mean normalized cross-correlation (ZNCC) of gray levels. It counts as found if the
+    maximum lies within the tolerance of its true position. Patches whose true position has left the frame are not counted, so the measure
+    does not depend on how fast the image leaves. A flat patch is never found. Positions are those of the back. Not from the paper, which
+    states the hypothesis in words.
 
     Args:
-        clips: ``(B, C, T, h, w)``, uint8 or float in [0, 1], not normalised.
-        plan: that the clips were made of.
-        frames: numbers of the frames to look in, the first being 1.
-        patch_size: side of the patches in pixels, which are cut from frame 1 without overlap.
+        clips: ``(B, C, T, h, w)``, uint8 or float in [0, 1], not normalized.
+        plan: from which the clips were rendered.
+        frames: numbers of the frames to search, counted from 1.
+        patch_size: side in pixels of the patches, which tile frame 1 without overlap.
         tolerance: in pixels.
 
     Returns:
-        ``(B, len(frames))``, each from 0 to 1; NaN where no patch is left in the frame.
+        ``(B, len(frames))``, in [0, 1]; NaN where no patch is left in the frame.
 
     Raises:
-        ValueError: for clips that are not the plan's, or frames that it does not have.
+        ValueError: for clips of another shape than the plan's, frames that it does not have, or a patch size that does not fit.
 
     """
     if clips.ndim != 5 or (len(clips), *clips.shape[2:]) != (len(plan), plan.num_frames, *plan.frame_size):
@@ -54,11 +54,11 @@ def trackability(
     for frame in frames:
         moved = geometry.transform_points(geometry.matmul(whole[:, frame - 1], geometry.inverse(whole[:, 0])), centers)
         visible = ((moved >= half) & (moved <= edge)).all(-1)
-        # One clip at a time: the correlations of a clip are its patches times its pixels.
+        # One clip at a time: the score map has (patches x positions) entries per clip.
         matches = [best_match(to_unit(clip[:, [0, frame - 1]].transpose(0, 1)).mean(1), patch_size) for clip in clips]
         place, textured = (torch.stack(parts) for parts in zip(*matches, strict=True))
         found = textured & ((place + half - moved).norm(dim=-1) <= tolerance) & visible
-        shares.append(found.sum(1) / visible.sum(1))
+        shares.append(found.sum(1).float() / visible.sum(1))
     return torch.stack(shares, 1)
 
 
@@ -66,14 +66,14 @@ def best_match(pair: Float[Tensor, "2 h w"], patch_size: int) -> tuple[Float[Ten
     """Where every patch of the first picture correlates best with the second.
 
     Returns:
-        Left top corner (x, y) of the best place, for patches in rows from the left top; and whether the patch has any texture.
+        Top left corner (x, y) of the best match, for the patches in row-major order; and whether the patch has any texture.
 
     """
     first, second = pair - 0.5
     h, w = first.shape
     area = patch_size**2
     cut = first[: h // patch_size * patch_size, : w // patch_size * patch_size]
-    patches = cut.unfold(0, patch_size, patch_size).unfold(1, patch_size, patch_size).reshape(-1, patch_size, patch_size)
+    patches = cut.unfold(0, patch_size, patch_size).unfold(1, patch_size, patch_size).reshape(-1, patch_size, patch_size)  # (n, p, p)
     patches = patches - patches.mean((-1, -2), keepdim=True)
     energy = patches.square().sum((-1, -2))
     mean, square = (F.avg_pool2d(v[None, None].double(), patch_size, 1)[0, 0] for v in (second, second.double().square()))

@@ -1,25 +1,60 @@
-"""Program run by test_render: compiled rendering against eager. Its own process, for torch.compile cannot trace the tests' type checks."""
+"""Program run by test_render: what ``torch.compile`` makes of PMG. A separate process, because jaxtyping's checks cannot be traced."""
 
 import sys
 
 import torch
+from torch._dynamo.utils import counters
 
 from pseudomotion import PMG, TRANSFORMS
+from pseudomotion.mix import Mixup, VideoMix
+from pseudomotion.pmg_aug import PMGAug
+
+ALL = tuple(TRANSFORMS)
+images = torch.nn.functional.avg_pool2d(torch.rand(16, 3, 40, 40, generator=torch.Generator().manual_seed(0)), 3, 1)
 
 
-def check(names, resampling, backend, size, frames):
-    torch.manual_seed(0)
-    images = torch.nn.functional.avg_pool2d(torch.rand(8, 3, size * 2, size * 2), 3, 1)
-    pmg = PMG(names, frames, size, resampling=resampling)
-    plan = pmg.plan(images.shape, ids=torch.arange(8))
-    compiled = torch.compile(pmg.render, fullgraph=True, backend=backend)
+def training_steps():
+    """Every transform and every entry to drawing, in a step compiled by Inductor: the eager clips, and nothing compiled per batch."""
+    pmg = PMG(ALL, 4, 20, mix=Mixup())
+    aug = PMGAug(PMG(ALL, 4, 20, resampling="composed", crop=(0.3, 0.9)))
+    net = torch.nn.Conv3d(3, 2, 1)
+
+    def step(images, ids):
+        clips = pmg(images * 0.5 + 0.25, ids=ids)
+        mixed, info = VideoMix(mode="spatiotemporal")(clips * 0.5, ids=ids)
+        replaced, _ = aug(mixed + 0.25, ids=ids)
+        plan = pmg.plan(images.shape, ids=ids)
+        return clips, mixed, replaced, info.partner_weight, plan.homography, plan.partner_weight, net(replaced).square().mean()
+
+    compiled, seen = torch.compile(step), set()
+    for batch in range(5):
+        torch._dynamo.config.error_on_recompile = batch >= 2
+        ids = torch.arange(16) + 16 * batch
+        *expected, loss = step(images, ids)
+        *found, compiled_loss = compiled(images, ids)
+        compiled_loss.backward()
+        seen |= set(pmg.plan(images.shape, ids=ids).transform.tolist())
+        for a, b in zip(found, expected, strict=True):
+            assert torch.equal(a, b)
+        torch.testing.assert_close(compiled_loss, loss)
+    assert seen == set(range(len(ALL)))
+    breaks = sum(counters["graph_break"].values())
+    assert breaks <= 8, counters["graph_break"]  # two for each of the four calls
+    torch._dynamo.config.error_on_recompile = False
+
+
+def rendering(resampling):
+    """Rendering a given plan is one graph."""
+    pmg = PMG(ALL, 2, 20, resampling=resampling)
+    plan = pmg.plan(images.shape, ids=torch.arange(16))
+    torch._dynamo.reset()  # no automatic dynamic shapes
+    compiled = torch.compile(pmg.render, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(images, plan), pmg.render(images, plan), atol=1e-5, rtol=0)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "inductor":
-        check(("affine",), "recursive", "inductor", 16, 2)
-    else:
-        # All transforms in one batch; without inductor, which would take minutes over so many unrolled recursions.
-        check(tuple(TRANSFORMS), sys.argv[1], "aot_eager", 20, 3)
+    training_steps()
+    # All transforms in one graph, by Dynamo alone; Inductor would take minutes for it.
+    rendering("recursive")
+    rendering("composed")
     sys.stdout.write("ok\n")

@@ -1,15 +1,14 @@
-"""What all tests share: a fixed seed for torch, real photos where they are at hand, and no leftover threads."""
-
-from pathlib import Path
+"""Shared by all tests: a fixed seed for torch, and pictures with structure."""
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from PIL import Image
+
+from pseudomotion.images import builtin_picture
 
 settings.register_profile("pseudomotion", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("pseudomotion")
-
-PHOTOS = Path(__file__).parents[2] / "shared" / "images"
 
 
 @pytest.fixture(autouse=True)
@@ -17,12 +16,17 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"])
-def photo(request):
-    """Path of a real photo; they are not part of the project."""
-    path = PHOTOS / request.param
-    if not path.exists():
-        pytest.skip(f"real photos are not at hand (no {path})")
+@pytest.fixture(scope="session")
+def stained_glass():
+    """A picture, uint8 (3, 300, 400): edges and stripes in every direction, different everywhere."""
+    return builtin_picture(300, 400)
+
+
+@pytest.fixture
+def picture_file(stained_glass, tmp_path):
+    """The path of a picture, in a folder that also holds what the test makes."""
+    path = tmp_path / "picture.png"
+    Image.fromarray(stained_glass.permute(1, 2, 0).numpy()).save(path)
     return path
 
 

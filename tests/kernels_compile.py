@@ -6,7 +6,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from pseudomotion import kernels
+from pseudomotion.render.cuda import clips as kernels
 
 POINTERS = dict.fromkeys(["pyramid", "table", "frames", "working", "target"], "*fp32")
 # Types of images and clips, then C, LAYERS, REDUCES, COLORED, MIXES, PADDING, and the generation.

@@ -48,7 +48,7 @@ def halved(image):
 
 
 def source_scale(homography, size):
-    """Source pixels per frame pixel at the frame's centre, by finite differences."""
+    """Source pixels per frame pixel at the frame's center, by finite differences."""
     back = np.linalg.inv(homography)
 
     def at(u, v):
@@ -81,40 +81,69 @@ def recolor(frame, color):
     return np.clip(np.einsum("rc,chw->rhw", color[:, :3], frame) + color[:, 3, None, None], 0, 1)
 
 
-def coverage(homography, box, size):
-    """How much of each frame pixel lies in a box of the source."""
+def coverage(homography, box, feather, size):
+    """How much of each frame pixel lies in a box of the source, whose edge is so many source pixels soft."""
     x, y = coordinates(homography, size)
     x0, y0, x1, y1 = box
-    return np.clip(np.minimum(x - x0, x1 - x) + 0.5, 0, 1) * np.clip(np.minimum(y - y0, y1 - y) + 0.5, 0, 1)
+    return np.clip(np.minimum(x - x0, x1 - x) / feather + 0.5, 0, 1) * np.clip(np.minimum(y - y0, y1 - y) / feather + 0.5, 0, 1)
 
 
-def render(images, plan, padding_mode="zeros"):
+def fields(plan):
+    """A plan as numpy arrays in float64: the names of ``state_dict``, and for each surface of a clip (the back, then its layers) stacks."""
+    state = {name: tensor.double().numpy() if tensor.is_floating_point() else tensor.numpy() for name, tensor in plan.state_dict().items()}
+    b, t = state["back.motion.homography"].shape[:2]
+    h, w = state["image_size"]
+    image = np.broadcast_to([-0.5, -0.5, w - 0.5, h - 0.5], (b, 1, 4))
+    if plan.blend is None:
+        state |= {"blend.partner": np.arange(b), "blend.weight": np.zeros(b)}
+        frame_h, frame_w = state["frame_size"]
+        whole = [-0.5, -0.5, frame_w - 0.5, frame_h - 0.5]
+        state |= {"blend.box": np.broadcast_to(whole, (b, 4)), "blend.frames": np.broadcast_to([0, t], (b, 2))}
+    return state | {
+        "image": np.concatenate([state["back.image"][:, None], state["layers.texture"]], 1),
+        "homography": np.concatenate([state["back.motion.homography"][:, None], state["layers.motion.homography"]], 1),
+        "color": np.concatenate([state["back.motion.color"][:, None], state["layers.motion.color"]], 1),
+        "box": np.concatenate([image, state["layers.box"]], 1),
+        "feather": np.concatenate([np.ones((b, 1)), state["layers.outline"][..., 1]], 1),
+        "opacity": np.concatenate([np.ones((b, 1, t)), state["layers.opacity"]], 1),
+    }
+
+
+def render(images, plan, textures=None):
     """Clips (B, C, T, h, w) of images (B, C, H, W) in [0, 1]."""
     images = np.asarray(images, dtype=float)
-    field = {name: tensor.double().numpy() if tensor.is_floating_point() else tensor.numpy() for name, tensor in plan.state_dict().items()}
-    b, layers, t = field["homography"].shape[:3]
+    textures = images if textures is None else np.asarray(textures, dtype=float)
+    field, padding_mode = fields(plan), plan.padding_mode
+    b, surfaces, t = field["homography"].shape[:3]
     size = tuple(field["frame_size"])
-    clips = np.zeros((b, images.shape[1], t, *size))
+    backs = np.zeros((b, images.shape[1], t, *size))
     for i in range(b):
         for k in range(t):
-            for layer in range(layers):
+            homography = field["homography"][i, 0, k]
+            if field["back.reads_previous"][i] and k > 0:
+                frame = bilinear(backs[i, :, k - 1], *coordinates(homography, size), padding_mode)
+            else:
+                frame = sample_source(images[field["image"][i, 0]], homography, size, padding_mode)
+            backs[i, :, k] = recolor(frame, field["color"][i, 0, k])
+    clips = backs.copy()
+    for i in range(b):
+        for k in range(t):
+            for layer in range(1, surfaces):
                 opacity, homography = field["opacity"][i, layer, k], field["homography"][i, layer, k]
                 if opacity == 0:
                     continue
-                if field["reads_previous"][i] and k > 0:
-                    frame = bilinear(clips[i, :, k - 1], *coordinates(homography, size), padding_mode)
-                else:
-                    frame = sample_source(images[field["source"][i, layer]], homography, size, padding_mode)
-                frame = recolor(frame, field["color"][i, layer, k])
-                alpha = opacity * (coverage(homography, field["box"][i, layer], size) if layer else 1)
+                frame = recolor(
+                    sample_source(textures[field["image"][i, layer]], homography, size, padding_mode), field["color"][i, layer, k]
+                )
+                alpha = opacity * coverage(homography, field["box"][i, layer], field["feather"][i, layer], size)
                 clips[i, :, k] = (1 - alpha) * clips[i, :, k] + alpha * frame
-    x0, y0, x1, y1 = field["partner_box"].T
+    x0, y0, x1, y1 = field["blend.box"].T
     v, u = np.mgrid[: size[0], : size[1]]
     mixed = clips.copy()
     for i in range(b):
         inside = (u >= x0[i]) & (u < x1[i]) & (v >= y0[i]) & (v < y1[i])
-        first, last = field["partner_frames"][i]
+        first, last = field["blend.frames"][i]
         during = (np.arange(t) >= first) & (np.arange(t) < last)
-        weight = field["partner_weight"][i] * during[:, None, None] * inside
-        mixed[i] = (1 - weight) * clips[i] + weight * clips[field["partner"][i]]
+        weight = field["blend.weight"][i] * during[:, None, None] * inside
+        mixed[i] = (1 - weight) * clips[i] + weight * clips[field["blend.partner"][i]]
     return mixed

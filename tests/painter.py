@@ -4,18 +4,19 @@ Shares no code with the library. A surface is (clip, layer): one of the clip its
 """
 
 import numpy as np
+from oracle import fields
 
 
 class Painter:
     def __init__(self, plan):
-        self.field = {name: t.double().numpy() if t.is_floating_point() else t.numpy() for name, t in plan.state_dict().items()}
+        self.field = fields(plan)
         self.h, self.w = self.field["frame_size"]
         self.layers, self.frames = self.field["homography"].shape[1:3]
 
     def homography(self, clip, layer, t):
         """Source to frame t: the steps multiplied up where a frame reads the one before."""
         steps = self.field["homography"][clip, layer]
-        if not self.field["reads_previous"][clip]:
+        if layer or not self.field["back.reads_previous"][clip]:
             return steps[t]
         whole = steps[0]
         for k in range(1, t + 1):
@@ -34,12 +35,12 @@ class Painter:
 
     def shown(self, clip, t, point):
         """The surface painted last at a point."""
-        first, last = self.field["partner_frames"][clip]
-        if self.field["partner_weight"][clip] == 1 and first <= t < last:
-            x0, y0, x1, y1 = self.field["partner_box"][clip]
-            first, last = self.field["partner_frames"][clip]
+        first, last = self.field["blend.frames"][clip]
+        if self.field["blend.weight"][clip] == 1 and first <= t < last:
+            x0, y0, x1, y1 = self.field["blend.box"][clip]
+            first, last = self.field["blend.frames"][clip]
             if x0 <= point[0] < x1 and y0 <= point[1] < y1 and first <= t < last:
-                clip = self.field["partner"][clip]
+                clip = self.field["blend.partner"][clip]
         for layer in reversed(range(1, self.layers)):
             if self.field["opacity"][clip, layer, t] == 0:
                 continue
@@ -57,7 +58,7 @@ class Painter:
             return self.apply(self.homography(owner, layer, t), self.apply(np.linalg.inv(self.homography(owner, layer, origin)), point))
 
         place = at(target)
-        way = range(min(origin, target), max(origin, target) + 1) if self.field["reads_previous"][owner] else [target]
+        way = range(min(origin, target), max(origin, target) + 1) if layer == 0 and self.field["back.reads_previous"][owner] else [target]
         visible = all(self.inside(at(t)) for t in way) and self.shown(clip, target, place) == (owner, layer)
         return place, visible
 
@@ -65,11 +66,11 @@ class Painter:
         """How far, in pixels of either side, a point is from any edge at which labels change: no test should ask for a verdict there."""
         x, y = point
         near = [x + 0.5, self.w - 0.5 - x, y + 0.5, self.h - 0.5 - y]
-        for owner in {clip, self.field["partner"][clip]}:
+        for owner in {clip, self.field["blend.partner"][clip]}:
             for layer in range(1, self.layers):
                 u, v = self.apply(np.linalg.inv(self.homography(owner, layer, t)), point)
                 x0, y0, x1, y1 = self.field["box"][owner, layer]
                 near += [u - x0, x1 - u, v - y0, y1 - v]
-        x0, y0, x1, y1 = self.field["partner_box"][clip]
+        x0, y0, x1, y1 = self.field["blend.box"][clip]
         near += [x - x0, x1 - x, y - y0, y1 - y]
         return np.abs(near).min()

@@ -55,14 +55,13 @@ class Kernel:
 def launched(monkeypatch):
     """The kernels' launches, by name; chunks are those of a GPU with 50 MiB of L2 cache."""
     pytest.importorskip("triton", reason="the fused renderer needs Triton, which is not installed")
-    from pseudomotion import kernels
-    from pseudomotion.render import fused
+    from pseudomotion.render.cuda import clips, launch
 
     names = ("halve", "paint_clips", "step_clips")
     doubles = {name: Kernel() for name in names}
     for name in names:
-        monkeypatch.setattr(kernels, name, doubles[name])
-    monkeypatch.setattr(fused, "L2_BYTES", 50 * 2**20)
+        monkeypatch.setattr(clips, name, doubles[name])
+    monkeypatch.setattr(launch, "L2_BYTES", 50 * 2**20)
     return {name: doubles[name].launches for name in names}
 
 

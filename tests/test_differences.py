@@ -1,5 +1,6 @@
 """Frame differences and the halves of a list of videos."""
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,7 @@ from pseudomotion.video import write_video
 
 
 def video(path, step, frames=5, size=(48, 64)):
-    """A grey video that grows brighter by ``step`` levels a frame."""
+    """A gray video that grows brighter by ``step`` levels a frame."""
     levels = [np.full((*size, 3), 40 + step * t, dtype=np.uint8) for t in range(frames)]
     write_video(path, levels, fps=8, crf=1)
     return path
@@ -35,6 +36,30 @@ def test_difference_of_a_file(tmp_path, step):
     path = video(tmp_path / "a.mp4", step)
     assert frame_difference(path) * 255 == pytest.approx(step, abs=0.8)
     assert frame_difference(str(path), stride=2, size=None) * 255 == pytest.approx(2 * step, abs=0.8)
+
+
+def test_the_stream_is_the_one_that_is_read(tmp_path):
+    """Of a small one that flickers and a large one that does not, the large one."""
+    with av.open(str(tmp_path / "two.mkv"), "w") as container:
+        small, large = (container.add_stream("ffv1", rate=25) for _ in range(2))
+        for stream, size in ((small, (32, 32)), (large, (48, 64))):
+            (stream.height, stream.width), stream.pix_fmt = size, "bgr0"
+        for k in range(4):
+            for stream, level in ((small, 255 * (k % 2)), (large, 40)):
+                picture = np.full((stream.height, stream.width, 3), level, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for stream in (small, large):
+            container.mux(stream.encode(None))
+    assert frame_difference(tmp_path / "two.mkv") == 0
+
+
+def test_names_with_a_colon_and_lists_of_another_encoding(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    video("2026-01-01T10:30:00.mp4", 4)
+    assert frame_difference("2026-01-01T10:30:00.mp4") * 255 == pytest.approx(4, abs=0.8)
+    (tmp_path / "list.csv").write_text("a.mp4 0\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"cannot read list\.csv: it must be text in UTF-8"):
+        split_by_difference("list.csv")
 
 
 @pytest.mark.parametrize("count", [2, 5, 8])

@@ -15,14 +15,16 @@ import pytest
 import torch
 
 from pseudomotion import PMG, TRANSFORMS
+from pseudomotion import render as rendering
 from pseudomotion.mix import Mixup, VideoMix
-from pseudomotion.render import choice, proof, reference
-from pseudomotion.render import choose
-from pseudomotion.render.output import format_clips
+from pseudomotion.plan import Blend
+from pseudomotion.render import choose, proof, reference
+from pseudomotion.render.output import Output, format_clips
 
 pytest.importorskip("triton", reason="the fused renderer needs Triton, which is not installed")
 
-from pseudomotion.render import fused
+from pseudomotion.render import cuda
+from pseudomotion.render.cuda import launch
 
 NAMES = list(TRANSFORMS)
 PADDING = ["zeros", "border", "reflection"]
@@ -50,18 +52,7 @@ def clips_of(pmg, images, plan, **options):
     """Clips by the fused renderer, on the CPU."""
     mean, std = (value and value[: images.shape[1]] for value in (pmg.mean, pmg.std))
     dtype = pmg.dtype or images.dtype
-    made = fused.render(
-        images.to(DEVICE),
-        plan,
-        len(images),
-        padding_mode=pmg.padding_mode,
-        mean=mean,
-        std=std,
-        dtype=dtype,
-        data_format=pmg.data_format,
-        **options,
-    )
-    return made.cpu()
+    return launch.render(images.to(DEVICE), plan, Output(len(images), mean, std, dtype, pmg.data_format), **options).cpu()
 
 
 def check(names, images, num_frames, size, *, atol=1e-4, **options):
@@ -69,7 +60,7 @@ def check(names, images, num_frames, size, *, atol=1e-4, **options):
     pmg = PMG(names, num_frames, size, **options)
     plan = pmg.plan(images.shape, ids=torch.arange(len(images)))
     clips = clips_of(pmg, images, plan)
-    np.testing.assert_allclose(clips, oracle.render(images, plan, pmg.padding_mode), atol=atol, rtol=0)
+    np.testing.assert_allclose(clips, oracle.render(images, plan), atol=atol, rtol=0)
     torch.testing.assert_close(clips, pmg.render(images, plan), atol=atol, rtol=0)
     return plan
 
@@ -108,7 +99,7 @@ def test_many_chunks_are_one(smooth):
     images = smooth(5, 3, 12, 10, dtype=torch.float32)
     pmg = PMG(("affine", "zoom"), 3, 8)
     plan = pmg.plan(images.shape, ids=torch.arange(5))
-    assert 2 < plan.reads_previous.sum() < 5
+    assert 2 < plan.back.reads_previous.sum() < 5
     whole = clips_of(pmg, images, plan)
     assert whole.isfinite().all()
     for chunk in (1, 2):
@@ -122,13 +113,15 @@ def test_mixing_with_the_partner(resampling, smooth):
     pmg = PMG(("zoom", "affine", "cutmix"), 3, (9, 11), resampling=resampling)
     plan = dataclasses.replace(
         pmg.plan(images.shape, ids=torch.arange(6)),
-        partner=torch.tensor([1, 2, 3, 4, 5, 0]),
-        partner_weight=torch.tensor([0, 0.25, 0.5, 1, 1, 0.3]),
-        partner_box=torch.tensor([[-0.5, -0.5, 10.5, 8.5]] * 4 + [[2.5, 3.5, 6.5, 7.5], [0, 0, 5, 4]]),
-        partner_frames=torch.tensor([[0, 3], [0, 3], [1, 2], [2, 3], [0, 3], [0, 1]]),
+        blend=Blend(
+            partner=torch.tensor([1, 2, 3, 4, 5, 0]),
+            weight=torch.tensor([0, 0.25, 0.5, 1, 1, 0.3]),
+            box=torch.tensor([[-0.5, -0.5, 10.5, 8.5]] * 4 + [[2.5, 3.5, 6.5, 7.5], [0, 0, 5, 4]]),
+            frames=torch.tensor([[0, 3], [0, 3], [1, 2], [2, 3], [0, 3], [0, 1]]),
+        ),
     )
     expected = oracle.render(images, plan)
-    assert np.abs(expected - oracle.render(images, dataclasses.replace(plan, partner_weight=torch.zeros(6)))).max() > 0.1
+    assert np.abs(expected - oracle.render(images, dataclasses.replace(plan, blend=None))).max() > 0.1
     for chunk in (None, 1, 4):
         np.testing.assert_allclose(clips_of(pmg, images, plan, chunk=chunk), expected, atol=1e-4, rtol=0)
 
@@ -147,13 +140,21 @@ def test_partner_images(resampling, smooth):
     torch.testing.assert_close(*made, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("reads_previous", [False, True])
-def test_opacity_of_the_back_layer(reads_previous, smooth):
-    images = smooth(1, 3, 9, 11, dtype=torch.float32)
-    pmg = PMG(("affine",), 3, None, resampling="recursive" if reads_previous else "composed")
-    plan = dataclasses.replace(pmg.plan(images.shape, ids=torch.arange(1)), opacity=torch.tensor([[[1.0, 0.5, 0.8]]]))
-    np.testing.assert_allclose(clips_of(pmg, images, plan), oracle.render(images, plan), atol=1e-4, rtol=0)
-    np.testing.assert_allclose(pmg.render(images, plan), oracle.render(images, plan), atol=1e-4, rtol=0)
+@pytest.mark.parametrize("mix", [None, Mixup()])
+def test_layers_over_any_back(mix, smooth):
+    """Over recursive and other backs, feathered, fading in, and mixed: painted over the back and never fed back."""
+    images = smooth(4, 3, 14, 12, dtype=torch.float32)
+    ids = torch.arange(4)
+    pmg = PMG(("affine", "zoom"), 3, (9, 11), mix=mix)
+    layers = PMG(("cutmix",), 3, (9, 11)).plan(images.shape, ids=ids).layers
+    layers = dataclasses.replace(layers, opacity=torch.tensor([[[0.0, 0.4, 1.0]]]).repeat(4, 1, 1), outline=layers.outline * 2)
+    plan = dataclasses.replace(pmg.plan(images.shape, ids=ids), layers=layers)
+    assert 0 < plan.back.reads_previous.sum() < 4
+    clips = clips_of(pmg, images, plan)
+    np.testing.assert_allclose(clips, oracle.render(images, plan), atol=1e-4, rtol=0)
+    assert not torch.equal(
+        clips[0], clips_of(pmg, images, dataclasses.replace(plan, layers=dataclasses.replace(layers, opacity=layers.opacity * 0)))[0]
+    )
 
 
 @pytest.mark.parametrize("out", [torch.uint8, *FLOATS])
@@ -263,7 +264,7 @@ def test_explain_names_renderer_and_reason():
 def calls(monkeypatch):
     """How many clips each renderer was asked for; "auto" takes the fused one here, as on CUDA, and nothing is known of it yet."""
     made = {"fused": [], "reference": []}
-    for name, module in (("fused", fused), ("reference", reference)):
+    for name, module in (("fused", cuda), ("reference", reference)):
         render = module.render
 
         def counted(images, *args, name=name, render=render, **options):
@@ -272,7 +273,7 @@ def calls(monkeypatch):
 
         monkeypatch.setattr(module, "render", counted)
     monkeypatch.setattr(
-        choice, "choose", lambda renderer, *args, **options: choice.Choice("reference" if renderer == "reference" else "fused", "")
+        rendering, "choose", lambda renderer, *args, **options: rendering.Choice("reference" if renderer == "reference" else "fused", "")
     )
     monkeypatch.setattr(proof, "_found", {})
     return made
@@ -314,8 +315,8 @@ def test_auto_trusts_the_fused_renderer_once_it_agrees(finish, calls, smooth):
 )
 def test_auto_does_not_trust_a_fused_renderer_that_is_wrong(wrong, message, calls, smooth, monkeypatch):
     images, ids = smooth(6, 3, 24, 22, dtype=torch.float32), torch.arange(6)
-    render = fused.render
-    monkeypatch.setattr(fused, "render", lambda images, plan, *a, **k: wrong(render(images, plan, *a, **k), plan))
+    render = cuda.render
+    monkeypatch.setattr(cuda, "render", lambda images, plan, *a, **k: wrong(render(images, plan, *a, **k), plan))
     pmg = PMG(("zoom", "affine"), 3, 20)
     expected = PMG(("zoom", "affine"), 3, 20, renderer="reference")(images, ids=ids)
     with pytest.warns(UserWarning, match=message):
@@ -326,7 +327,7 @@ def test_auto_does_not_trust_a_fused_renderer_that_is_wrong(wrong, message, call
 
 
 def test_importing_the_library_does_not_import_triton():
-    program = "import sys, pseudomotion; sys.exit('pseudomotion.kernels' in sys.modules or 'triton' in sys.modules)"
+    program = "import sys, pseudomotion; sys.exit('pseudomotion.render.cuda' in sys.modules or 'triton' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 

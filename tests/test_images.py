@@ -2,14 +2,18 @@
 
 import re
 import struct
+import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pseudomotion.images import builtin_picture, load_image
+from pseudomotion.images import ImageFolder, builtin_picture, load_image
+from pseudomotion.images.files import image_suffixes
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -109,6 +113,86 @@ def test_missing_files_stay_missing_files(tmp_path):
         load_image(tmp_path / "none.png")
     with pytest.raises(IsADirectoryError):
         load_image(tmp_path)
+
+
+def chunk(kind, data, checksum=0):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) ^ checksum)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        chunk(b"eXIf", b"no TIFF header at all"),
+        chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12"),  # cut off within the orientation
+        chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\0", checksum=1),
+        chunk(b"iCCP", b"name"),
+        chunk(b"zTXt", b"key\0\0not compressed"),
+        chunk(b"tEXt", b"key\0value", checksum=1),
+    ],
+)
+def test_broken_metadata_does_not_cost_the_picture(tmp_path, broken):
+    """Of a PNG; the file is as large as before, so a broken picture is still refused."""
+    path = tmp_path / "a.png"
+    Image.fromarray(RGB).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + broken + data[33:])  # after the signature and IHDR
+    assert np.array_equal(load(path), RGB)
+    path.write_bytes(data[:33] + broken + data[33:-40])
+    with pytest.raises(ValueError, match=r"cannot read .*a\.png"):
+        load_image(path)
+
+
+def test_large_images_need_leave(tmp_path, monkeypatch):
+    """The limit is an option, and Pillow's own, which is a setting of the whole process, has no say."""
+    path = tmp_path / "a.png"
+    Image.fromarray(RGB).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert np.array_equal(load(path), RGB)
+    message = r"cannot read .*a\.png: 30 x 20 pixels are more than max_pixels = 599: .*; raise max_pixels to read it"
+    for read in (
+        lambda limit: load_image(path, max_pixels=limit),
+        lambda limit: ImageFolder(tmp_path, 16, max_pixels=limit, strict=True).get(torch.tensor([0])),
+    ):
+        read(600)
+        with pytest.raises(ValueError, match=message):
+            read(599)
+    with pytest.raises(ValueError, match="max_pixels must be from 1"):
+        ImageFolder(tmp_path, 16, max_pixels=0)
+
+
+def test_threads_leave_warning_filters_alone(tmp_path):
+    Image.fromarray(RGB).resize((400, 300)).save(tmp_path / "a.png")
+    before = list(warnings.filters)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: load_image(tmp_path / "a.png", (8, 8)), range(100)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert list(warnings.filters) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # Pillow, of formats that nobody uses any more
+def test_every_format_that_counts_as_an_image_is_decoded(tmp_path):
+    """Of those that Pillow can write, at least ten. Formats that need another program, or have no decoder, do not count."""
+    suffixes, seen = image_suffixes(), set()
+    for suffix, kind in Image.registered_extensions().items():
+        if suffix not in suffixes or kind not in Image.SAVE:
+            continue
+        path = tmp_path / f"a{suffix}"
+        for mode in ("RGB", "L", "1"):
+            try:
+                Image.fromarray(RGB).resize((32, 32)).convert(mode).save(path, kind)
+                break
+            except (OSError, KeyError, ValueError):  # no such mode in this format, or no encoder in this build
+                path.unlink(missing_ok=True)
+        if path.exists():
+            assert load_image(path, (32, 32)).float().std() > 10, suffix
+            seen.add(kind)
+    assert len(seen) > 10
+    assert {".jpg", ".png", ".webp", ".tiff", ".bmp", ".gif"} <= suffixes
+    assert not {".h5", ".hdf", ".mpg", ".mpeg", ".eps", ".ps", ".pdf", ".grib", ".bufr", ".wmf", ".emf", ".mp4"} & suffixes
 
 
 def test_builtin_picture():

@@ -2,6 +2,7 @@
 
 import colorsys
 import dataclasses
+import math
 
 import numpy as np
 import oracle
@@ -12,7 +13,21 @@ from hypothesis import strategies as st
 from painter import Painter
 
 from pseudomotion import PMG, TRANSFORMS
-from pseudomotion.labels import flow, flow_to_rgb, mix_labels, patch_correspondence, tracks, unmixed, warp_labels
+from pseudomotion.labels import (
+    displacement_stats,
+    flow,
+    flow_to_rgb,
+    frame_difference,
+    mix_labels,
+    occlusion,
+    patch_correspondence,
+    tracks,
+    unmixed,
+    warp_labels,
+)
+from pseudomotion.mix import MixInfo, mix_targets
+from pseudomotion.plan import Blend
+from pseudomotion.trackability import trackability
 
 NAMES = list(TRANSFORMS)
 
@@ -24,7 +39,44 @@ def plan_of(names=NAMES, batch=4, source=(44, 52), size=(32, 48), frames=4, **op
 def with_partners(plan, weight=1.0, box=(9.5, 7.5, 30.5, 25.5)):
     b = len(plan)
     weights = torch.full((b,), float(weight))
-    return dataclasses.replace(plan, partner=torch.arange(b).roll(1), partner_weight=weights, partner_box=torch.tensor([box] * b))
+    frames = torch.tensor([[0, plan.num_frames]] * b)
+    return dataclasses.replace(plan, blend=Blend(torch.arange(b).roll(1), weights, torch.tensor([box] * b), frames))
+
+
+def everything(plan, images):
+    """Every label and measure of a plan, as a flat list of tensors."""
+    info = MixInfo(plan.blend.partner, plan.blend.weight, plan.blend)
+    clips = torch.rand(4, 3, 4, 32, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    boxes, points = torch.tensor([[3.0, 4, 20, 30]], dtype=torch.float32), torch.tensor([[7, 9]])
+    parts = [
+        *(label(plan, (16, 24), anchor=a, backward=b) for label in (flow, occlusion) for a in (None, 1) for b in (False, True)),
+        flow_to_rgb(flow(plan)),
+        tracks(plan),
+        displacement_stats(plan),
+        patch_correspondence(plan, patch=8),
+        warp_labels(plan, boxes=boxes, points=points, masks=images[:, 0], maps=images.float()),
+        mix_labels(plan, torch.arange(4)),
+        mix_targets(torch.arange(4), info, 5),
+        trackability(clips, plan, frames=(2, 4), patch_size=8),
+        frame_difference((clips * 255).to(torch.uint8), stride=2),
+    ]
+    records = [part if isinstance(part, tuple) else [part] if isinstance(part, torch.Tensor) else vars(part).values() for part in parts]
+    return [tensor for record in records for tensor in record]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_default_dtype_changes_no_label(dtype):
+    plan = with_partners(plan_of(("affine", "perspective", "cutmix", "zoom")))
+    images = torch.randint(0, 256, (4, 3, 44, 52), dtype=torch.uint8)
+    expected = everything(plan, images)
+    torch.set_default_dtype(dtype)
+    try:
+        found = everything(plan, images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a.nan_to_num(-1), b.nan_to_num(-1))
 
 
 @pytest.mark.parametrize(("names", "anchor"), [(("affine",), None), (("affine",), 0), (("cutmix",), None), (("zoom",), -1)])
@@ -84,12 +136,13 @@ def test_points_of_the_images_are_carried_along(names, pasted, composed):
     points = torch.rand(3, 5, 2, dtype=torch.float64) * torch.tensor([50, 40]) - 0.5
     labels = warp_labels(plan, points=points)
     painter = Painter(plan)
-    surfaces = plan.num_layers * (2 if pasted else 1)
+    stacked = 1 + plan.num_layers
+    surfaces = stacked * (2 if pasted else 1)
     assert labels.points.shape == (3, 4, 5 * surfaces, 2)
     for i in range(3):
         for s in range(surfaces):
-            owner, layer = (i, s) if s < plan.num_layers else (int(plan.partner[i]), s - plan.num_layers)
-            image = int(plan.source[owner, layer])
+            owner, layer = (i, s) if s < stacked else (int(plan.blend.partner[i]), s - stacked)
+            image = int(painter.field["image"][owner, layer])
             assert labels.source[i, s] == image
             x0, y0, x1, y1 = painter.field["box"][owner, layer]
             for n, point in enumerate(points[image].numpy()):
@@ -97,11 +150,11 @@ def test_points_of_the_images_are_carried_along(names, pasted, composed):
                 for t in range(4):
                     place = painter.apply(painter.homography(owner, layer, t), point)
                     np.testing.assert_allclose(labels.points[i, t, s * 5 + n], place, atol=1e-4, rtol=1e-5)
-                    unbroken = painter.inside(place) and (unbroken or not painter.field["reads_previous"][owner])
+                    unbroken = painter.inside(place) and (unbroken or layer or not painter.field["back.reads_previous"][owner])
                     in_box = x0 <= point[0] < x1 and y0 <= point[1] < y1
                     there = painter.field["opacity"][owner, layer, t] > 0
                     seen = bool(unbroken and in_box and there and painter.shown(i, t, place) == (owner, layer))
-                    if painter.distance_to_edges(i, t, place) > 1e-6 and (s < plan.num_layers or painter.field["partner_weight"][i] == 1):
+                    if painter.distance_to_edges(i, t, place) > 1e-6 and (s < stacked or painter.field["blend.weight"][i] == 1):
                         assert bool(labels.points_visible[i, t, s * 5 + n]) == seen
 
 
@@ -159,10 +212,10 @@ def test_masks_and_maps_are_those_of_the_source_pixel(name, resampling):
             t, y, x = (int(torch.randint(n, ())) for n in (4, 24, 24))
             owner, layer = painter.shown(i, t, (x, y))
             place = painter.apply(np.linalg.inv(painter.homography(owner, layer, t)), (x, y))
-            way = range(t) if painter.field["reads_previous"][owner] else ()
+            way = range(t) if layer == 0 and painter.field["back.reads_previous"][owner] else ()
             shows = all(painter.inside(painter.apply(painter.homography(owner, layer, k), place)) for k in way)
             column, row = np.floor(place + 0.5).astype(int)
-            image = int(plan.source[owner, layer])
+            image = int(painter.field["image"][owner, layer])
             if shows and 0 <= row < 30 and 0 <= column < 34:
                 wrong += int(labels.masks[i, t, y, x] != masks[image, row, column])
                 expected = oracle.bilinear(maps[image].double().numpy(), *place.reshape(2, 1, 1), "border")[:, 0, 0]
@@ -219,7 +272,7 @@ def test_lam_is_the_weight_in_the_rendered_clip():
 @pytest.mark.parametrize("frames", [(0, 4), (1, 3)])
 def test_videomix_has_the_label_of_whichever_clip_shows(frames):
     plan = with_partners(plan_of(("affine", "zoom", "cutmix"), batch=6))
-    plan = dataclasses.replace(plan, partner_frames=torch.tensor([frames] * 6))
+    plan = dataclasses.replace(plan, blend=dataclasses.replace(plan.blend, frames=torch.tensor([frames] * 6)))
     mixed = mix_labels(plan, flow(unmixed(plan)))
     shown = torch.where(mixed.lam[:, :-1, None] > 0.5, mixed.own, mixed.partner)
     assert torch.equal(flow(plan), shown)
@@ -271,3 +324,30 @@ def test_flow_that_is_unknown_is_black_and_shapes_stay():
         flow_to_rgb(torch.zeros(2, 5, 5).long())
     with pytest.raises(ValueError, match="largest must be a positive number of pixels, got 0"):
         flow_to_rgb(torch.zeros(2, 5, 5), 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill", "fits"),
+    [
+        (torch.uint8, 255, True),
+        (torch.uint8, -100, False),
+        (torch.uint8, 1.5, False),
+        (torch.int64, -100, True),
+        (torch.int16, 40000, False),
+        (torch.int32, math.nan, False),
+        (torch.bool, True, True),
+        (torch.bool, 255, False),
+        (torch.float16, -math.inf, True),
+        (torch.float16, 1e5, False),
+    ],
+)
+def test_a_fill_that_the_labels_cannot_hold_is_refused(dtype, fill, fits):
+    plan = PMG(("affine",), num_frames=3, size=16, seed=3).plan((2, 3, 20, 20), ids=torch.arange(2))
+    masks = torch.ones((2, 20, 20), dtype=dtype)
+    if fits:
+        assert set(warp_labels(plan, masks=masks, fill=fill).masks.unique().tolist()) <= {1, fill}
+    else:
+        with pytest.raises(ValueError, match=f"fill must be a value that masks of {dtype} can hold, got {fill}"):
+            warp_labels(plan, masks=masks, fill=fill)
+    with pytest.raises(ValueError, match="fill must be a value that maps"):
+        warp_labels(plan, maps=torch.ones(2, 1, 20, 20).half(), fill=-70000)

@@ -12,7 +12,6 @@ import torch
 from painter import Painter
 
 from pseudomotion import PMG, TRANSFORMS
-from pseudomotion.images import load_image
 from pseudomotion.labels import flow, occlusion, tracks
 
 NAMES = list(TRANSFORMS)
@@ -40,8 +39,8 @@ def smooth_around(painter, i, t, x, y):
         return painter.apply(painter.homography(i, layer, k), painter.apply(np.linalg.inv(painter.homography(i, layer, t)), (x, y)))
 
     source = painter.apply(np.linalg.inv(painter.homography(i, 0, t)), (x, y))
-    smooth = inside(source, painter.field["source_size"], 1)
-    if painter.field["reads_previous"][i]:
+    smooth = inside(source, painter.field["image_size"], 1)
+    if painter.field["back.reads_previous"][i]:
         for k in range(t + 1):
             smooth &= inside(at(k), (painter.h, painter.w), 1 + t - k)  # an edge spreads by a pixel at every resampling
     if painter.layers > 1:
@@ -61,7 +60,8 @@ def test_the_next_frame_warped_back_is_the_frame(name, resampling):
     images = waves(3, 60, 60)
     pmg = PMG((name,), 5, 56, resampling=resampling)
     plan = pmg.plan(images.shape, ids=torch.arange(3))
-    plan = dataclasses.replace(plan, color=torch.eye(3, 4).expand_as(plan.color))
+    motion = dataclasses.replace(plan.back.motion, color=torch.eye(3, 4).expand_as(plan.back.motion.color))
+    plan = dataclasses.replace(plan, back=dataclasses.replace(plan.back, motion=motion))
     clips, vectors, lost = pmg.render(images, plan).numpy(), flow(plan).double().numpy(), occlusion(plan).numpy()
     painter = Painter(plan)
     y, x = np.mgrid[:56, :56].astype(float)
@@ -89,7 +89,7 @@ def test_visible_points_keep_their_color():
     x, y = torch.cartesian_prod(torch.arange(48), torch.arange(48)).unbind(-1)
     _, visible = tracks(plan, torch.stack([x, y], -1))
     now = clips[:, :, y, x]
-    own, box = ((now - of[:, None, None]).abs() < 1e-6 for of in (value, value[plan.source[:, 1]]))
+    own, box = ((now - of[:, None, None]).abs() < 1e-6 for of in (value, value[plan.layers.texture[:, 0]]))
     background, front = own[:, :1], box[:, :1]
     decided = background & (own | box)  # the rest lies on the soft edge
     assert torch.equal(own[decided], visible[decided])
@@ -105,9 +105,9 @@ def textured(gray):
 
 
 @pytest.mark.parametrize("name", ["sliding_window", "zoom", "affine", "perspective", "cutmix"])
-def test_opencv_sees_the_same_flow(name, photo):
+def test_opencv_sees_the_same_flow(name, stained_glass):
     """DIS optical flow, which knows only the pixels: within one pixel on at least 90 % of the visible, textured pixels."""
-    image = torch.nn.functional.interpolate(load_image(photo)[None].float(), (256, 256), mode="area").round().to(torch.uint8)
+    image = torch.nn.functional.interpolate(stained_glass[None].float(), (256, 256), mode="area").round().to(torch.uint8)
     images = torch.cat([image, image.flip(-1), image.flip(-2), image.transpose(-1, -2)])
     pmg = PMG((name,), 3, 192, padding_mode="border")
     plan = pmg.plan(images.shape, ids=torch.arange(4))

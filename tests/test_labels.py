@@ -13,6 +13,7 @@ from painter import Painter
 
 from pseudomotion import PMG, TRANSFORMS
 from pseudomotion.labels import displacement_stats, flow, occlusion, tracks
+from pseudomotion.plan import Blend
 
 NAMES = list(TRANSFORMS)
 STATIC = ("identity", "fade", "color_jitter")
@@ -30,7 +31,7 @@ def with_videomix(plan, weight=1.0, frames=None):
     weights[-1] = 0
     during = torch.tensor([frames or (0, plan.num_frames)]).repeat(b, 1)
     partner = torch.arange(b).roll(1)
-    return dataclasses.replace(plan, partner=partner, partner_weight=weights, partner_box=box.repeat(b, 1), partner_frames=during)
+    return dataclasses.replace(plan, blend=Blend(partner, weights, box.repeat(b, 1), during))
 
 
 side = st.integers(8, 70)
@@ -68,7 +69,7 @@ def test_tracks_and_visibility_are_the_painters(recipe, data):
     plan = make(recipe)
     points = random_points(plan)
     frame = data.draw(st.integers(0, plan.num_frames - 1))
-    found, visible = tracks(plan, points, frame)
+    found, visible = tracks(plan, points, frame=frame)
     painter = Painter(plan)
     for i in range(len(plan)):
         for n, point in enumerate(points.numpy()):
@@ -110,7 +111,7 @@ def test_tracks_and_flow_agree(recipe, frame):
     frame = min(frame, plan.num_frames - 2)
     h, w = plan.frame_size
     points = torch.stack([torch.randint(w, (20,)), torch.randint(h, (20,))], -1)
-    found, visible = tracks(plan, points, frame)
+    found, visible = tracks(plan, points, frame=frame)
     x, y = points.unbind(-1)
     moved = flow(plan)[:, frame, :, y, x].mT
     torch.testing.assert_close(found[:, frame + 1] - points, moved, atol=1e-4, rtol=1e-4)
@@ -124,8 +125,8 @@ def test_there_and_back_again(recipe, frame):
     plan = make(recipe)
     frame = min(frame, plan.num_frames - 2)
     points = random_points(plan, 30)
-    there, visible = tracks(plan, points, frame)
-    back, seen = tracks(plan, there[:, frame + 1], frame + 1)
+    there, visible = tracks(plan, points, frame=frame)
+    back, seen = tracks(plan, there[:, frame + 1], frame=frame + 1)
     kept = visible[:, frame + 1] & visible[:, frame]
     torch.testing.assert_close(back[:, frame][kept].double(), points.expand(len(plan), -1, 2)[kept], atol=1e-3, rtol=0)
     assert (seen[:, frame] | ~kept).double().mean() > 0.99
@@ -187,8 +188,10 @@ def test_what_left_a_recursive_clip_is_lost():
     """A step that turns by 120 degrees about a corner region: the point comes back, its pixels do not; composed, it is seen again."""
     plan = plan_of(("affine",), batch=1, source=(32, 32), size=(32, 32), frames=4)
     turn = torch.tensor([[-0.5, -math.sqrt(0.75), 0], [math.sqrt(0.75), -0.5, 0], [0, 0, 1]])
-    homography = torch.stack([torch.eye(3), turn, turn, turn])[None, None]
-    plan = dataclasses.replace(plan, homography=homography)
+    homography = torch.stack([torch.eye(3), turn, turn, turn])[None]
+    plan = dataclasses.replace(
+        plan, back=dataclasses.replace(plan.back, motion=dataclasses.replace(plan.back.motion, homography=homography))
+    )
     point = torch.tensor([[20.0, 10.0]])
     for resampled, expected in [(plan, [True, False, False, False]), (plan.composed(), [True, False, False, True])]:
         found, visible = tracks(resampled, point)

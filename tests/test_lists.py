@@ -1,6 +1,7 @@
 """Lists from the official annotation files: small ones in the official formats, made here."""
 
 import json
+import resource
 import subprocess
 import sys
 
@@ -134,7 +135,7 @@ def test_missing_videos_are_named_and_left_out(tmp_path):
     [
         ("ucf101", {}, "there is no classInd.txt in"),
         ("hmdb51", {"a.avi": ""}, "there is no <class>_test_split1.txt"),
-        ("ssv2", {"labels.json": "{"}, "labels.json is no JSON"),
+        ("ssv2", {"labels.json": "{"}, "labels.json is not JSON"),
         ("ssv2", {name: text for name, text in SSV2.items() if "webm" not in name}, "not one of the 3 videos of ssv2 is in"),
         ("mini-ssv2", SSV2, "mini-ssv2 needs --classes"),
         ("diving48", {"Diving48_V2_train.json": "[{}]", "Diving48_V2_test.json": "[]"}, "not in the official format"),
@@ -146,6 +147,70 @@ def test_what_is_wrong_is_said(name, files, message, tmp_path, capsys):
     assert main([name, str(tmp_path / "root"), str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_lists_that_exist_are_replaced_only_by_force(tmp_path, capsys):
+    """The same again is fine; else none is written unless all may be. The files that are read are no output at all."""
+    files, expected = CASES["ssv2"]
+    arguments = ["ssv2", str(make(tmp_path / "root", files)), str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert main(arguments) == 0
+    (tmp_path / "out" / "train.csv").unlink()
+    (tmp_path / "out" / "val.csv").write_text("mine 3\n")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lists: cannot write ")
+    assert "out/val.csv: it exists, and no pmg command made it; choose another name, or replace it with --force" in error
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["val.csv"]
+    assert (tmp_path / "out" / "val.csv").read_text() == "mine 3\n"
+    assert main([*arguments, "--force"]) == 0
+    assert len(read_list(tmp_path / "out" / "val.csv")) == len(expected["val"])
+
+    files, _ = CASES["kinetics400"]
+    root = make(tmp_path / "kinetics", {name.rpartition("/")[2] if name.endswith("csv") else name: text for name, text in files.items()})
+    (root / "validate.csv").rename(root / "val.csv")
+    before = (root / "train.csv").read_text()
+    assert main(["kinetics400", str(root), str(root), "--force"]) == 2
+    assert "train.csv: it is the input" in capsys.readouterr().err
+    assert (root / "train.csv").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("", 'argument OUT: must be a path, got ""'), ("file", "file is not a folder"), ("file/sub", "file is not a folder")],
+)
+def test_an_output_that_cannot_be_written_is_found_first(tmp_path, monkeypatch, capsys, out, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pseudomotion.video.lists.Root", None)
+    (tmp_path / "file").write_text("")
+    try:
+        code = main(["ssv2", ".", out])
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_files_of_another_encoding_are_named(tmp_path, capsys):
+    root = make(tmp_path / "root", SSV2)
+    path = root / "labels" / "labels.json"
+    path.write_text(path.read_text(), encoding="utf-16")
+    assert main(["ssv2", str(root), str(tmp_path / "out")]) == 2
+    assert f"cannot read {path}: it must be text in UTF-8" in capsys.readouterr().err
+
+
+def test_a_failure_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    root = make(tmp_path / "root", CASES["ssv2"][0])
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
+    try:
+        assert main(["ssv2", str(root), str(tmp_path / "new" / "out")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "new/out/train.csv: File too large" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_as_a_command(tmp_path):

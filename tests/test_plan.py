@@ -1,15 +1,19 @@
 """MotionPlan: composition, exactly, on coordinates; taking apart and putting together; what people read."""
 
 import dataclasses
+import operator
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from oracle import fields
 from test_render import plan_for
 
 from pseudomotion import PMG, TRANSFORMS, MotionPlan, geometry
+from pseudomotion.mix import Mixup
+from pseudomotion.render import render
 
 ALL = tuple(TRANSFORMS)
 
@@ -23,17 +27,17 @@ def test_composed_moves_points_as_the_steps_do(clip, name, num_frames):
     """A source point taken from frame to frame by the recursive plan lands where the composed plan says, in float64 to float32's bits."""
     plan = PMG((name,), num_frames, 32).plan((1, 3, 40, 52), ids=torch.tensor([clip]))
     whole = plan.composed()
-    assert not whole.reads_previous.any()
+    assert not whole.back.reads_previous.any()
     points = torch.tensor([[20.0, 10], [30, 35], [26, 20]], dtype=torch.float64)
-    for layer in range(plan.num_layers):
-        at = points
-        for k in range(num_frames):
-            step = plan.homography[:, layer, k].double()
-            start = at if plan.reads_previous[0] and k else points
-            at = geometry.transform_points(step, start)
-            direct = geometry.transform_points(whole.homography[:, layer, k].double(), points)
-            # The composed matrix is rounded to float32 once; far outside the frame that is more than a hair.
-            torch.testing.assert_close(direct, at.expand_as(direct), atol=2e-4, rtol=1e-5)
+    at = points
+    for k in range(num_frames):
+        step = plan.back.motion.homography[:, k].double()
+        start = at if plan.back.reads_previous[0] and k else points
+        at = geometry.transform_points(step, start)
+        direct = geometry.transform_points(whole.back.motion.homography[:, k].double(), points)
+        # The composed matrix is rounded to float32 once; far outside the frame that is more than a hair.
+        torch.testing.assert_close(direct, at.expand_as(direct), atol=2e-4, rtol=1e-5)
+    assert torch.equal(plan.layers.motion.homography, whole.layers.motion.homography)
 
 
 @given(st.integers(0, 2**40), st.integers(1, 20))
@@ -43,7 +47,7 @@ def test_composed_colors_are_the_steps_one_after_the_other(clip, num_frames):
     rgb = np.array([0.2, 0.5, 0.7])
     at = rgb
     for k in range(num_frames):
-        step, direct = plan.color[0, 0, k].double().numpy(), whole.color[0, 0, k].double().numpy()
+        step, direct = (p.back.motion.color[0, k].double().numpy() for p in (plan, whole))
         at = step[:, :3] @ at + step[:, 3]
         np.testing.assert_allclose(direct[:, :3] @ rgb + direct[:, 3], at, rtol=1e-4, atol=1e-6)
 
@@ -52,11 +56,12 @@ def test_composing_twice_changes_nothing_and_leaves_what_reads_the_source():
     plan = plan_of()
     whole = plan.composed()
     twice = whole.composed()
-    assert torch.equal(whole.homography, twice.homography)
-    assert torch.equal(whole.color, twice.color)
-    direct = ~plan.reads_previous
-    assert torch.equal(whole.homography[direct], plan.homography[direct])
-    assert not torch.equal(whole.homography, plan.homography)
+    steps, composed, again = (p.back.motion for p in (plan, whole, twice))
+    assert torch.equal(composed.homography, again.homography)
+    assert torch.equal(composed.color, again.color)
+    direct = ~plan.back.reads_previous
+    assert torch.equal(composed.homography[direct], steps.homography[direct])
+    assert not torch.equal(composed.homography, steps.homography)
 
 
 def test_composed_and_recursive_clips_agree_as_the_steps_get_small(smooth):
@@ -73,77 +78,116 @@ def test_composed_and_recursive_clips_agree_as_the_steps_get_small(smooth):
     assert differences[1] < differences[0] / 3
 
 
-def test_state_dict_puts_a_plan_together_again(tmp_path, smooth):
+@pytest.mark.parametrize("mix", [None, Mixup()])
+def test_state_dict_puts_a_plan_together_again(mix, tmp_path, smooth):
     images = smooth(16, 3, 40, 52, dtype=torch.float32)
-    plan = plan_of()
+    plan = plan_of(mix=mix, padding_mode="reflection")
     torch.save(plan.state_dict(), tmp_path / "plan.pt")
     again = MotionPlan.from_state_dict(torch.load(tmp_path / "plan.pt", weights_only=True))
-    assert all(torch.equal(a, b) for a, b in zip(plan.state_dict().values(), again.state_dict().values(), strict=True))
-    pmg = PMG(ALL, 6, 32)
-    assert torch.equal(pmg.render(images, plan), pmg.render(images, again))
+    state = plan.state_dict()
+    assert state.keys() == again.state_dict().keys()
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), again.state_dict().values(), strict=True))
+    assert torch.equal(render(images, plan), render(images, again))
+
+
+def test_a_plan_alone_decides_the_clips(smooth):
+    """Whatever PMG renders a plan: padding too is the plan's."""
+    images = smooth(16, 3, 40, 52, dtype=torch.float32)
+    plan = plan_of(padding_mode="border")
+    assert torch.equal(PMG(("identity",), 3, 5).render(images, plan), render(images, plan))
+    assert not torch.equal(render(images, dataclasses.replace(plan, padding_mode="zeros")), render(images, plan))
+
+
+def test_states_of_the_first_version_are_read():
+    """Written out field by field as that version had them: the back was layer 0 of a stack, and padding was no part of a plan."""
+    plan = plan_of(mix=Mixup())
+    field = fields(plan)
+    old = {
+        "source": torch.tensor(field["image"]),
+        **{name: torch.tensor(field[name], dtype=torch.float32) for name in ("homography", "color", "box", "opacity")},
+        "reads_previous": plan.back.reads_previous,
+        "partner": plan.blend.partner,
+        "partner_weight": plan.blend.weight,
+        "partner_box": plan.blend.box,
+        "partner_frames": plan.blend.frames,
+        "transform": plan.transform,
+        "source_size": torch.tensor([40, 52]),
+        "frame_size": torch.tensor([32, 32]),
+    }
+    again = MotionPlan.from_state_dict(old).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in plan.state_dict().items())
+    with pytest.raises(ValueError, match=r"missing: \['box'\], unknown: \['boxes'\]"):
+        MotionPlan.from_state_dict({("boxes" if name == "box" else name): tensor for name, tensor in old.items()})
+    with pytest.raises(ValueError, match="a back of less than full opacity"):
+        MotionPlan.from_state_dict(old | {"opacity": old["opacity"] / 2})
 
 
 def test_from_state_dict_names_what_is_wrong():
     state = plan_of().state_dict()
-    with pytest.raises(ValueError, match=r"missing: \['box'\], unknown: \['boxes'\]"):
-        MotionPlan.from_state_dict({("boxes" if name == "box" else name): tensor for name, tensor in state.items()})
+    with pytest.raises(ValueError, match=r"missing: \['back.image'\], unknown: \['back.images'\]"):
+        MotionPlan.from_state_dict({name.replace("back.image", "back.images"): tensor for name, tensor in state.items()})
+    with pytest.raises(ValueError, match="state is a MotionPlan of version 3; this release reads versions 1 and 2"):
+        MotionPlan.from_state_dict(state | {"version": torch.tensor(3)})
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("part", "field", "value", "message"),
     [
         (
+            "layers",
             "opacity",
-            torch.ones(15, 2, 6),
-            r"plan.opacity must be torch.float32 of shape \(16, 2, 6\), got torch.float32 of shape \(15, 2, 6\)",
+            torch.ones(15, 1, 6),
+            r"plan.layers.opacity must be torch.float32 of shape \(16, 1, 6\), got torch.float32 of shape \(15, 1, 6\)",
         ),
-        ("source", torch.zeros(16, 2), r"plan.source must be torch.int64 of shape \(16, 2\), got torch.float32 of shape \(16, 2\)"),
-        ("homography", torch.eye(3), r"plan.homography must have shape \(B, L, T, 3, 3\), got \(3, 3\)"),
+        ("back", "image", torch.zeros(16), r"plan.back.image must be torch.int64 of shape \(16,\), got torch.float32 of shape \(16,\)"),
+        ("back.motion", "homography", torch.eye(3), r"plan.back.motion.homography must have shape \(B, T, 3, 3\), got \(3, 3\)"),
+        ("back.motion", "bend", torch.zeros(16, 6, 2, 4, 4), r"plan.back.motion.bend must be torch.float32 of shape \(16, 6, 2, 0, 0\)"),
+        ("layers", "outline", torch.ones(16, 1, 2), "plan.layers.outline must be of boxes"),
     ],
 )
-def test_fields_must_agree(field, value, message):
+def test_fields_must_agree(part, field, value, message):
     plan = plan_of()
-    object.__setattr__(plan, field, value)  # the constructor is type-checked while tests run
+    object.__setattr__(operator.attrgetter(part)(plan), field, value)  # the constructor is type-checked while tests run
     with pytest.raises(ValueError, match=message):
         plan.__post_init__()
 
 
-def test_a_clip_that_reads_itself_has_one_layer():
-    plan = plan_of()
-    with pytest.raises(ValueError, match="reads_previous must be False for clips with more than one visible layer"):
-        dataclasses.replace(plan, reads_previous=torch.ones(16, dtype=torch.bool))
+def test_an_unknown_padding_mode_is_refused():
+    with pytest.raises(ValueError, match=r"plan\.padding_mode must be one of 'zeros', 'border', 'reflection', got 'wrap'"):
+        dataclasses.replace(plan_of(), padding_mode="wrap")
 
 
 def test_a_plan_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        plan_of().box = None
+        plan_of().back = None
 
 
 def test_passes_cover_every_clip_once():
     plan = plan_of(batch=64)
-    back = torch.cat([p.clips for p in plan.passes if p.layer == 0])
+    back = torch.cat([p.clips for p in plan.passes])
     assert back.sort().values.tolist() == list(range(64))
-    front = torch.cat([p.clips for p in plan.passes if p.layer == 1])
+    (passes,) = plan.layer_passes
+    front = torch.cat([p.clips for p in passes])
     assert front.sort().values.tolist() == (plan.transform == ALL.index("cutmix")).nonzero()[:, 0].tolist()
 
 
 def test_to_moves_every_tensor():
     plan = plan_of()
     moved = plan.to("meta")
-    assert all(tensor.device.type == "meta" for name, tensor in moved.state_dict().items() if not name.endswith("size"))
-    assert all(p.clips.device.type == "meta" for p in moved.passes)
-    assert plan.homography.device.type == "cpu"
+    assert all(tensor.device.type == "meta" for name, tensor in moved.state_dict().items() if "." in name)
+    assert all(p.clips.device.type == "meta" for passes in (moved.passes, *moved.layer_passes) for p in passes)
+    assert (plan.device.type, moved.device.type) == ("cpu", "meta")
     assert len(moved) == 16
 
 
 def test_repr_and_describe_speak_of_what_happens():
     plan = plan_of()
-    assert repr(plan).startswith("MotionPlan(16 clips of 6 frames, 40x52 -> 32x32, layers=2")
+    assert repr(plan).startswith("MotionPlan(16 clips of 6 frames, 40x52 -> 32x32, layers=1")
     for i in range(16):
         name = ALL[int(plan.transform[i])]
         text = plan.describe(i)
         assert text.startswith(f"clip {i}: {name}, 6 frames of 32x32 from 40x52")
-        assert ("the previous frame" in text) == bool(plan.reads_previous[i])
+        assert ("the previous frame" in text) == bool(plan.back.reads_previous[i])
         assert ("color map" in text) == (name in ("fade", "color_jitter"))
         assert ("the box" in text) == (name == "cutmix")
     assert plan.describe(-1) == plan.describe(15)

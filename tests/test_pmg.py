@@ -1,15 +1,19 @@
 """PMG: what users type, right and wrong."""
 
+import math
 import multiprocessing
 import re
+import warnings
+from collections import UserList
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pseudomotion import PMG, TRANSFORMS, checks
-from pseudomotion.mix import Mixup
+from pseudomotion.mix import Mixup, VideoMix
 from pseudomotion.render import proof
 from pseudomotion.transforms import Affine, Transform, Zoom
 from pseudomotion.transforms.base import Motion
@@ -74,11 +78,18 @@ def test_surroundings_do_not_matter():
         assert torch.equal(pmg(IMAGES, ids=ids), expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(pmg(IMAGES, ids=ids), expected)
-    torch.set_default_dtype(torch.float64)
-    try:
-        assert torch.equal(pmg(IMAGES, ids=ids), expected)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    bytes_ = (IMAGES * 255).to(torch.uint8)
+    mixed = PMG(tuple(TRANSFORMS), 4, 8, mix=VideoMix(), resampling="composed", mean=(0.5,) * 3, std=(0.25,) * 3)
+    state = mixed.plan(IMAGES.shape, ids=ids).state_dict()
+    expected_mixed = mixed(bytes_, ids=ids)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            assert torch.equal(pmg(IMAGES, ids=ids), expected)
+            assert torch.equal(mixed(bytes_, ids=ids), expected_mixed)
+            assert all(map(torch.equal, mixed.plan(IMAGES.shape, ids=ids).state_dict().values(), state.values()))
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 def test_no_state_is_written():
@@ -100,7 +111,7 @@ def test_every_clip_draws_its_own_transform_by_weight():
     names = list(TRANSFORMS)
     assert set(plan.transform.tolist()) == {names.index("zoom"), names.index("affine")}
     assert 0.72 < (plan.transform == names.index("affine")).double().mean() < 0.78
-    assert not torch.equal(plan.homography[0], plan.homography[1])
+    assert not torch.equal(*plan.back.motion.homography[:2])
 
 
 def test_default_is_the_papers_best_set():
@@ -112,8 +123,8 @@ def test_default_is_the_papers_best_set():
 
 def test_crop_draws_the_first_view():
     plan = PMG(("identity",), 1, 32, crop=(0.25, 0.25)).plan((200, 3, 64, 64), ids=torch.arange(200))
-    torch.testing.assert_close(plan.homography[:, 0, 0, 0, 0], torch.full((200,), 1.0), atol=0.02, rtol=0)
-    shift = plan.homography[:, 0, 0, :2, 2]
+    torch.testing.assert_close(plan.back.motion.homography[:, 0, 0, 0], torch.full((200,), 1.0), atol=0.02, rtol=0)
+    shift = plan.back.motion.homography[:, 0, :2, 2]
     assert (shift.amax(0) - shift.amin(0) > 28).all()
 
 
@@ -128,8 +139,8 @@ class Blink(Transform):
     def make_plan(self, params, view):
         motion = view.motion(view.still())
         color = motion.color.copy()
-        color[:, :, 1::2] = 0
-        return Motion(motion.homography, color, motion.box)
+        color[:, 1::2] = 0
+        return Motion(motion.homography, color)
 
 
 def test_a_users_own_transform_works_without_being_registered():
@@ -155,6 +166,8 @@ WRONG_ARGUMENTS = [
     ({"transforms": {"zoom": -1.0}}, ValueError, "transforms must have weights of at least 0, not all 0, got [-1.0]"),
     ({"transforms": {"zoom": 0.0}}, ValueError, "transforms must have weights of at least 0, not all 0"),
     ({"num_frames": 0}, ValueError, "num_frames must be from 1 to 4096, got 0"),
+    ({"num_frames": np.float32(2)}, TypeError, "num_frames must be an int, got"),
+    ({"num_frames": np.True_}, TypeError, "num_frames must be an int, got"),
     ({"num_frames": 2.0}, TypeError, "num_frames must be an int, got 2.0"),
     ({"num_frames": True}, TypeError, "num_frames must be an int, got True"),
     ({"size": 0}, ValueError, "size must be from 1 to 32768, got 0"),
@@ -167,11 +180,22 @@ WRONG_ARGUMENTS = [
     ({"crop": (0, 1)}, ValueError, "crop must satisfy 0 < min_scale <= max_scale <= 1, got (0, 1)"),
     ({"crop": (0.9, 0.2)}, ValueError, "crop must satisfy 0 < min_scale <= max_scale <= 1"),
     ({"crop": 0.5}, TypeError, "crop must be a pair (min_scale, max_scale) or None, got 0.5"),
+    ({"crop": ("0.1", 1)}, TypeError, "crop must be a number, got '0.1'"),
+    ({"crop": "ab"}, TypeError, "crop must be a pair (min_scale, max_scale) or None, got 'ab'"),
     ({"seed": 1.5}, TypeError, "seed must be an int or None, got 1.5"),
     ({"seed": 2**64}, ValueError, "seed must fit in 64 bits"),
     ({"mean": (0.5,) * 3}, ValueError, "mean and std must be given together"),
     ({"mean": (0.5,) * 2, "std": (0.5,) * 2}, ValueError, "mean and std must have one value per channel (1, 3 or 4), got 2 and 2"),
-    ({"mean": (0.5,) * 3, "std": (0.5, 0.5, 0)}, ValueError, "mean must be finite and std positive"),
+    (
+        {"mean": (0.5,) * 3, "std": (0.5, 0.5, 0)},
+        ValueError,
+        "mean must be from 0 to 1, and std greater than 0 and at most 1, got mean=(0.5",
+    ),
+    ({"mean": (124, 116, 104), "std": (58, 57, 57)}, ValueError, "so divide statistics of 8-bit values by 255"),
+    ({"mean": (0, 0, 0), "std": (255, 255, 255)}, ValueError, "so divide statistics of 8-bit values by 255"),
+    ({"mean": (math.nan,) * 3, "std": (0.5,) * 3}, ValueError, "mean must be from 0 to 1"),
+    ({"mean": 0.5, "std": 0.5}, TypeError, "mean must be a sequence of numbers, one per channel, got 0.5"),
+    ({"mean": (0.5,) * 3, "std": ("a",) * 3}, TypeError, "std must be a sequence of numbers, one per channel, got ('a'"),
     ({"mean": (0.5,) * 3, "std": (0.5,) * 3, "dtype": torch.uint8}, ValueError, "dtype must be a float type where mean and std are given"),
     ({"dtype": torch.int32}, ValueError, "dtype must be one of torch.uint8, torch.float16"),
 ]
@@ -181,6 +205,37 @@ WRONG_ARGUMENTS = [
 def test_wrong_arguments(arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
         PMG(**arguments)
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.uint8, torch.tensor], ids=lambda i: i.__name__)
+def test_every_integer_and_sequence_type_is_accepted(integer):
+    """numpy's integers, and lists that are not lists, such as Hydra's."""
+    expected = PMG(num_frames=3, size=(8, 9), crop=(0.5, 0.75), seed=7, mean=(0.5,) * 3, std=(0.25,) * 3)
+    given_ = PMG(
+        UserList(["zoom", "affine"]),
+        integer(3),
+        UserList([integer(8), integer(9)]),
+        crop=UserList([np.float32(0.5), 0.75]),
+        seed=integer(7),
+        mean=np.full(3, 0.5),
+        std=UserList([0.25] * 3),
+    )
+    assert repr(given_) == repr(expected)
+    ids = torch.arange(3)
+    assert torch.equal(given_(IMAGES, ids=ids), expected(IMAGES, ids=ids))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_rounding_errors_outside_the_unit_interval_are_clamped(dtype):
+    """Such as those of an antialiased resize, which leaves 1 + 2.4e-7 in float32."""
+    error = 2 * torch.finfo(torch.float32 if dtype == torch.float64 else dtype).eps
+    images = IMAGES.to(dtype)
+    images[0, :, 3:7], images[1, :, 3:7] = 1 + error, -error
+    before = images.clone()
+    assert images.max() > 1
+    pmg = PMG(("identity",), 2, None)
+    assert torch.equal(pmg(images), pmg(images.clamp(0, 1)))
+    assert torch.equal(images, before)
 
 
 nan = IMAGES.clone()
@@ -194,6 +249,7 @@ WRONG_IMAGES = [
     (IMAGES.long(), TypeError, "images must be uint8 or float, got torch.int64"),
     (IMAGES * 255, ValueError, "float images must lie in [0, 1], got values from"),
     (IMAGES - 0.5, ValueError, "float images must lie in [0, 1], got values from -0.49"),
+    (IMAGES.clone().index_fill_(3, torch.tensor(2), 1.00005), ValueError, "to 1.00004995; divide by 255, clamp, or pass uint8"),
     (nan, ValueError, "float images must lie in [0, 1], got values from nan to nan"),
 ]
 
@@ -312,7 +368,20 @@ def test_another_default_device_changes_nothing(resampling):
         plan = pmg.plan(IMAGES.shape, ids=ids)
         assert plan.describe(0) == pmg.plan(IMAGES.shape, ids=ids).describe(0)
         assert torch.equal(pmg.render(IMAGES, plan), expected)
-        assert proof._excerpt(plan, [0, 2])[0].homography.device.type == "cpu"
+        assert proof._excerpt(plan, [0, 2])[0].device.type == "cpu"
+
+
+def test_a_single_image_is_not_mixed_and_says_so_once():
+    pmg = PMG(("zoom",), 2, 8, mix=Mixup())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for i in range(3):
+            assert torch.equal(pmg(IMAGES[:1], ids=torch.tensor([i])), PMG(("zoom",), 2, 8)(IMAGES[:1], ids=torch.tensor([i])))
+    (warning,) = caught
+    assert "mix does nothing to a batch of one" in str(warning.message)
+    assert "partner_images=" in str(warning.message)
+    assert not torch.equal(pmg(IMAGES[:1], partner_images=IMAGES[1:2]), pmg(IMAGES[1:2], partner_images=IMAGES[:1]))
+    pmg(IMAGES[:0])
 
 
 def test_repr_names_everything():

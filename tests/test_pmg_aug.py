@@ -1,7 +1,6 @@
 """PMGAug: which clips it replaces, by what, and that it leaves the others alone; alone, on a real video, and in a DataLoader."""
 
 import multiprocessing
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from torch.utils.data import DataLoader
 from pseudomotion import PMG, Mixup, PMGAug, checks
 from pseudomotion.images import ImageBank
 
-VIDEO = Path(__file__).parents[2] / "shared" / "videos" / "nasa_13013.mp4"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IDS = torch.arange(12)
 
@@ -48,7 +46,7 @@ def test_replaced_clips_are_pmgs_of_the_drawn_frames_and_the_rest_is_untouched(d
     assert len(set(info.frame.tolist())) == 4
 
 
-def test_normalised_clips_are_brought_back_for_pmg_and_stay_normalised():
+def test_normalized_clips_are_brought_back_for_pmg_and_stay_normalized():
     mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
     images = torch.rand(12, 3, 4, 16, 18)
     clips = (images - mean[:, None]) / std[:, None]
@@ -62,7 +60,7 @@ def test_normalised_clips_are_brought_back_for_pmg_and_stay_normalised():
 
 def test_a_clip_is_the_same_in_every_batch():
     clips = torch.rand(12, 3, 4, 16, 18)
-    aug = PMGAug(PMG(num_frames=4, size=(16, 18)), 0.5, {"frames": 1, Plain(10): 1})
+    aug = PMGAug(PMG(num_frames=4, size=(16, 18)), 0.5, images={"frames": 1, Plain(10): 1})
     whole, info = aug(clips, ids=IDS)
     order = torch.tensor([7, 2, 11, 0])
     part, part_info = aug(clips[order], ids=IDS[order])
@@ -76,7 +74,7 @@ def test_images_of_several_sources_come_in_proportion(dtype):
     n = 600
     clips = torch.full((n, 3, 2, 16, 18), 255).to(dtype) / (1 if dtype == torch.uint8 else 255)
     low, high = Plain(50), Plain(50, start=100)
-    aug = PMGAug(PMG(("identity",), 2, None), 0.75, {"frames": 1, low: 2, high: 3})
+    aug = PMGAug(PMG(("identity",), 2, None), 0.75, images={"frames": 1, low: 2, high: 3})
     out, info = aug(clips.to(dtype), ids=torch.arange(n))
     value = (out[:, 0, 0, 0, 0].double() * (1 if dtype == torch.uint8 else 255)).round().long()
     expected = torch.where(info.source == 1, info.image, torch.where(info.source == 2, info.image + 100, 255))
@@ -89,7 +87,7 @@ def test_images_of_several_sources_come_in_proportion(dtype):
 
 def test_a_bank_serves_as_images():
     bank = ImageBank(Plain(7))
-    out, info = PMGAug(PMG(("identity",), 2, None), 1.0, bank)(torch.zeros(5, 3, 2, 16, 18, dtype=torch.uint8))
+    out, info = PMGAug(PMG(("identity",), 2, None), 1.0, images=bank)(torch.zeros(5, 3, 2, 16, 18, dtype=torch.uint8))
     assert torch.equal(out[:, 0, 0, 0, 0].long(), info.image)
 
 
@@ -101,12 +99,12 @@ def test_pmg_may_mix():
     assert torch.equal(out[chosen], pmg(clips[chosen, :, info.frame[chosen]], ids=IDS[chosen]))
 
 
-def test_on_a_real_video():
-    from pseudomotion.video import read_clip
+def test_on_a_video(stained_glass, tmp_path):
+    from pseudomotion.video import read_clip, write_video
 
-    if not VIDEO.exists():
-        pytest.skip(f"the real video is not at hand (no {VIDEO})")
-    clips = torch.stack([read_clip(VIDEO, 16, 4, start, size=64) for start in (0.1, 0.4, 0.7, 0.9)])
+    frames = PMG(("sliding_window",), 80, 96)(stained_glass[None], ids=torch.tensor([0]))[0]
+    write_video(tmp_path / "video.mp4", list(frames.permute(1, 2, 3, 0).numpy()), fps=20)
+    clips = torch.stack([read_clip(tmp_path / "video.mp4", 16, 2, start, size=64) for start in (0.1, 0.4, 0.7, 0.9)])
     out, info = PMGAug(PMG(("affine",), size=64), 0.5)(clips, ids=torch.arange(4) + 4)
     assert 0 < int(info.pseudo.sum()) < 4
     for i in range(4):
@@ -163,7 +161,7 @@ def test_cuda_in_a_forked_worker_is_explained(monkeypatch):
         (PMG(num_frames=4), torch.rand(1, 3, 4, 8, 8), "clips must have 4 frames of 224 x 224"),
         (PMG(num_frames=4, size=None, data_format="BTCHW"), torch.rand(1, 4, 5, 8, 8), "clips must have 1, 3 or 4 channels"),
         (PMG(num_frames=4, size=None, dtype=torch.float16), torch.rand(1, 3, 4, 8, 8), "clips must be torch.float16"),
-        (PMG(num_frames=4, size=None, mean=MEAN, std=STD), torch.zeros(1, 3, 4, 8, 8, dtype=torch.uint8), "must be normalised floats"),
+        (PMG(num_frames=4, size=None, mean=MEAN, std=STD), torch.zeros(1, 3, 4, 8, 8, dtype=torch.uint8), "must be normalized floats"),
         (PMG(num_frames=4, size=None), torch.rand(3, 4, 8, 8), "clips must have shape"),
         (PMG(num_frames=4, size=None), torch.rand(1, 3, 4, 8, 8) * 3 - 1, r"float images must lie in \[0, 1\]"),
     ],
@@ -190,4 +188,4 @@ def test_errors_of_the_arguments(arguments, message):
 
 def test_an_image_of_another_size_is_refused():
     with pytest.raises(ValueError, match="images must give images of"):
-        PMGAug(PMG(num_frames=2, size=None), 1.0, Plain(3, (8, 8)))(torch.rand(2, 3, 2, 16, 18))
+        PMGAug(PMG(num_frames=2, size=None), 1.0, images=Plain(3, (8, 8)))(torch.rand(2, 3, 2, 16, 18))

@@ -1,8 +1,11 @@
 """pmg-preview as a user types it: what it writes, and what it says when it cannot."""
 
+import resource
 import signal
 import subprocess
 import sys
+import time
+from io import BytesIO
 from itertools import pairwise
 
 import av
@@ -10,16 +13,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudomotion import TRANSFORMS
+from pseudomotion import PMG, TRANSFORMS
 from pseudomotion.preview import GAP, LABEL, main
+from pseudomotion.video import write_video
 
 SMALL = ["--size", "32", "--frames", "4"]
+
+
+def _png():
+    file = BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(file, "png")
+    return file.getvalue()
+
+
+PICTURE = _png()
 
 
 @pytest.fixture
 def picture(tmp_path):
     path = tmp_path / "photo.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(PICTURE)
     return str(path)
 
 
@@ -93,18 +106,27 @@ def test_without_an_image_there_is_a_built_in_one(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing.png", "out.mp4"], "No such file or directory: 'missing.png'"),
-        (["out.avi"], "cannot write out.avi: the name must end in .mp4, .gif, .webp, .png"),
-        (["out"], "cannot write out: the name must end in"),
+        (["missing.png", "out.mp4"], "cannot read missing.png: there is no such file"),
+        (["", "out.mp4"], 'the input must be a file name, got ""'),
+        ([".", "out.mp4"], "cannot read .: it is a folder"),
+        (["out.avi"], 'cannot write "out.avi": the name must end in .mp4, .gif, .webp, .png'),
+        ([""], 'cannot write "": the name must end in'),
         (["nowhere/out.mp4"], "cannot write nowhere/out.mp4: there is no folder nowhere"),
         (["broken.png", "out.mp4"], "cannot read broken.png: cannot identify image file"),
+        (["broken.png", "out.mp4", "--source", "shaders"], "--source makes the images, so there is nothing to do with broken.png"),
         (["out.mp4", "--transforms", "zoom,spin"], "unknown transform 'spin'; known are identity"),
         (["out.mp4", "--transforms", ","], "--transforms names no transform"),
         (["out.mp4", "--seed", str(2**70)], "seed must fit in 64 bits"),
+        (["out.mp4", "--samples", "80"], "cannot write out.mp4: it would be 18406 x 2006 pixels, and 16384 pixels on a side is the most"),
+        (["out.webp", "--samples", "80"], "and 16383 pixels on a side is the most: take a smaller --size, --samples or fewer --transforms"),
+        (["out.png", "--samples", "100", "--frames", "100"], "178 million pixels is the most: take a smaller --size, --frames, --samples"),
+        (["out.png", "--size", "70000", "--transforms", "zoom"], "size must be"),
     ],
 )
 def test_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+    """Said before any clip is made."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(PMG, "render", None)
     (tmp_path / "broken.png").write_bytes(b"broken")
     assert main(arguments) == 2
     error = capsys.readouterr().err
@@ -114,34 +136,105 @@ def test_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, cap
     assert [p.name for p in tmp_path.iterdir()] == ["broken.png"]
 
 
-@pytest.mark.parametrize("arguments", [["--frames", "0"], ["--fps", "fast"], ["--padding-mode", "wrap"], ["--samples", "-1"]])
+@pytest.mark.parametrize(
+    "arguments", [["--frames", "0"], ["--fps", "fast"], ["--fps", "nan"], ["--padding-mode", "wrap"], ["--samples", "-1"]]
+)
 def test_wrong_options(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["out.mp4", *arguments])
     assert stop.value.code == 2
-    assert arguments[0] in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith(f"pmg-preview: argument {arguments[0]}: ")
+    assert error.count("\n") == 1
 
 
-def test_interrupted_it_leaves_nothing_and_no_traceback(tmp_path):
-    """Stopped once the progress bar shows, which it does after two seconds."""
-    # Programs that a shell starts in the background are deaf to the signal, and so are theirs, unless they listen again.
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".webp", ".mp4"])
+def test_a_picture_is_never_written_over(tmp_path, capsys, suffix):
+    """Neither by forgetting the output, nor by naming it twice; what an earlier preview wrote is replaced."""
+    photo, out = tmp_path / f"photo{suffix}", tmp_path / f"out{suffix}"
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 80, 3), np.uint8)
+    if suffix == ".mp4":
+        write_video(photo, frames, fps=10)
+    else:
+        Image.fromarray(frames[0]).save(photo)
+    before = photo.read_bytes()
+    short = ["--transforms", "zoom", *SMALL]
+    assert main([str(photo), *short]) == 2
+    assert f"name the output too: pmg-preview {photo} out.mp4" in capsys.readouterr().err
+    assert main([str(photo), str(photo), "--force", *short]) == 2
+    assert "it is the input; give the output another name" in capsys.readouterr().err
+    (tmp_path / "other.png").write_bytes(PICTURE)
+    assert main([str(tmp_path / "other.png"), str(photo), *short]) == 2
+    assert "no pmg command made it; choose another name, or replace it with --force" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+    assert main([str(tmp_path / "other.png"), str(photo), "--force", *short]) == 0
+    assert photo.read_bytes() != before
+    assert main([str(out), *short]) == 0
+    first = out.read_bytes()
+    assert main([str(out), *short, "--seed", "1"]) == 0
+    assert out.read_bytes() != first
+
+
+@pytest.mark.parametrize(
+    ("fps", "suffix", "step", "shown"),
+    [
+        ("60", ".gif", 10, 25),
+        ("240", ".gif", 10, 6),
+        ("40", ".gif", 10, 30),
+        ("12", ".gif", 10, 30),
+        ("60", ".webp", 1, 30),
+        ("240", ".webp", 1, 11),
+    ],
+)
+def test_an_animation_has_the_right_length_and_no_delay_that_browsers_ignore(tmp_path, fps, suffix, step, shown):
+    """Below 20 ms a GIF's frame is shown for 100. Frames are left out where there is no room for all 30."""
+    arguments = ["--transforms", "zoom", "--size", "32", "--frames", "16", "--fps", fps]
+    assert main([str(tmp_path / f"out{suffix}"), *arguments]) == 0
+    delays = []
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        for k in range(image.n_frames):
+            image.seek(k)
+            image.load()
+            delays.append(image.info["duration"])
+    assert len(delays) == shown
+    assert min(delays) >= (20 if suffix == ".gif" else 11)
+    assert sum(delays) == pytest.approx(30_000 / float(fps), abs=step / 2 + 0.5)
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, capsys):
+    """A limit on the size of files stands in for the disk."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        for suffix in (".png", ".gif", ".webp", ".mp4"):
+            assert main([str(tmp_path / f"out{suffix}"), "--transforms", "zoom", *SMALL]) == 2
+            assert capsys.readouterr().err.startswith(f"pmg-preview: cannot write {tmp_path}/out{suffix}: ")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "code", "line"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM")])
+def test_stopped_it_leaves_nothing_and_no_traceback(tmp_path, number, code, line):
+    """While the video is being written: its temporary file is there."""
+    # Programs that a shell starts in the background are deaf to SIGINT, and so are theirs, unless they listen again.
     listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     command = [sys.executable, "-c", f"{listen}; import sys; from pseudomotion.preview import main; sys.exit(main())"]
-    process = subprocess.Popen([*command, str(tmp_path / "out.mp4"), "--samples", "500"], stderr=subprocess.PIPE)
-    said = b""
-    while b"clips:" not in said and process.poll() is None:
-        said += process.stderr.read1()
-    process.send_signal(signal.SIGINT)
-    said = (said + process.communicate(timeout=60)[1]).decode()
-    assert process.returncode == 130
-    assert "pmg-preview: interrupted, nothing written" in said
+    arguments = ["--frames", "4000", "--size", "64", "--transforms", "identity,fade"]
+    process = subprocess.Popen([*command, str(tmp_path / "out.mp4"), *arguments], stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.iterdir()) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == code, said
+    assert f"pmg-preview: {line}\n" in said
     assert "Traceback" not in said
     assert not list(tmp_path.iterdir())
 
 
-def test_real_photos(photo, tmp_path):
+def test_a_sheet_of_all_transforms(picture_file, tmp_path):
     """Every transform moves or changes something; nothing but affine and perspective brings black corners."""
-    assert main([str(photo), str(tmp_path / "out.png"), "--size", "96", "--frames", "8", "--no-labels"]) == 0
+    assert main([str(picture_file), str(tmp_path / "out.png"), "--size", "96", "--frames", "8", "--no-labels"]) == 0
     sheet = np.array(Image.open(tmp_path / "out.png")).astype(float)
     for row, name in enumerate(TRANSFORMS):
         top = GAP + row * (96 + GAP)

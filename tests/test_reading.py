@@ -1,5 +1,9 @@
 """Reading videos, good ones and broken ones made here, and lists of them; PyAV's plain decoding is what the reader is compared with."""
 
+import errno
+import os
+import resource
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,7 +22,7 @@ VIDEO = Path(__file__).parents[2] / "shared" / "videos" / "nasa_13013.mp4"
 
 
 def frame(k, h=48, w=64):
-    """Frame k: bars that move by 3 pixels, and a grey level that tells the number."""
+    """Frame k: bars that move by 3 pixels, and a gray level that tells the number."""
     y, x = np.mgrid[:h, :w]
     return np.stack([128 + 100 * np.sin((x - 3 * k) / 7), np.full((h, w), 6.0 * k + 3), 128 + 100 * np.sin(y / 9)], -1).astype(np.uint8)
 
@@ -47,7 +51,7 @@ def decode(path, stream=0):
 
 
 def numbers(clip):
-    """Which frames a clip holds, by their grey level."""
+    """Which frames a clip holds, by their gray level."""
     return (clip[1].float().mean((1, 2)) / 6 - 0.5).round().int().tolist()
 
 
@@ -107,8 +111,139 @@ def test_formats(tmp_path, name, options):
         assert np.abs(clip.permute(1, 2, 3, 0).numpy().astype(int) - expected).mean() < 8
 
 
+def trim(path, begin, end):
+    """Let an MP4's edit list show the seconds from begin to end, as a phone's trimming does; all samples stay in the file."""
+    data = bytearray(path.read_bytes())
+    scale = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)[0]
+    at = data.index(b"elst") + 8
+    first = struct.unpack_from(">i", data, at + 8)[0]  # what B-frames delay
+    struct.pack_into(">Ii", data, at + 4, round(1000 * (end - begin)), first + round(scale * begin))
+    path.with_stem("trimmed").write_bytes(data)
+    return path.with_stem("trimmed")
+
+
+@pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "3"}])
+@pytest.mark.parametrize(("begin", "end"), [(0, 1), (0.32, 1.2), (0.52, 1.6)])
+def test_a_trimmed_video_has_the_frames_that_ffmpeg_shows(tmp_path, begin, end, options):
+    """Also one that begins in between keyframes."""
+    path = trim(encode(tmp_path / "whole.mp4", 40, options=options), begin, end)
+    plain = decode(path)
+    assert 20 <= len(plain) < 30
+    assert np.array_equal(read_clip(path, len(plain), 1, 0).permute(1, 2, 3, 0), plain)
+    for k in range(0, len(plain), 7):
+        assert np.array_equal(read_clip(path, 1, 1, k)[:, 0].permute(1, 2, 0), plain[k])
+
+
+def test_a_trimmed_video_that_is_cut_off_is_refused(tmp_path):
+    write_video(tmp_path / "front.mp4", [frame(k) for k in range(50)], fps=25)  # its index is in front
+    path = trim(tmp_path / "front.mp4", 0, 1)
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(ValueError, match=r"trimmed\.mp4: the file is cut off"):
+        read_clip(path, 2, 1)
+
+
+def from_the_middle(path):
+    """A transport stream that begins within a GOP, as a recording does."""
+    data = path.read_bytes()
+    tables, first = 3 * 188, (len(data) // 188 // 12 + 3) * 188
+    path.write_bytes(data[:tables] + data[first:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "change"),
+    [
+        ("h264.avi", {"options": {"bf": "3"}}, None),
+        ("h264.avi", {"options": {"bf": "0"}}, None),
+        ("mpeg4.avi", {"codec": "mpeg4", "options": {"bf": "2"}}, None),
+        ("h264.ts", {"options": {"bf": "0"}}, from_the_middle),
+        ("h264.ts", {"options": {"bf": "3"}}, from_the_middle),
+        ("open.ts", {"options": {"bf": "3", "x264-params": "open-gop=1:keyint=8"}}, from_the_middle),
+        ("mpeg2.ts", {"codec": "mpeg2video", "options": {"bf": "2"}}, from_the_middle),
+    ],
+)
+def test_a_frame_is_the_same_whatever_else_is_read(tmp_path, name, options, change):
+    """Namely the one that a plain loop gives at its place, alone, first, and last."""
+    path = encode(tmp_path / name, 40, **options)
+    path = change(path) if change else path
+    plain = decode(path)
+    assert len(plain) > 25
+    assert np.array_equal(read_clip(path, len(plain), 1, 0).permute(1, 2, 3, 0), plain)
+    for k in range(1, len(plain) - 1, 3):
+        for start, number in ((k, 1), (k, 2), (k - 1, 2)):
+            assert np.array_equal(read_clip(path, number, 1, start).permute(1, 2, 3, 0), plain[start : start + number]), (k, start, number)
+
+
+@pytest.mark.parametrize("name", ["latin.avi", "latin.mp4"])
+def test_metadata_does_not_matter(tmp_path, name):
+    with av.open(str(tmp_path / name), "w") as container:
+        container.metadata["title"] = "a title"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.bit_rate = 4_000_000
+        for k in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame(k), format="rgb24")))
+        container.mux(stream.encode())
+    data = (tmp_path / name).read_bytes()
+    assert b"a title" in data
+    (tmp_path / name).write_bytes(data.replace(b"a title", b"\xe9 title"))
+    assert numbers(read_clip(tmp_path / name, 4, 1, 0)) == [0, 1, 2, 3]
+
+
+def test_names_with_a_colon(tmp_path, monkeypatch):
+    """FFmpeg takes what stands before it for a protocol, in a relative path."""
+    monkeypatch.chdir(tmp_path)
+    name = "2026-01-01T10:30:00.mp4"
+    write_video(name, [frame(k) for k in range(4)], fps=25)
+    assert numbers(read_clip(name, 4, 1, 0)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("aspect", "width"), [("2/1", 128), ("1/2", 32), ("16/15", 68), ("1/1", 64), ("1/50", 64)])
+def test_pixels_become_square(tmp_path, aspect, width):
+    """The height stays; a ratio that no video has counts as an error of the file."""
+    path = encode(tmp_path / "a.mp4", 4, options={"x264-params": f"sar={aspect}"})
+    clip = read_clip(path, 2, 1, 0)
+    assert clip.shape == (3, 2, 48, width)
+    assert numbers(clip) == [0, 1]
+    assert clip[0, 0].float().diff(dim=-1).abs().mean() > 1  # bars, not a stretched edge
+    small = read_clip(path, 2, 1, 0, size=(24, 24))
+    whole = torch.nn.functional.interpolate(clip.float(), size=(24, width // 2), mode="bilinear", antialias=True)
+    if width >= 48:
+        middle = whole[..., (width // 2 - 24) // 2 :][..., :24]
+        assert (small.float() - middle).abs().mean() < 6
+
+
+def test_too_many_open_files_are_not_the_files_fault(video):
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    read_clip(video, 1, 1)  # imports what it needs
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"plain\.mp4") as caught:
+            read_clip(video, 1, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert caught.value.errno == errno.EMFILE
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM])
+def test_a_failure_that_passes_is_tried_again(video, monkeypatch, number):
+    """FFmpeg reports it for broken files too, so that it is the file's fault where it comes twice."""
+    failures, real = [1], av.open
+
+    def flaky(*args, **options):
+        if failures and failures.pop():
+            raise av.error.FFmpegError(number, os.strerror(number))
+        return real(*args, **options)
+
+    monkeypatch.setattr(av, "open", flaky)
+    assert numbers(read_clip(video, 2, 1, 3)) == [3, 4]
+    failures[:] = [1, 1]
+    with pytest.raises(ValueError, match=r"cannot read .*plain\.mp4: "):
+        read_clip(video, 2, 1, 3)
+
+
 def turn(path, degrees):
-    """Write a display matrix into an MP4's track header, as telephones do."""
+    """Write a display matrix into an MP4's track header, as phones do."""
     data = bytearray(path.read_bytes())
     cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
     matrix = [cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
@@ -240,7 +375,7 @@ def test_video_clips_draw_their_start_by_id(video, tmp_path):
 
 def test_a_real_video():
     if not VIDEO.exists():
-        pytest.skip(f"the real video is not at hand (no {VIDEO})")
+        pytest.skip(f"the real video was not found (no {VIDEO})")
     plain = decode(VIDEO, 1)  # of two streams the larger
     for start in (0, 100, 250):
         clip = read_clip(VIDEO, 16, 4, start)
@@ -282,6 +417,23 @@ def test_list_formats(tmp_path):
     path.write_text("\n\n")
     with pytest.raises(ValueError, match="must list at least one video"):
         read_list(path)
+    path.write_text("a.mp4 3", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"cannot read .*list\.csv: it must be text in UTF-8"):
+        read_list(path)
+
+
+@pytest.mark.parametrize("line", ["a.mp4 jump", "a.MP4,long jump", "b c.avi;12th", '"a b.xyz" jump', '"a, b.mp4" 3.0'])
+def test_names_for_classes_are_refused(tmp_path, line):
+    (tmp_path / "list.csv").write_text(f"first.mp4 0\n{line}\n")
+    with pytest.raises(ValueError, match=r"list\.csv, line 2: must be .path label. with a number for the label, .* got label"):
+        read_list(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("name", ["two\nlines.mp4", b"latin \xe9.mp4".decode(errors="surrogateescape")])
+def test_a_path_that_no_list_can_hold(tmp_path, name):
+    with pytest.raises(ValueError, match="a list file cannot hold the path"):
+        write_list(tmp_path / "list.csv", [(Path("good.mp4"), 0), (Path(name), 1)])
+    assert not list(tmp_path.iterdir())
 
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), include_characters=" ,;\"'0"), min_size=1, max_size=20)

@@ -1,4 +1,4 @@
-"""The recipes: complete, true to the paper's figures, and each of them runs."""
+"""The recipes: complete, true to the paper's figures, and each kind of them runs."""
 
 import dataclasses
 import importlib.util
@@ -14,6 +14,7 @@ import yaml
 from paper import paper
 from PIL import Image
 
+from pseudomotion import PMG
 from pseudomotion.train import evaluate, finetune, pretrain
 from pseudomotion.train.evaluate import EvaluateOptions
 from pseudomotion.train.finetune import FinetuneOptions
@@ -25,7 +26,8 @@ from pseudomotion.video.list_file import write_list
 DOCS = Path(__file__).parents[1] / "docs"
 
 TINY = ["--model", "tiny", "--frame-size", "16", "--num-frames", "4", "--max-steps", "2", "--cpu"]
-PRETRAINING = [name for name in recipe_names() if "pretrain" in yaml.safe_load((RECIPES / f"{name}.yaml").read_text())]
+ALL = {name: yaml.safe_load((RECIPES / f"{name}.yaml").read_text()) for name in recipe_names()}
+PRETRAINING = [name for name, recipe in ALL.items() if "pretrain" in recipe]
 OF_DATA_SETS = [name for name in recipe_names() if name.startswith("finetune-")]
 
 
@@ -66,29 +68,28 @@ def test_every_row_of_the_paper_is_there_once_with_its_figures():
     assert dict(rows) == paper()
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_keys_of_a_recipe(name):
-    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
-    assert set(recipe) <= {"about", "paper", "needs", "sweep", "ours", "pretrain", "finetune", "evaluate"}
-    assert recipe["about"]
-    if name.startswith("finetune-"):
-        assert set(recipe) == {"about", "finetune", "evaluate"}
-    elif "paper" in recipe:
-        assert all(f"finetune-{data}" in recipe_names() for data in recipes_table().data_sets(recipe))
+def test_keys_of_recipes():
+    for name, recipe in ALL.items():
+        assert set(recipe) <= {"about", "paper", "needs", "sweep", "ours", "pretrain", "finetune", "evaluate"}, name
+        assert recipe["about"], name
+        if name.startswith("finetune-"):
+            assert set(recipe) == {"about", "finetune", "evaluate"}, name
+        elif "paper" in recipe:
+            assert all(f"finetune-{data}" in ALL for data in recipes_table().data_sets(recipe)), name
 
 
-@pytest.mark.parametrize("name", PRETRAINING)
-def test_pre_training_options_load_and_differ_from_the_defaults(name):
-    values = read_recipe(name, "pretrain")
-    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
-    needed = {option: (what,) if option == "aug_images" else what for option, what in needs(recipe).items()}
-    assert not set(needed) & set(values)
-    options = from_values(PretrainOptions, values | needed | {"out": "run"})
+def test_pre_training_options_load_and_differ_from_the_defaults():
     defaults = {field.name: field.default for field in dataclasses.fields(PretrainOptions)}
-    assert all(getattr(options, key) != defaults[key] for key in values), "a default is written down again"
-    for option, tried in recipe.get("sweep", {}).get("pretrain", {}).items():
-        assert tried
-        assert option in set(defaults) - set(values)
+    for name in PRETRAINING:
+        values, needed = read_recipe(name, "pretrain"), needs(ALL[name])
+        assert not set(needed) & set(values), name
+        needed |= {"aug_images": (needed["aug_images"],)} if "aug_images" in needed else {}
+        options = from_values(PretrainOptions, values | needed | {"out": "run"})
+        assert PMG(options.transforms).transforms, name
+        assert all(getattr(options, key) != defaults[key] for key in values), f"{name}: a default is written down again"
+        for option, tried in ALL[name].get("sweep", {}).get("pretrain", {}).items():
+            assert tried, name
+            assert option in set(defaults) - set(values), name
 
 
 @pytest.mark.parametrize("name", [name for name in PRETRAINING if name != "demo"])
@@ -122,52 +123,48 @@ def test_curves_share_the_settings_of_their_tables():
         assert read_recipe(name, "pretrain") == read_recipe("table4-mixup", "pretrain")
 
 
-def run_once(name, data, tmp_path, done):
-    """Two tiny steps of a recipe, unless one with the same options was run before; returns the folder of the run."""
-    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
-    values, needed = dict(recipe["pretrain"]), set(needs(recipe)) | set(recipe.get("sweep", {}).get("pretrain", {}))
+def left_open(recipe):
+    """The options that a pre-training recipe leaves to the user."""
+    return set(needs(recipe)) | set(recipe.get("sweep", {}).get("pretrain", {}))
+
+
+def distinct(names, *sections, ignored=()):
+    """The first recipe of each that run the same code: options beside the ignored ones are equal, and so are those left to the user."""
+    kinds = {}
+    for name in names:
+        options = [{key: value for key, value in ALL[name][section].items() if key not in ignored} for section in sections]
+        kinds.setdefault(repr((options, sorted(left_open(ALL[name]) - set(ignored)))), name)
+    return list(kinds.values())
+
+
+# Figures alone: they choose no other code. Transforms are built for every recipe above, and test_transforms paints them.
+FIGURES = ("epochs", "base_lr", "min_lr", "warmup_epochs", "batch_size", "save_every", "picture_every", "mask_ratio", "limit", "transforms")
+
+
+@pytest.mark.parametrize("name", distinct(PRETRAINING, "pretrain", ignored=FIGURES))
+def test_two_steps_of_pre_training(name, data, tmp_path):
+    values, needed, run = ALL[name]["pretrain"], left_open(ALL[name]), tmp_path / name
     given = {"batch-size": "2"}
     given |= {"videos": str(data / "videos.csv")} if "videos" in needed else {}
     given |= {"images": str(data / "images")} if "images" in needed else {}
     given |= {"aug-images": str(data / "images")} if "aug_images" in needed else {}
     given |= {"limit": "4"} if "limit" in needed or "limit" in values else {}
     given |= {"classes": "1", "limit": "2"} if "classes" in needed else {}
-    flags = [*TINY, *(part for option, value in given.items() for part in (f"--{option}", value))]
-    out = tmp_path / name
-    options = parse(PretrainOptions, "pmg-pretrain", "", ["--recipe", name, "--out", str(out), *flags])
-    free = {"out", "epochs", "base_lr", "min_lr", "warmup_epochs", "save_every", "picture_every", "mask_ratio"}
-    key = tuple((field.name, getattr(options, field.name)) for field in dataclasses.fields(options) if field.name not in free)
-    if key not in done:
-        assert pretrain.main(["--recipe", name, "--out", str(out), *flags]) == 0
-        done[key] = out
-    return done[key]
-
-
-@pytest.fixture(scope="module")
-def done():
-    """Runs by their options."""
-    return {}
-
-
-@pytest.mark.parametrize("name", PRETRAINING)
-def test_two_steps_of_pre_training(name, data, tmp_path, done):
-    run = run_once(name, data, tmp_path, done)
+    flags = [part for option, value in given.items() for part in (f"--{option}", value)]
+    assert pretrain.main(["--recipe", name, "--out", str(run), *TINY, *flags]) == 0
     assert yaml.safe_load((run / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1
     assert (run / "model" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("name", OF_DATA_SETS)
-def test_two_steps_of_fine_tuning(name, data, tmp_path, done):
-    """And a test of the model; a recipe that says the same as another one is not run again."""
-    videos, out = str(data / "videos.csv"), str(tmp_path / name)
+@pytest.mark.parametrize("name", distinct(OF_DATA_SETS, "finetune", "evaluate"))
+def test_two_steps_of_fine_tuning(name, data, tmp_path):
+    """And a test of the model."""
+    videos, out = str(data / "videos.csv"), tmp_path / name
     training, testing = read_recipe(name, "finetune"), read_recipe(name, "evaluate")
-    key = repr((training, testing))
-    if key not in done:
-        lists = ["--train", videos, "--val", videos, "--batch-size", "2"]
-        assert finetune.main(["--recipe", name, *lists, "--out", out, *TINY]) == 0
-        assert evaluate.main([out, "--recipe", name, "--test", videos, "--cpu"]) == 0
-        done[key] = Path(out)
-    tested = yaml.safe_load((done[key] / "test.json").read_text())
+    lists = ["--train", videos, "--val", videos, "--batch-size", "2"]
+    assert finetune.main(["--recipe", name, *lists, "--out", str(out), *TINY]) == 0
+    assert evaluate.main([str(out), "--recipe", name, "--test", videos, "--cpu"]) == 0
+    tested = yaml.safe_load((out / "test.json").read_text())
     assert (tested["clips"], tested["crops"], tested["videos"]) == (testing["clips"], testing["crops"], 4)
     assert tested["sampling"] == training.get("sampling", "dense")
 

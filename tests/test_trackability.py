@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from pseudomotion import PMG
-from pseudomotion.images import load_image
 from pseudomotion.trackability import best_match, trackability
 
 
-def test_places_are_those_of_opencv(photo):
-    image = load_image(photo).float().mean(0) / 255
+def test_places_are_those_of_opencv(stained_glass):
+    image = stained_glass.float().mean(0) / 255
     pair = torch.stack([image[40:136, 60:172], image[43:139, 55:167] * 0.8 + 0.1])
     place, textured = best_match(pair, 16)
     first, second = pair.numpy()

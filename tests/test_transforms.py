@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from pseudomotion import PMG, TRANSFORMS, geometry, transforms
 from pseudomotion.draws import Draws
+from pseudomotion.motion import map_fields
 from pseudomotion.transforms import Affine, ColorJitter, CutMix, Fade, Perspective, SlidingWindow, Zoom
 from pseudomotion.transforms.base import View
 
@@ -28,9 +28,9 @@ def plan_of(names, ids, shape=SHAPE, seed=0, **options):
 
 def rows(plan, i, ids):
     """The plan of clip i, with ids in the place of batch positions."""
-    state = {name: tensor[i] for name, tensor in plan.state_dict().items() if not name.endswith("size")}
+    state = {name: tensor[i] for name, tensor in plan.state_dict().items() if "." in name}
     ids = torch.as_tensor(ids)
-    return state | {"source": ids[state["source"]], "partner": ids[state["partner"]]}
+    return state | {name: ids[state[name]] for name in ("back.image", "layers.texture")}
 
 
 def same(a, b, but=()):
@@ -47,7 +47,7 @@ def test_same_seed_same_plan_and_other_seed_other_plan(names):
     ids = list(range(20))
     plan, again, other = plan_of(names, ids), plan_of(names, ids), plan_of(names, ids, seed=1)
     assert same(plan.state_dict(), again.state_dict())
-    assert names == ("identity",) or not torch.equal(plan.homography, other.homography) or not torch.equal(plan.color, other.color)
+    assert names == ("identity",) or not same(plan.state_dict(), other.state_dict())
 
 
 @pytest.mark.parametrize("names", EVERY, ids="+".join)
@@ -61,7 +61,7 @@ def test_a_clip_depends_on_its_id_alone(names, options):
     for batch in batches:
         part = plan_of(names, batch, **options)
         for i, clip in enumerate(batch):
-            assert same(rows(whole, ids.index(clip), ids), rows(part, i, batch), but=("source",))
+            assert same(rows(whole, ids.index(clip), ids), rows(part, i, batch), but=("back.image", "layers.texture"))
     shuffled = [ids[k] for k in order]
     part = plan_of(names, shuffled, **options)
     for i, clip in enumerate(shuffled):
@@ -85,11 +85,11 @@ def test_another_process_makes_the_same_plan():
     program = (
         "import torch; from pseudomotion import PMG, TRANSFORMS;"
         "plan = PMG(tuple(TRANSFORMS), 6, 32, crop=(0.2, 1.0)).plan((64, 3, 40, 52), ids=torch.arange(64));"
-        "print(plan.homography.numpy().tobytes().hex() + plan.color.numpy().tobytes().hex() + plan.box.numpy().tobytes().hex())"
+        "print(''.join(tensor.numpy().tobytes().hex() for tensor in plan.state_dict().values()))"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
     plan = PMG(tuple(TRANSFORMS), 6, 32, crop=(0.2, 1.0)).plan((64, 3, 40, 52), ids=torch.arange(64))
-    assert answer == "".join(tensor.numpy().tobytes().hex() for tensor in (plan.homography, plan.color, plan.box))
+    assert answer == "".join(tensor.numpy().tobytes().hex() for tensor in plan.state_dict().values())
 
 
 @pytest.mark.parametrize("name", MOVING)
@@ -166,23 +166,23 @@ def test_the_widest_ranges_make_plans_without_warnings(name, resampling):
         extreme = cls(**{field.name: (field.metadata["allowed"][end],) * 2 for field in dataclasses.fields(cls)})
         for size in (1, 8):
             plan = PMG((extreme,), 400, size, resampling=resampling).plan((3, 3, 9, 9), ids=torch.arange(3))
-            assert not plan.composed().reads_previous.any()
+            assert not plan.composed().back.reads_previous.any()
 
 
 def view_of(batch, source=(60, 80), frame=(32, 40), num_frames=16, crop=None):
     return View.first(source, frame, num_frames, crop, Draws(0, torch.arange(batch)))
 
 
-def seen(motion, view, layer=0):
+def seen(motion, view):
     """Source pixels that the corner pixels of every frame see: (b, T, 4, 2)."""
     corners = torch.from_numpy(geometry.frame_corners(view.frame_size))
-    return geometry.transform_points(geometry.inverse(motion.homography[:, layer]), corners)
+    return geometry.transform_points(geometry.inverse(motion.homography), corners)
 
 
 def decide(transform, view):
     """The motion, as tensors."""
     motion = transform.make_plan(transform.make_params(Draws(0, torch.arange(len(view.scale)))), view)
-    return SimpleNamespace(**{name: torch.tensor(value) for name, value in vars(motion).items()})
+    return map_fields(motion, torch.tensor)
 
 
 @given(
@@ -215,7 +215,7 @@ def test_sliding_window_moves_straight_at_constant_speed_in_any_direction():
 def test_sliding_window_speed_is_what_was_asked_for_where_there_is_room():
     view = view_of(100, source=(400, 400), frame=(64, 64), num_frames=5)
     motion = decide(SlidingWindow(size=(0.25, 0.25), speed=(0.05, 0.05)), view)
-    in_frame = geometry.transform_points(motion.homography[:, 0, 1:], seen(motion, view)[:, :-1]) - torch.from_numpy(
+    in_frame = geometry.transform_points(motion.homography[:, 1:], seen(motion, view)[:, :-1]) - torch.from_numpy(
         geometry.frame_corners((64, 64))
     )
     torch.testing.assert_close(in_frame.norm(dim=-1), torch.full((100, 4, 4), 0.05 * 64, dtype=torch.float64))
@@ -224,14 +224,14 @@ def test_sliding_window_speed_is_what_was_asked_for_where_there_is_room():
 def test_zoom_is_geometric_about_a_fixed_point_in_and_out_equally():
     view = view_of(2000, source=(100, 100), frame=(64, 64))
     motion = decide(Zoom(), view)
-    scale = motion.homography[:, 0, :, 0, 0]
+    scale = motion.homography[:, :, 0, 0]
     ratio = scale[:, 1:] / scale[:, :-1]
     torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), atol=1e-9, rtol=0)
     size = torch.where(ratio[:, 0] > 1, ratio[:, 0], 1 / ratio[:, 0])
     assert size.min() > 1.025 - 1e-9
     assert size.max() < 1.05 + 1e-9
     assert 0.45 < (ratio[:, 0] > 1).double().mean() < 0.55
-    step = geometry.matmul(motion.homography[:, 0, 1:], geometry.inverse(motion.homography[:, 0, :-1]))
+    step = geometry.matmul(motion.homography[:, 1:], geometry.inverse(motion.homography[:, :-1]))
     fixed = step[:, :, :2, 2] / (1 - step[:, :, :1, 0])
     torch.testing.assert_close(fixed, fixed[:, :1].expand_as(fixed), atol=1e-6, rtol=0)
     assert (fixed[:, 0] > -1e-6).all()
@@ -239,7 +239,7 @@ def test_zoom_is_geometric_about_a_fixed_point_in_and_out_equally():
 
 
 def test_fade_is_linear_from_1_towards_0_or_from_0_towards_1():
-    gain = decide(Fade(depth=(0.8, 0.8)), view_of(2000, num_frames=5)).color[:, 0, :, 0, 0]
+    gain = decide(Fade(depth=(0.8, 0.8)), view_of(2000, num_frames=5)).color[:, :, 0, 0]
     out = gain[:, 0] == 1
     expected_out, expected_in = (torch.tensor(v, dtype=torch.float64) for v in ([1, 0.8, 0.6, 0.4, 0.2], [0, 0.2, 0.4, 0.6, 0.8]))
     torch.testing.assert_close(gain[out], expected_out.expand(int(out.sum()), 5))
@@ -253,7 +253,7 @@ def test_affine_is_the_stated_map():
 
     transform = Affine(degrees=(5, 5), translate=(0.1, 0.1), scale=(1.1, 1.1), shear=(0, 0))
     view = view_of(2, source=(32, 40), frame=(32, 40), num_frames=4)
-    steps = decide(transform, view).homography[0, 0]
+    steps = decide(transform, view).homography[0]
     expected = cv2.getRotationMatrix2D((19.5, 15.5), -5, 1.1) + np.array([[0, 0, 4.0], [0, 0, 3.2]])
     np.testing.assert_allclose(steps[1:, :2], np.broadcast_to(expected, (3, 2, 3)), atol=1e-9)
     np.testing.assert_allclose(steps[0], np.eye(3), atol=1e-12)
@@ -261,7 +261,7 @@ def test_affine_is_the_stated_map():
 
 def test_perspective_moves_corners_within_its_scale():
     view = view_of(500, source=(32, 40), frame=(32, 40), num_frames=2)
-    step = decide(Perspective((0.05, 0.05)), view).homography[:, 0, 1]
+    step = decide(Perspective((0.05, 0.05)), view).homography[:, 1]
     edges = torch.tensor([[0, 0], [40, 0], [40, 32], [0, 32]], dtype=torch.float64) - 0.5
     moved = geometry.transform_points(step, edges) - edges
     assert (moved.abs() <= torch.tensor([1.0, 0.8]) + 1e-9).all()
@@ -272,7 +272,7 @@ def test_perspective_moves_corners_within_its_scale():
 def test_perspective_never_brings_the_horizon_into_the_frame(num_frames):
     """At the strongest setting: the denominator of every power, and of its inverse, over all pixels of the frame."""
     view = view_of(200, source=(24, 30), frame=(24, 30), num_frames=num_frames)
-    step = decide(Perspective((0.5, 0.5)), view).homography[:, 0, 1]
+    step = decide(Perspective((0.5, 0.5)), view).homography[:, 1]
     assert ((step - torch.eye(3)).abs().amax((1, 2)) > 1e-4).all()
     y, x = np.mgrid[:24, :30]
     pixels = np.stack([x, y, np.ones_like(x)]).reshape(3, -1)
@@ -287,8 +287,8 @@ def test_perspective_never_brings_the_horizon_into_the_frame(num_frames):
 
 def test_color_jitter_leaves_the_first_frame_and_the_geometry():
     motion = decide(ColorJitter(), view_of(50))
-    assert torch.equal(motion.color[:, 0, 0], torch.eye(3, 4, dtype=torch.float64).expand(50, 3, 4))
-    assert torch.equal(motion.homography[:, 0, 1:], torch.eye(3, dtype=torch.float64).expand(50, 15, 3, 3))
+    assert torch.equal(motion.color[:, 0], torch.eye(3, 4, dtype=torch.float64).expand(50, 3, 4))
+    assert torch.equal(motion.homography[:, 1:], torch.eye(3, dtype=torch.float64).expand(50, 15, 3, 3))
 
 
 @given(
@@ -299,18 +299,18 @@ def test_color_jitter_leaves_the_first_frame_and_the_geometry():
 def test_cutmix_box_stays_in_its_image_and_in_the_frame(source, frame, crop):
     view = view_of(64, source, frame, crop=crop)
     motion = decide(CutMix((0.05, 1.0), (0, 0.2)), view)
-    box = motion.box[:, 1]
+    box = motion.layers.box[:, 0]
     image = torch.tensor([source[1], source[0]], dtype=torch.float64) - 0.5
     assert (box[:, :2] > -0.5 - 1e-9).all()
     assert (box[:, 2:] < image + 1e-9).all()
     corners = box[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 1, 4, 2)
-    moving = geometry.transform_points(motion.homography[:, 1], corners)
+    moving = geometry.transform_points(motion.layers.motion.homography[:, 0], corners)
     edge = torch.tensor([frame[1], frame[0]], dtype=torch.float64) - 0.5
     assert (moving > -0.5 - 1e-9).all()
     assert (moving < edge + 1e-9).all()
     steps = moving.diff(dim=1)
     torch.testing.assert_close(steps, steps[:, :1, :1].expand_as(steps), atol=1e-9, rtol=0)
-    assert torch.equal(motion.homography[:, 0], torch.tensor(view.still()))
+    assert torch.equal(motion.homography, torch.tensor(view.still()))
 
 
 def test_cutmix_takes_the_box_from_its_partner():
@@ -321,7 +321,7 @@ def test_cutmix_takes_the_box_from_its_partner():
     plan = pmg.plan(images.shape, ids=torch.arange(5))
     clips = pmg.render(images, plan)
     for i in range(5):
-        partner = int(plan.source[i, 1])
+        partner = int(plan.layers.texture[i, 0])
         assert partner != i
         assert set(clips[i].unique().tolist()) >= {value[i].item()}
         assert (clips[i] - value[partner]).abs().amin() < 1e-6

@@ -1,17 +1,19 @@
 """``pmg-validate`` at the smallest sizes: what it writes, what it reads back, and that its parts learn or stay as they are."""
 
 import dataclasses
+import itertools
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pseudomotion.train import trials
+from pseudomotion.train import budget, trials
 from pseudomotion.train.arms import ARMS, DEFAULT_ARMS
-from pseudomotion.train.budget import affordable, seconds
+from pseudomotion.train.budget import SHARES, affordable, seconds
 from pseudomotion.train.data import normalise
 from pseudomotion.train.labelled import Labelled, make_data
 from pseudomotion.train.options import from_values
@@ -123,12 +125,16 @@ def test_budgets():
     assert [seconds(text) for text in ("8m", "90s", "1.5h")] == [480, 90, 5400]
 
 
-def test_twice_the_time_allows_about_twice_the_steps(data):
-    setting = ValidateOptions(out="x", images=16, train_clips=48, test_clips=24, shots=2, batch_size=32, preset="cpu").setting(CPU)
+def test_steps_share_out_the_budget(data, monkeypatch):
+    """A clock of our own: every step, and every other look at it, takes 10 ms."""
+    ticks = itertools.count()
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 100))
+    setting = ValidateOptions(out="x", images=16, train_clips=48, test_clips=24, shots=2, batch_size=4, preset="cpu").setting(CPU)
     arms = [ARMS[name] for name in DEFAULT_ARMS]
-    short, long = (affordable(budget, arms, 2, "mean", setting, data) for budget in (400.0, 1600.0))
-    for stage, steps in short.items():
-        assert 2 < long[stage] / steps < 8, stage
+    runs = dict.fromkeys(SHARES, 2 * len(arms)) | {"pretrain": 2 * sum(bool(arm.transforms) for arm in arms)}
+    steps = affordable(400.0, arms, 2, "mean", setting, data)
+    for stage, share in SHARES.items():
+        assert steps[stage] * runs[stage] / 100 == pytest.approx(share * 400, rel=0.01)
     assert affordable(400.0, [ARMS["scratch"]], 1, "mean", setting, data)["pretrain"] == 0  # nothing to pre-train
     with pytest.raises(ValueError, match="--budget leaves 0 s to train 8 models, fewer than 10 steps of"):
         affordable(0.1, arms, 2, "mean", setting, data)

@@ -1,5 +1,7 @@
 """Written videos, read back by PyAV's own decoder."""
 
+import resource
+
 import av
 import numpy as np
 import pytest
@@ -77,3 +79,30 @@ def test_wrong_frames(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"cannot write .*a.mp4: there is no folder .*nowhere"):
         write_video(tmp_path / "nowhere" / "a.mp4", ramp(1), fps=10)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_encoder_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="frames must be at most 16384 pixels on a side, got 2 x 16386"):
+        write_video(tmp_path / "a.mp4", [np.zeros((2, 16386, 3), np.uint8)], fps=10)
+    write_video(tmp_path / "b.mp4", [np.zeros((16, 16384, 3), np.uint8)], fps=10)
+    assert [p.name for p in tmp_path.iterdir()] == ["b.mp4"]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    """A limit on the size of files stands in for the disk."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, 256, 256, 3), np.uint8)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"^cannot write .*/a\.mp4: File too large$"):
+            write_video(tmp_path / "a.mp4", noise, fps=10, crf=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_comment_and_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video("10:30.mp4", ramp(2), fps=10, comment="made here")
+    with av.open(str(tmp_path / "10:30.mp4")) as container:
+        assert container.metadata["comment"] == "made here"

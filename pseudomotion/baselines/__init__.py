@@ -1,4 +1,4 @@
-"""What the paper compares with: other ways to make labelled clips from still images or from nothing (its Table 10)."""
+"""Baselines of the paper: other ways to make labeled clips, from still images or from noise (its Table 10)."""
 
 from pseudomotion.baselines.mosi import MoSI
 from pseudomotion.baselines.perlin_video import PerlinVideo

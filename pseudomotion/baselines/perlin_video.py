@@ -1,4 +1,4 @@
-"""``PerlinVideo``: moving noise, labelled with its frequencies."""
+"""``PerlinVideo``: moving noise, labeled with its frequencies."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws
-from pseudomotion.images.synthetic.arithmetic import blend, cosine, hash_cells, second_half, sine
+from pseudomotion.images.synthetic.arithmetic import cosine, hash_cells, lerp, second_half, sine
 from pseudomotion.images.synthetic.arithmetic import first_half as lower_half
-from pseudomotion.images.synthetic.base import batches, check_ids, count, to_uint8
+from pseudomotion.images.synthetic.base import to_uint8
 
 Frequencies = tuple[int, int, int]
 
 _DIVISORS = (1, 2, 3, 5, 6, 8, 10, 12, 16, 20, 30, 40, 60, 80, 120, 240)
-_LAYER = 0x2545F491  # tells the lattice's layers in time apart
+_LAYER = 0x2545F491  # odd constant that separates the lattice's layers in time
 CLIPS_AT_ONCE = {"cpu": 1, "cuda": 64}
 
 PRESETS: Mapping[str, tuple[Frequencies, ...]] = {
@@ -28,7 +28,7 @@ PRESETS: Mapping[str, tuple[Frequencies, ...]] = {
 class PerlinVideo:
     """Video Perlin noise (VPN; Kataoka et al., "Spatiotemporal Initialization for 3D CNNs", WACV 2022).
 
-    Grey gradient noise of one octave in x, y and time; the class is its frequencies. Class ``id % num_classes``, instance
+    Gray gradient noise of one octave in x, y and time; the class is its frequencies. Class ``id % num_classes``, instance
     ``id // num_classes``. No generator was published: all settings here are inferred, from the names of the samples on the project's page
     and from an independent implementation.
 
@@ -38,14 +38,14 @@ class PerlinVideo:
 
     Args:
         frequencies: a preset's name, or tuples ``(x, y, t)``: lattice cells along the width, the height and the clip, each from 1 to 512.
-        instances: clips of every class (inferred).
+        instances: clips per class (inferred).
         num_frames: T.
         size: side of the square frames in pixels.
         seed: any integer of 64 bits; None is 0.
-        device: where the clips are made.
+        device: on which the clips are made.
 
     Raises:
-        TypeError, ValueError: for arguments outside these.
+        TypeError, ValueError: for arguments of another type or out of range.
 
     """
 
@@ -60,9 +60,9 @@ class PerlinVideo:
         device: torch.device | str = "cpu",
     ) -> None:
         self.frequencies = _frequencies(frequencies)
-        self.instances = count("instances", instances, 1, 10_000_000)
-        self.num_frames = count("num_frames", num_frames, 1, 4096)
-        self.size = count("size", size, 2, 4096)
+        self.instances = checks.bounded_int("instances", instances, 1, 10_000_000)
+        self.num_frames = checks.bounded_int("num_frames", num_frames, 1, 4096)
+        self.size = checks.bounded_int("size", size, 2, 4096)
         self.seed = checks.seed(seed)
         self.device = torch.device(device)
 
@@ -76,22 +76,22 @@ class PerlinVideo:
         return self.num_classes * self.instances
 
     def get(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Clips and labels of some ids.
+        """The clips and labels of ids.
 
         Args:
             ids: int64 ``(B,)``, from 0 to ``len() - 1``.
 
         Returns:
-            uint8 ``(B, 3, T, size, size)``, grey in three equal channels, and int64 ``(B,)``: the position of the frequencies.
+            uint8 ``(B, 3, T, size, size)``, gray (three equal channels), and int64 ``(B,)``: the index of the frequencies.
 
         Raises:
-            TypeError, ValueError: for ids outside these.
+            TypeError, ValueError: for other ids.
 
         """
-        ids = check_ids(ids, len(self))
+        ids = checks.item_indices(ids, len(self))
         checks.not_forked(self.device)
         per_batch = CLIPS_AT_ONCE.get(self.device.type, CLIPS_AT_ONCE["cuda"])
-        clips = [self._clips(part) for part in batches(ids, per_batch)]
+        clips = [self._clips(part) for part in torch.split(ids, per_batch)]
         return torch.cat(clips)[:, None].expand(-1, 3, -1, -1, -1), ids % self.num_classes
 
     def _clips(self, ids: Int64[Tensor, " b"]) -> UInt8[Tensor, "b T h w"]:
@@ -104,7 +104,7 @@ class PerlinVideo:
         return to_uint8((noise + 1) / 2)
 
     def _coordinates(self, frequency: Int64[Tensor, " b"], n: int) -> Float32[Tensor, "b n"]:
-        """Places along an axis in lattice cells, from 0 to the frequency."""
+        """Pixel coordinates along an axis, in lattice cells from 0 to the frequency."""
         return ((torch.arange(n) * frequency[:, None]).double() / n).float().to(self.device, non_blocking=True)
 
 
@@ -121,7 +121,7 @@ def _frequencies(value: str | Iterable[Sequence[int]]) -> tuple[Frequencies, ...
 
 
 def gradients(cells: tuple[int, ...], salt: Int64[Tensor, " b"]) -> Float32[Tensor, "b nt ny nx 3"]:
-    """Unit vectors (x, y, t) at the lattice's points: a random longitude, and a random angle from the axis of time."""
+    """Unit vectors (x, y, t) at the lattice points: a random azimuth, and a random angle to the time axis."""
     nx, ny, nt = (torch.arange(n + 2, dtype=torch.int32, device=salt.device) for n in cells)
     layer = (salt.to(torch.int32)[:, None] + nt * _LAYER)[..., None, None]
     bits = hash_cells(nx.expand(*layer.shape[:2], len(ny), -1), ny[:, None].expand(*layer.shape[:2], -1, len(nx)), layer)
@@ -133,7 +133,7 @@ def gradients(cells: tuple[int, ...], salt: Int64[Tensor, " b"]) -> Float32[Tens
 def perlin_3d(
     table: Float32[Tensor, "b nt ny nx 3"], x: Float32[Tensor, "b 1 1 w"], y: Float32[Tensor, "b 1 h 1"], t: Float32[Tensor, "b T 1 1"]
 ) -> Float32[Tensor, "b T h w"]:
-    """Gradient noise at every combination of places, with Perlin's quintic fade; within [-1, 1]."""
+    """Gradient noise in [-1, 1] on the grid of all x, y and t, with Perlin's quintic fade."""
     b, _, ny, nx, _ = table.shape
     rows = table.flatten(0, 3)
     cells = [axis.floor() for axis in (x, y, t)]
@@ -146,5 +146,5 @@ def perlin_3d(
         return gx * (fx - dx) + gy * (fy - dy) + gt * (ft - dt)
 
     u, v, w = (f * f * f * (f * (f * 6 - 15) + 10) for f in (fx, fy, ft))
-    first, second = (blend(blend(corner(0, 0, k), corner(1, 0, k), u), blend(corner(0, 1, k), corner(1, 1, k), u), v) for k in (0, 1))
-    return blend(first, second, w)
+    first, second = (lerp(lerp(corner(0, 0, k), corner(1, 0, k), u), lerp(corner(0, 1, k), corner(1, 1, k), u), v) for k in (0, 1))
+    return lerp(first, second, w)

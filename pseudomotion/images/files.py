@@ -1,55 +1,123 @@
-"""Reading image files, whatever their color mode."""
+"""Decoding image files of any format and color mode."""
 
-import warnings
+import struct
+from contextlib import suppress
 from io import BufferedReader, BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps
 from torch import Tensor
 
+MAX_PIXELS = 200_000_000  # the largest sensors of phones; 600 MB in RGB
+_NOT_DECODED = {"EPS", "MPEG", "WMF"}  # Pillow identifies these, but needs another program, or Windows, to decode them
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-def load_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[Tensor, "3 H W"]:
+
+def load_image(path: str | Path, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 H W"]:
     """An image file as RGB.
 
-    EXIF orientation is applied. Grey, palette, CMYK and 16-bit images are converted; transparent ones are laid on white; of an animation
-    the first frame is taken.
+    The EXIF orientation is applied. Gray, palette, CMYK, and 16-bit images are converted; transparent ones are laid on white; an animation
+    gives its first frame.
 
     Args:
-        path: any format that Pillow reads.
-        size: ``(h, w)`` to resize to, antialiased, the middle cut out at its aspect ratio; None for the image's own.
+        path: a file of any format that Pillow decodes.
+        size: ``(h, w)`` to resize to, antialiased, with a center crop to its aspect ratio; None for the image's own size.
+        max_pixels: largest number of pixels to decode; a larger image is refused, as it may be a decompression bomb.
 
     Raises:
-        OSError: where there is no such file, or it cannot be opened.
-        ValueError: where the file is no image, broken, or so large that it looks like a decompression bomb
-            (more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels).
+        OSError: if there is no such file, or it cannot be opened.
+        ValueError: if the file is not an image, is broken, or has more than ``max_pixels`` pixels.
 
     """
     with Path(path).open("rb") as file:
-        return decode_image(file, str(path), size)
+        return decode_image(file, str(path), size, max_pixels=max_pixels)
 
 
-def decode_image(file: BytesIO | BufferedReader, name: str, size: tuple[int, int] | None = None) -> UInt8[Tensor, "3 H W"]:
+def decode_image(
+    file: BytesIO | BufferedReader, name: str, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS
+) -> UInt8[Tensor, "3 H W"]:
     """An image in an open file or in memory, as ``load_image``; ``name`` is for error messages."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                if size is not None:  # a JPEG is decoded at a half, a quarter or an eighth where that is still large enough
-                    image.draft(None, (max(size), max(size)))
-                rgb = _to_rgb(ImageOps.exif_transpose(image))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {name}: more than {Image.MAX_IMAGE_PIXELS} pixels, refused as a decompression bomb") from error
-    except UnidentifiedImageError as error:  # its message has the name again
-        raise ValueError(f"cannot read {name}: cannot identify image file") from error
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over: SyntaxError, struct.error, EOFError, ...
-        raise ValueError(f"cannot read {name}: {error}") from error
+        try:
+            image = _decode(file, size, max_pixels)
+        except Exception:
+            file.seek(0)
+            if (bare := _without_metadata(file.read())) is None:
+                raise
+            image = _decode(BytesIO(bare), size, max_pixels)
+    except Exception as error:  # Pillow's decoders also raise SyntaxError, struct.error, EOFError, ...
+        raise ValueError(f"cannot read {name}: {str(error) or type(error).__name__}") from error
     if size is not None:
-        rgb = ImageOps.fit(rgb, (size[1], size[0]), method=Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+        image = ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (3, H, W)
+
+
+def image_suffixes() -> frozenset[str]:
+    """The lower-case suffixes of image files that can be decoded, such as ".jpg"."""
+    extensions = Image.registered_extensions()  # also loads all of Pillow's plugins
+    decoded = {
+        kind
+        for kind, (factory, _) in Image.OPEN.items()
+        if kind not in _NOT_DECODED and not (isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile))
+    }
+    return frozenset(suffix for suffix, kind in extensions.items() if kind in decoded)
+
+
+def _decode(file: BytesIO | BufferedReader, size: tuple[int, int] | None, max_pixels: int) -> Image.Image:
+    image = _open(file)
+    w, h = image.size
+    if w * h > max_pixels:
+        raise ValueError(
+            f"{w} x {h} pixels are more than max_pixels = {max_pixels}: refused as a decompression bomb; raise max_pixels to read it"
+        )
+    if size is not None:  # a JPEG is decoded at 1/2, 1/4, or 1/8 if that is still large enough
+        image.draft(None, (max(size), max(size)))
+    image.load()
+    try:
+        turn = _TURN.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        turn = None  # broken metadata never costs the picture
+    return _to_rgb(image if turn is None else image.transpose(turn))
+
+
+def _open(file: BytesIO | BufferedReader) -> ImageFile.ImageFile:
+    """``Image.open`` without its pixel limit, which is a setting of the whole process and warns through filters of the whole process."""
+    prefix = file.read(16)
+    for load_plugins in (Image.preinit, Image.init):  # the common ones; all
+        load_plugins()
+        for kind in Image.ID:
+            factory, accept = Image.OPEN[kind]
+            with suppress(SyntaxError, IndexError, TypeError, struct.error):
+                accepted = accept is None or accept(prefix)
+                if accepted and not isinstance(accepted, str):  # a string says why this build of Pillow cannot decode it
+                    file.seek(0)
+                    return factory(file, "")
+    raise ValueError("cannot identify image file")
+
+
+def _without_metadata(data: bytes) -> bytes | None:
+    """A PNG reduced to the chunks that define its pixels; None for other data. Pillow fails if any other chunk is broken."""
+    if not data.startswith(_PNG_SIGNATURE):
+        return None
+    kept, start = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            kept.append(data[start:end])
+        start = end
+    return b"".join(kept)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

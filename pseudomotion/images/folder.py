@@ -6,32 +6,34 @@ from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
 from pseudomotion import checks
-from pseudomotion.images.files import load_image
-from pseudomotion.source import Source
+from pseudomotion.images.files import MAX_PIXELS, image_suffixes, load_image
+from pseudomotion.source import FileSource
 
 
-class ImageFolder(Source):
-    """All image files of a folder and of those in it, in the order of their paths.
+class ImageFolder(FileSource):
+    """All image files in a folder and its subfolders, sorted by path.
+
+    A file is an image if Pillow decodes its format, by its suffix. Hidden files and folders are left out.
 
     Args:
-        root: the folder. Links to folders are followed.
-        size: of the images, an int or ``(h, w)``: resized with antialiasing, the middle cut out.
-        limit: at most so many images of each class: the first of each. The class is the folder directly in ``root``.
-        balanced: ``batches`` draws from all classes alike (paper, section 4), in place of every image once.
-        strict: raise at the first broken file in place of skipping it.
+        root: the folder. Links to folders are followed; a link back to a folder above it is not.
+        size: of the images, an int or ``(h, w)``: resized with antialiasing, center-cropped to its aspect ratio.
+        limit: at most this many images per class: the first of each. The class is the name of the folder directly in ``root``.
+        balanced: ``batches`` draws from all classes equally (paper, section 4), instead of taking every image once.
+        max_pixels: larger images count as broken, as for ``load_image``.
+        strict: raise at the first broken file instead of skipping it.
 
     Attributes:
         paths: of the images.
         classes: names of the classes, sorted; "" for images directly in ``root``.
-        labels: int64, position in ``classes`` of every image.
+        labels: int64 ``(n,)``, every image's index into ``classes``.
 
     Raises:
-        OSError: where there is no such folder.
-        ValueError: where it holds no image file.
+        OSError: if there is no such folder, or one of its folders cannot be listed.
+        ValueError: if it holds no image file.
 
     Example:
         >>> source = ImageFolder("imagenet/train", size=224, limit=10, balanced=True)  # doctest: +SKIP
@@ -41,9 +43,17 @@ class ImageFolder(Source):
     """
 
     def __init__(
-        self, root: str | Path, size: int | tuple[int, int], *, limit: int | None = None, balanced: bool = False, strict: bool = False
+        self,
+        root: str | Path,
+        size: int | tuple[int, int],
+        *,
+        limit: int | None = None,
+        balanced: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        strict: bool = False,
     ) -> None:
         self.size = checks.item_size(size)
+        self.max_pixels = checks.bounded_int("max_pixels", max_pixels, 1, 2**62)
         self.root = Path(root)
         if not self.root.is_dir():
             raise NotADirectoryError(f"root must be a folder, got {self.root}")
@@ -52,7 +62,7 @@ class ImageFolder(Source):
         self.paths: list[Path] = []
         names: list[str] = []
         kept: dict[str, int] = {}
-        for path in sorted(_image_files(self.root)):
+        for path in sorted(_image_files(self.root, image_suffixes())):
             parts = path.relative_to(self.root).parts
             name = parts[0] if len(parts) > 1 else ""
             kept[name] = kept.get(name, 0) + 1
@@ -72,29 +82,38 @@ class ImageFolder(Source):
 
     def read(self, index: int, id_: int) -> UInt8[Tensor, "3 h w"]:
         """One image."""
-        return load_image(self.paths[index], self.size)
+        return load_image(self.paths[index], self.size, max_pixels=self.max_pixels)
 
 
 class ShadersFolder(ImageFolder):
-    """Renders of Shaders1k or Shaders21k that you have: one folder for each shader program, drawn from all alike (paper, section 3.3).
+    """Renders of Shaders1k or Shaders21k on your disk: one folder per shader program, all programs drawn equally (paper, section 3.3).
 
-    Neither the programs nor their renders may be redistributed. ``synthetic.Shaders`` makes images of the same kind from nothing.
+    Neither the programs nor their renders may be redistributed. ``synthetic.Shaders`` generates images of the same kind.
     The arguments are those of ``ImageFolder``.
     """
 
-    def __init__(self, root: str | Path, size: int | tuple[int, int] = 224, *, limit: int | None = None, strict: bool = False) -> None:
-        super().__init__(root, size, limit=limit, balanced=True, strict=strict)
+    def __init__(
+        self,
+        root: str | Path,
+        size: int | tuple[int, int] = 224,
+        *,
+        limit: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(root, size, limit=limit, balanced=True, max_pixels=max_pixels, strict=strict)
 
 
-def _image_files(root: Path) -> Iterator[Path]:
-    """Files whose suffix Pillow knows, hidden ones left out."""
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back up would never end
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield from (Path(folder, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in suffixes)
+def _image_files(folder: Path, suffixes: frozenset[str], above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Image files in a folder and its subfolders; ``above``: the real paths of the folders that lead here."""
+    here = os.path.realpath(folder)
+    if here in above:  # a link back up would never end
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _image_files(Path(entry.path), suffixes, (*above, here))
+            elif Path(entry.name).suffix.lower() in suffixes:
+                yield Path(entry.path)

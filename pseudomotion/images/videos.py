@@ -1,4 +1,4 @@
-"""One frame of every video of a list."""
+"""One frame of each video in a list, as an image."""
 
 from pathlib import Path
 
@@ -8,26 +8,26 @@ from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws
-from pseudomotion.source import Source
+from pseudomotion.source import FileSource
 from pseudomotion.video.list_file import read_list
 from pseudomotion.video.read import BACKENDS, read_clip
 
 
-class VideoFrames(Source):
+class VideoFrames(FileSource):
     """A random frame of every video as the image (paper, section 4).
 
-    Which frame is drawn from the seed and the video's number: always the same one. Another seed takes other frames.
+    The frame is drawn from the seed and the video's index in the list, so it is the same in every epoch.
 
     Args:
-        list_file: lines of "path label", or of paths alone; ``pseudomotion.video.list_file`` has the details.
-        size: of the images, an int or ``(h, w)``: resized with antialiasing, the middle cut out.
+        list_file: one line per video, "path label" or a path alone; see ``pseudomotion.video.list_file``.
+        size: of the images, an int or ``(h, w)``: resized with antialiasing, center-cropped to its aspect ratio.
         seed: any integer of 64 bits; None is 0.
-        strict: raise at the first broken file in place of skipping it.
+        strict: raise at the first broken file instead of skipping it.
         backend: as for ``pseudomotion.video.read_clip``.
 
     Raises:
-        OSError: where there is no such list.
-        ValueError: where it is empty, or a line cannot be read.
+        OSError: if there is no such list.
+        ValueError: if it is empty, or a line cannot be parsed.
 
     """
 

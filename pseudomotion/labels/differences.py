@@ -1,4 +1,4 @@
-"""How much videos move, by the difference of their frames, and the halves of a data set that the paper compares (its Table 13)."""
+"""How much videos move, by the difference of their frames, and the halves of a dataset that the paper compares (its Table 13)."""
 
 import warnings
 from collections.abc import Iterator
@@ -15,20 +15,23 @@ from tqdm import tqdm
 
 from pseudomotion import checks
 from pseudomotion.render.output import DATA_FORMATS, to_unit
-from pseudomotion.video.list_file import parse_line
+from pseudomotion.video.list_file import parse_line, read_lines
+from pseudomotion.video.read import open_video
+
+__all__ = ["Halves", "frame_difference", "split_by_difference"]
 
 COMMON_SIZE = (112, 112)
 
 
 @dataclass(frozen=True)
 class Halves:
-    """Three overlapping halves of a list of videos, its lines in their order, and what could not be read."""
+    """Three overlapping halves of a list of videos, as its lines in their order, and what could not be read."""
 
-    top: list[str]  # that move most
+    top: list[str]  # those that move most
     middle: list[str]  # from the 25th to the 75th percentile
-    bottom: list[str]  # that move least
-    differences: dict[str, float]  # of every line that was read
-    skipped: dict[str, str]  # line to reason
+    bottom: list[str]  # those that move least
+    differences: dict[str, float]  # frame difference of every line that could be read
+    skipped: dict[str, str]  # the reason, for every other line
 
 
 @overload
@@ -46,25 +49,26 @@ def frame_difference(
 ) -> Float64[Tensor, " B"] | float:
     """Mean absolute difference of successive frames, over pixels, channels and time, of values in [0, 1].
 
-    What the paper's Table 13 sorts videos by; it does not define the measure, and this is the plainest reading. Camera motion raises it,
-    as do cuts, flicker and noise.
+    The paper's Table 13 sorts videos by "frame difference" without defining it; this is the simplest reading. Camera motion raises it,
+    and so do cuts, flicker and noise.
 
     Args:
-        clips: ``(B, C, T, h, w)`` or ``(B, T, C, h, w)``, uint8 or float in [0, 1]; or the path of a video file.
-        stride: frames from one to the next.
-        data_format: "BCTHW" or "BTCHW", of clips.
-        size: ``(h, w)`` that the frames of a file are reduced to, so that files of different sizes compare. None: their own.
+        clips: uint8, or float in [0, 1], of shape ``(B, C, T, h, w)`` or ``(B, T, C, h, w)``; or the path of a video file.
+        stride: from one compared frame to the next, in frames.
+        data_format: of clips, "BCTHW" or "BTCHW".
+        size: ``(h, w)`` to which the frames of a file are resized, so that files of different sizes can be compared. None: their own. Of
+            several video streams the one that ``read_clip`` reads is taken.
 
     Returns:
         ``(B,)`` for clips, a number for a file.
 
     Raises:
         TypeError: for clips that are neither uint8 nor float.
-        ValueError: for fewer than two frames, or a file that is no video.
-        OSError: where there is no such file.
+        ValueError: for fewer than two frames, or a file that is not a video or broken.
+        OSError: if there is no such file.
 
     """
-    checks.positive_int("stride", stride, checks.LARGEST_SIDE)
+    stride = checks.positive_int("stride", stride, checks.LARGEST_SIDE)
     if isinstance(clips, Tensor):
         checks.one_of("data_format", data_format, DATA_FORMATS)
         if clips.ndim != 5:
@@ -87,26 +91,29 @@ def split_by_difference(
     size: tuple[int, int] | None = COMMON_SIZE,
     strict: bool = False,
 ) -> Halves:
-    """The halves of a list of videos that move most, in between, and least: the paper's Table 13. They overlap.
+    """The half of a list of videos that moves most, the one in between, and the one that moves least (paper, Table 13). They overlap.
 
     Args:
-        list_file: one video a line, ``path label`` or the path alone, as for ``VideoFrames``. Empty lines are left out.
-        root: folder that relative paths start from. None: that of the list file.
+        list_file: one video per line, ``path label`` or the path alone, as for ``VideoFrames``. Empty lines are left out.
+        root: folder from which relative paths start. None: that of the list file.
         stride: as for ``frame_difference``.
         size: as for ``frame_difference``.
-        strict: raise at a video that cannot be read, in place of leaving it out.
+        strict: raise an error for a video that cannot be read, instead of leaving it out.
 
     Returns:
-        Lists of lines as they stand in the file, in its order; of n videos each half has n // 2. A warning names what was skipped.
+        Lines as they stand in the file, in its order; of n videos each half has n // 2.
 
     Raises:
-        OSError: where the list file cannot be read; under ``strict`` a video too.
-        ValueError: where no two videos could be read; under ``strict`` for a file that is no video.
+        OSError: if the list file cannot be read; with ``strict``, a video.
+        ValueError: if fewer than two videos can be read; with ``strict``, for a broken video.
+
+    Warns:
+        UserWarning: names the videos that were skipped.
 
     """
     list_file = Path(list_file)
     folder = Path(root) if root is not None else list_file.parent
-    lines = list(dict.fromkeys(line for line in list_file.read_text(encoding="utf-8-sig").splitlines() if line.strip()))
+    lines = list(dict.fromkeys(line for line in read_lines(list_file) if line.strip()))
     differences: dict[str, float] = {}
     skipped: dict[str, str] = {}
     for line in tqdm(lines, desc="videos", unit="video", delay=2, leave=False):
@@ -144,17 +151,7 @@ def _difference_of_file(path: Path, stride: int, size: tuple[int, int] | None) -
 
 def _frames(path: Path, size: tuple[int, int] | None) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """Decoded frames, one at a time."""
-    import av
-    from av.error import FFmpegError
-
-    if not path.is_file():
-        raise FileNotFoundError(f"cannot read {path}: there is no such file")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"cannot read {path}: it has no video stream")
-            for frame in container.decode(video=0):
-                h, w = size or (frame.height, frame.width)
-                yield frame.reformat(width=w, height=h, format="rgb24", interpolation="AREA").to_ndarray()
-    except FFmpegError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    with open_video(path) as (container, stream):
+        for frame in container.decode(stream):
+            h, w = size or (frame.height, frame.width)
+            yield frame.reformat(width=w, height=h, format="rgb24", interpolation="AREA").to_ndarray()

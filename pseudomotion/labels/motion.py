@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
+from pseudomotion import checks
 from pseudomotion.labels.surfaces import Surfaces
 from pseudomotion.plan import MotionPlan
 
@@ -14,7 +15,7 @@ PATCH = 16  # side of VideoMAE's patches
 
 
 def flow(
-    plan: MotionPlan, size: int | tuple[int, int] | None = None, anchor: int | None = None, backward: bool = False
+    plan: MotionPlan, size: int | tuple[int, int] | None = None, *, anchor: int | None = None, backward: bool = False
 ) -> Float32[Tensor, "B K 2 h w"]:
     """Exact optical flow of every clip: where the layer that shows at a pixel takes it. Not from the paper.
 
@@ -40,7 +41,7 @@ def flow(
     surfaces = Surfaces.of(plan, size)
     x, y = surfaces.pixels()
     pairs = _pairs(surfaces, anchor, backward)
-    vectors = torch.empty(len(plan), len(pairs), 2, *surfaces.size, device=x.device)
+    vectors = torch.empty(len(plan), len(pairs), 2, *surfaces.size, dtype=torch.float32, device=x.device)
     for k, (origin, target) in enumerate(pairs):  # one frame at a time stays in the cache
         moved = surfaces.displace(surfaces.top(origin, x, y), origin, target, x, y)
         vectors[:, k, :1], vectors[:, k, 1:] = moved.dx, moved.dy
@@ -48,7 +49,7 @@ def flow(
 
 
 def occlusion(
-    plan: MotionPlan, size: int | tuple[int, int] | None = None, anchor: int | None = None, backward: bool = False
+    plan: MotionPlan, size: int | tuple[int, int] | None = None, *, anchor: int | None = None, backward: bool = False
 ) -> Bool[Tensor, "B K h w"]:
     """Pixels whose counterpart, at the end of their flow, is out of the frame or covered by another layer. Not from the paper.
 
@@ -80,7 +81,7 @@ def occlusion(
     return lost
 
 
-def tracks(plan: MotionPlan, points: Tensor | None = None, frame: int = 0) -> tuple[Float32[Tensor, "B T N 2"], Bool[Tensor, "B T N"]]:
+def tracks(plan: MotionPlan, points: Tensor | None = None, *, frame: int = 0) -> tuple[Float32[Tensor, "B T N 2"], Bool[Tensor, "B T N"]]:
     """Points followed through their clips, and where they are visible. Not from the paper.
 
     A point belongs to the layer that shows there in ``frame``. It is visible while it is in the frame and no other layer covers it; in a
@@ -156,8 +157,7 @@ def _pairs(surfaces: Surfaces, anchor: int | None, backward: bool) -> list[tuple
 
 def frame_number(name: str, value: int, num_frames: int) -> int:
     """A frame's number from 0; negative ones count from the end."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be the number of a frame, got {value!r}")
+    value = checks.integer(name, value, "the number of a frame")
     if not -num_frames <= value < num_frames:
         raise ValueError(f"{name} must be a frame of the plan, from {-num_frames} to {num_frames - 1}, got {value}")
     return value % num_frames

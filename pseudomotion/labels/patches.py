@@ -21,7 +21,7 @@ class PatchCorrespondence(NamedTuple):
 
 
 def patch_correspondence(
-    plan: MotionPlan, size: int | tuple[int, int] | None = None, patch: int = 16, tubelet: int = 2, anchor: int | None = None
+    plan: MotionPlan, size: int | tuple[int, int] | None = None, *, patch: int = 16, tubelet: int = 2, anchor: int | None = None
 ) -> PatchCorrespondence:
     """For every token, the token that it came from and how much of it is visible there: whether patches can be tracked.
 
@@ -43,8 +43,8 @@ def patch_correspondence(
         ValueError: where sizes are no multiples, or there is no such anchor.
 
     """
-    checks.positive_int("patch", patch, checks.LARGEST_SIDE)
-    checks.positive_int("tubelet", tubelet, plan.num_frames)
+    patch = checks.positive_int("patch", patch, checks.LARGEST_SIDE)
+    tubelet = checks.positive_int("tubelet", tubelet, plan.num_frames)
     surfaces = Surfaces.of(plan, size)
     h, w = surfaces.size
     if h % patch or w % patch or plan.num_frames % tubelet:
@@ -79,5 +79,5 @@ def _votes(surfaces: Surfaces, frame: int, other: int, patch: int) -> Float32[Te
     column, row = (((place + 0.5) / patch).floor().long() for place in (u, v))
     origin = torch.where(visible, row * columns + column, rows * columns)
     origin = origin.reshape(-1, rows, patch, columns, patch).transpose(2, 3).reshape(-1, rows * columns, patch * patch)
-    counts = torch.zeros(len(origin), rows * columns, rows * columns + 1, device=origin.device)
-    return counts.scatter_add_(-1, origin, torch.ones((), device=origin.device).expand_as(origin))
+    counts = torch.zeros(len(origin), rows * columns, rows * columns + 1, dtype=torch.float32, device=origin.device)
+    return counts.scatter_add_(-1, origin, counts.new_ones(()).expand_as(origin))

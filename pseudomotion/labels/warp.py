@@ -1,5 +1,6 @@
 """Labels given for still images, carried along their clips."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,13 +51,13 @@ def warp_labels(
         points: ``(B, N, 2)`` or ``(N, 2)``: (x, y) in source pixels.
         masks: ``(B, H, W)`` of any type: the nearest pixel's value is taken, never a blend.
         maps: ``(B, C, H, W)`` floats, such as depth: bilinear, the values as they are.
-        fill: value of masks and maps where a frame shows no image.
+        fill: value of masks and maps where a frame shows no image; their dtype must be able to hold it.
 
     Returns:
         The labels, in frames of ``size``, on the plan's device.
 
     Raises:
-        ValueError: for labels of another shape.
+        ValueError: for labels of another shape, or a fill that they cannot hold.
         TypeError: for coordinates or maps that are no numbers or no floats.
 
     """
@@ -70,8 +71,10 @@ def warp_labels(
         labels = replace(labels, points=places, points_visible=visible)
     if masks is not None:
         raster = _check_raster("masks", masks, plan, 3)[:, None]
+        _check_fill("masks", fill, masks.dtype)
         labels = replace(labels, masks=_warp_raster(surfaces, raster, fill, nearest=True)[:, 0])
     if maps is not None:
+        _check_fill("maps", fill, maps.dtype)
         labels = replace(labels, maps=_warp_raster(surfaces, _check_raster("maps", maps, plan, 4), fill, nearest=False))
     return labels
 
@@ -87,6 +90,19 @@ def _check_raster(name: str, value: Tensor, plan: MotionPlan, ndim: int) -> Shap
     if name == "maps" and not value.is_floating_point():
         raise TypeError(f"maps must be floats, got {value.dtype}; classes go into masks")
     return value.to(plan.device)
+
+
+def _check_fill(name: str, fill: float, dtype: torch.dtype) -> None:
+    """Refuse what would become another value: -100 is 156 in uint8."""
+    if dtype.is_floating_point or dtype.is_complex:
+        fits = not math.isfinite(fill) or abs(fill) <= torch.finfo(dtype).max
+    elif dtype == torch.bool:
+        fits = fill in (0, 1)
+    else:
+        limits = torch.iinfo(dtype)
+        fits = math.isfinite(fill) and fill == int(fill) and limits.min <= fill <= limits.max
+    if not fits:
+        raise ValueError(f"fill must be a value that {name} of {dtype} can hold, got {fill!r}")
 
 
 def _warp_points(surfaces: Surfaces, points: Float64[Tensor, "B N 2"]) -> tuple[Float32[Tensor, "B T M 2"], Bool[Tensor, "B T M"]]:

@@ -214,7 +214,7 @@ def _fused(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output) 
 
 
 def _reference(
-    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "N C H W"] | None = None
+    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None = None
 ) -> Shaped[Tensor, "B _ _ h w"]:
     plan = plan.to(images.device)
     with torch.autocast(images.device.type, enabled=False):  # a model's lower precision is none for coordinates and colors

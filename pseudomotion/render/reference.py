@@ -22,7 +22,7 @@ Frames = Float[Tensor, "n C t h w"]
 HORIZON = 1e-3  # homogeneous denominators below this (of 1 at the frame's center) are as far outside the image as matters
 
 
-def render(images: Images, plan: MotionPlan, textures: Images | None = None) -> Float[Tensor, "B C T h w"]:
+def render(images: Images, plan: MotionPlan, textures: Float[Tensor, "M C _ _"] | None = None) -> Float[Tensor, "B C T h w"]:
     """Clips of a plan before they are blended with their partners.
 
     Args:

@@ -155,7 +155,7 @@ def _clips(
     videos = MultiScaleClips(str(options.videos), frames, options.stride, size, seed=seed)
     if options.clips == "videos":
         return videos, lambda clips, ids: normalise(clips)
-    aug = PMGAug(_pmg(options, config, mix), options.aug_p, _aug_images(options, size, device))
+    aug = PMGAug(_pmg(options, config, mix), options.aug_p, images=_aug_images(options, size, device))
     return videos, lambda clips, ids: normalise(aug(clips, ids=ids)[0])
 
 

@@ -140,12 +140,10 @@ class MotionProbe:
         copies = len(COPIES)
         color = np.broadcast_to(color_maps.IDENTITY, (len(ids), t, 3, 4)).copy()
         color *= self.motions.light
-        rigid = np.zeros((len(ids), t, 2, 0, 0))
-        back = Motion(self._background(draws), color, rigid)
+        back = Motion(self._background(draws), color)
         front = Motion(
             self._patch(states, corner + box_side / 2, box_side),
             np.broadcast_to(color_maps.IDENTITY, (len(ids), copies, t, 3, 4)),
-            np.repeat(rigid[:, None], copies, 1),
         )
         own = np.arange(len(ids))
         layers = Layers(

@@ -50,12 +50,16 @@ class View:
         num_frames: int,
         crop: Range | None,
         draws: Draws,
-        partner: Int64[np.ndarray, " b"],
+        partner: Int64[np.ndarray, " b"] | None = None,
     ) -> "View":
-        """The largest centerd window, or with ``crop`` a random one whose area is drawn as a share of the largest one's."""
+        """The largest centered window, or with ``crop`` a random one whose area is drawn as a share of the largest one's.
+
+        Without a ``partner``, every clip is its own.
+        """
         b = len(draws.ids)
         center = np.broadcast_to([(source_size[1] - 1) / 2, (source_size[0] - 1) / 2], (b, 2))
-        view = cls(source_size, frame_size, num_frames, center, np.full(b, cls.largest_scale(source_size, frame_size)), partner)
+        scale = np.full(b, cls.largest_scale(source_size, frame_size))
+        view = cls(source_size, frame_size, num_frames, center, scale, np.arange(b) if partner is None else partner)
         if crop is None:
             return view
         area, x, y = draws.numbers("crop", 3)
@@ -111,13 +115,13 @@ class View:
         """A rigid motion without layers, of the source's own colors where no color map is given."""
         if color is None:
             color = np.broadcast_to(color_maps.IDENTITY, (len(self.scale), self.num_frames, 3, 4))
-        return Motion(homography, color, np.zeros((len(self.scale), self.num_frames, 2, 0, 0)))
+        return Motion(homography, color)
 
     def layer(self, box: Float64[np.ndarray, "b 4"], homography: Float64[np.ndarray, "b T 3 3"]) -> Layers:
         """One layer, visible throughout: a box of the partner's image, in its own colors."""
         b, t = len(box), self.num_frames
         color = np.broadcast_to(color_maps.IDENTITY, (b, 1, t, 3, 4))
-        motion = Motion(homography[:, None], color, np.zeros((b, 1, t, 2, 0, 0)))
+        motion = Motion(homography[:, None], color)
         sharp = np.broadcast_to(np.array(outline.SHARP, dtype=np.float64), (b, 1, len(outline.SHARP)))
         return Layers(self.partner[:, None], box[:, None], sharp, motion, np.ones((b, 1, t)))
 

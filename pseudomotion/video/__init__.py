@@ -1,4 +1,4 @@
-"""Video files: writing, reading, lists of them."""
+"""Reading and writing video files, and clips from lists of them."""
 
 from pseudomotion.video.clips import VideoClips
 from pseudomotion.video.read import read_clip, read_frames

@@ -16,27 +16,27 @@ STARTS = ("random", "center")
 
 
 class VideoClips(Source):
-    """Real clips: the videos of a list in VideoMAE's format, a clip of each.
+    """Real clips, one of each video in a list of VideoMAE's format.
 
-    ``get(ids)`` gives uint8 ``(B, 3, T, h, w)``; ``pseudomotion.source.batches`` reads it in worker processes.
+    ``get(ids)`` returns uint8 ``(B, 3, T, h, w)``; ``pseudomotion.images.batches`` reads it in worker processes.
 
     Args:
-        list_file: lines of "path label"; ``pseudomotion.video.list_file`` has the details.
+        list_file: lines of "path label"; see ``pseudomotion.video.list_file.read_list``.
         num_frames: T.
         stride: from one frame of the clip to the next, in frames of the video.
-        size: of the frames, an int or ``(h, w)``: resized with antialiasing, the middle cut out.
-        start: "random": drawn from seed and id, so that every epoch sees another part of the video; or "center".
+        size: of the frames, an int or ``(h, w)``: antialiased resize, center crop.
+        start: "random": drawn by seed and id, so that every epoch sees another part of the video; or "center".
         seed: any integer of 64 bits; None is 0.
-        strict: raise at the first broken file in place of skipping it.
+        strict: raise an error for a broken file instead of skipping it.
         backend: as for ``read_clip``.
 
     Attributes:
         paths: of the videos.
-        labels: int64, of every video; -1 where the list has none.
+        labels: int64 ``(N,)``; -1 for videos without a label.
 
     Raises:
-        OSError: where there is no such list.
-        ValueError: where it is empty, or a line cannot be read; for arguments outside these.
+        OSError: if there is no such list.
+        ValueError: if it is empty, or a line cannot be read; for arguments out of range.
 
     """
 

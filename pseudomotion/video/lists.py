@@ -1,22 +1,24 @@
-"""Lists of the usual video datasets from their official annotation files: ``python -m pseudomotion.video.lists ucf101 ROOT OUT``.
+"""Lists of common video datasets from their official annotation files: ``python -m pseudomotion.video.lists ucf101 ROOT OUT``.
 
-ROOT holds the annotation files and the videos, in any folders below. Files are found by name and never opened. OUT gets a list in
-VideoMAE's format for each split, ``train.csv`` and ``val.csv``, or ``train_1.csv`` and so on where there are several.
+ROOT holds the annotation files and the videos, in any subfolders. Videos are found by name and never opened. OUT gets a list in VideoMAE's
+format for each split: ``train.csv`` and ``val.csv``, or ``train_1.csv`` and so on if there are several.
 """
 
-import argparse
 import csv
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pseudomotion.video.list_file import write_list
+from pseudomotion import command
+from pseudomotion.files import check_input, check_output
+from pseudomotion.video.list_file import SUFFIXES, read_lines, write_lists
 
-SUFFIXES = {".avi", ".mp4", ".webm", ".mkv", ".mov"}
+__all__ = ["DATASETS", "main", "make_lists"]
+
 PERSONS_OF_IKEAFA_VAL = {9, 11, 13}
 CLASSES_OF_IKEAFA = [f"{verb}_leg_{k}" for verb in ("attach", "detach") for k in (1, 2, 3, 4)] + [
     "flip_over",
@@ -31,7 +33,7 @@ Rows = list[tuple[str, int]]
 
 
 class Dataset(NamedTuple):
-    """A dataset: what reads its annotation files, and how many videos its splits are published with."""
+    """A dataset: the function that reads its annotation files, and the published number of videos of each split."""
 
     convert: Callable[["Root"], dict[str, Rows]]
     published: dict[str, int]
@@ -52,19 +54,19 @@ class Root:
         self._by_folder = {f"{path.parent.name}/{path.name}": path for path in reversed(self.videos)}
 
     def annotation(self, *names: str) -> Path:
-        """The file that goes by one of some names."""
+        """The first file that has one of these names."""
         for name in names:
             if found := sorted(path for path in self.files if path.name == name):
                 return found[0]
         raise FileNotFoundError(f"there is no {' or '.join(names)} in {self.folder}")
 
     def find(self, name: str) -> Path | None:
-        """A video by "folder/name", or if no folder of that name has it, by its name."""
+        """A video by "folder/name", or by its name alone if no such folder holds it."""
         return self._by_folder.get(name) or self._by_name.get(name.rpartition("/")[2])
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [line.strip() for line in read_lines(path) if line.strip()]
 
 
 def _ucf101(root: Root) -> dict[str, Rows]:
@@ -79,7 +81,7 @@ def _ucf101(root: Root) -> dict[str, Rows]:
 
 
 def _hmdb51(root: Root) -> dict[str, Rows]:
-    """Labels count the class names in alphabetical order."""
+    """Labels are the positions of the class names in alphabetical order."""
     splits: dict[str, Rows] = {f"{split}_{k}": [] for k in (1, 2, 3) for split in ("train", "val")}
     pattern = re.compile(r"(.+)_test_split([123])\.txt")
     files = [(match[1], match[2], path) for path in root.files if (match := pattern.fullmatch(path.name))]
@@ -95,7 +97,7 @@ def _hmdb51(root: Root) -> dict[str, Rows]:
 
 
 def _kinetics400(root: Root) -> dict[str, Rows]:
-    """Labels count the class names in alphabetical order."""
+    """Labels are the positions of the class names in alphabetical order."""
     tables = {"train": root.annotation("train.csv", "kinetics_train.csv")}
     tables["val"] = root.annotation("validate.csv", "val.csv", "kinetics_val.csv")
     rows = {split: list(csv.DictReader(_lines(path))) for split, path in tables.items()}
@@ -118,10 +120,10 @@ def _ssv2(root: Root) -> dict[str, Rows]:
 
 
 def _mini_ssv2(root: Root) -> dict[str, Rows]:
-    """Labels count the lines of the file of classes."""
+    """Labels are the line numbers of the file of classes, from 0."""
     if root.classes is None:
         raise ValueError(
-            "mini-ssv2 needs --classes: a file with a template a line, such as mini_ssv2.txt of IBM/action-recognition-pytorch"
+            "mini-ssv2 needs --classes: a file with one template per line, such as mini_ssv2.txt of IBM/action-recognition-pytorch"
         )
     return _ssv2_splits(root, {_template(line): k for k, line in enumerate(_lines(root.classes))})
 
@@ -138,9 +140,9 @@ def _ssv2_splits(root: Root, number: dict[str, int]) -> dict[str, Rows]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        return json.loads("\n".join(read_lines(path)))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def _diving48(root: Root) -> dict[str, Rows]:
@@ -185,15 +187,30 @@ DATASETS = {
 }
 
 
-def make_lists(name: str, root: Path, out: Path, *, classes: Path | None = None) -> list[str]:
-    """Write the lists of a dataset; returns what there is to say: counts, and where they differ from the published ones.
+def make_lists(name: str, root: Path, out: Path, *, classes: Path | None = None, force: bool = False) -> list[str]:
+    """Write the lists of a dataset.
+
+    Args:
+        name: of the dataset, one of ``DATASETS``.
+        root: folder of the annotation files and the videos.
+        out: folder of the lists; it is made if missing.
+        classes: for mini-ssv2, a file with its templates, one per line.
+        force: replace lists that exist and are different.
+
+    Returns:
+        Lines of a report: counts, and where they differ from the published ones.
 
     Raises:
-        OSError: where a folder or an annotation file is missing.
-        ValueError: where an annotation file cannot be understood, or not one video is found.
+        OSError: if a folder or an annotation file is missing, or a list exists and is different.
+        ValueError: if an annotation file cannot be understood, or not one video is found.
 
     """
-    dataset, files = DATASETS[name], Root(root, classes)
+    dataset = DATASETS[name]
+    for split in dataset.published:  # before the long search for files; what exists is compared later
+        check_output(out / f"{split}.csv", force=True, make_parents=True)
+    if classes is not None:
+        check_input(classes)
+    files = Root(root, classes)
     try:
         splits = dataset.convert(files)
     except (KeyError, IndexError, TypeError) as error:
@@ -201,19 +218,15 @@ def make_lists(name: str, root: Path, out: Path, *, classes: Path | None = None)
     found = {split: [(files.find(video), label) for video, label in rows] for split, rows in splits.items()}
     if not any(path for rows in found.values() for path, _ in rows):
         raise ValueError(f"not one of the {sum(map(len, splits.values()))} videos of {name} is in {root}")
-    out.mkdir(parents=True, exist_ok=True)
+    lists = {f"{split}.csv": [(path.absolute(), label) for path, label in rows if path] for split, rows in found.items()}
+    write_lists(out, lists, inputs=[path for path in files.files if path.name in lists], force=force)
     messages = []
     for split, rows in found.items():
-        there = [(path.absolute(), label) for path, label in rows if path]
-        write_list(out / f"{split}.csv", there)
-        messages.append(_count(split, len(there), [v for v, (path, _) in zip(_names(splits[split]), rows, strict=True) if not path]))
+        missing = [video for (video, _), (path, _) in zip(splits[split], rows, strict=True) if not path]
+        messages.append(_count(split, len(rows) - len(missing), missing))
         if len(rows) != (expected := dataset.published[split]):
             messages.append(f"  note: the annotation files name {len(rows)}, published are {expected}. {dataset.note}".rstrip())
     return messages
-
-
-def _names(rows: Rows) -> Iterable[str]:
-    return (name for name, _ in rows)
 
 
 def _count(split: str, n: int, missing: Sequence[str]) -> str:
@@ -225,19 +238,19 @@ def _count(split: str, n: int, missing: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pseudomotion.video.lists", description="Write video lists of a dataset.")
+    parser = command.Parser(prog="python -m pseudomotion.video.lists", description="Write the video lists of a dataset.")
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("root", type=Path, metavar="ROOT", help="folder with the official annotation files and the videos")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write train.csv and val.csv to")
-    parser.add_argument("--classes", type=Path, help="mini-ssv2: file with its 87 templates, one a line")
+    parser.add_argument("root", type=command.path, metavar="ROOT", help="folder with the official annotation files and the videos")
+    parser.add_argument("out", type=command.path, metavar="OUT", help="folder to write train.csv and val.csv to")
+    parser.add_argument("--classes", type=command.path, metavar="FILE", help="for mini-ssv2: file with its 87 templates, one per line")
+    parser.add_argument("--force", action="store_true", help="replace lists in OUT that are different")
     options = parser.parse_args(arguments)
-    try:
-        messages = make_lists(options.dataset, options.root, options.out, classes=options.classes)
-    except (OSError, ValueError) as error:
-        print(f"lists: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    print("\n".join(messages))  # noqa: T201
-    return 0
+
+    def run() -> None:
+        lines = make_lists(options.dataset, options.root, options.out, classes=options.classes, force=options.force)
+        print("\n".join(lines))  # noqa: T201
+
+    return command.run("lists", run)
 
 
 if __name__ == "__main__":

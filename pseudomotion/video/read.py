@@ -1,6 +1,11 @@
-"""Reading clips from video files, by PyAV or torchcodec."""
+"""Reading clips from video files, with PyAV or torchcodec."""
 
-from collections.abc import Callable, Iterable, Sequence
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +15,27 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pseudomotion import checks
+from pseudomotion.files import check_input
 
 if TYPE_CHECKING:
     import av
 
+__all__ = ["BACKENDS", "MOST_FRAMES", "open_video", "read_clip", "read_frames"]
+
 BACKENDS = ("pyav", "torchcodec")
 MOST_FRAMES = 4096
-Start = int | float | str
+
+# Failures that pass, and are no fault of the file.
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR, errno.EAGAIN}
+# FFmpeg reports both for broken files too, so that the file is tried again before it is called broken.
+_AMBIGUOUS = {errno.EIO, errno.ENOMEM}
+# FFmpeg makes up time stamps for formats that store none; where such codecs reorder frames, it gets their order wrong.
+_WITHOUT_TIMES = {"avi", "h264", "hevc", "vvc"}
+_REORDERED = {"h264", "hevc", "vvc"}
+_WIDEST = 4  # pixel aspect ratios beyond 1:4 and 4:1 are taken for errors of the file
 
 Frame = UInt8[np.ndarray, "h w 3"]
+Start = int | float | str
 
 
 def read_clip(
@@ -30,24 +47,27 @@ def read_clip(
     size: int | tuple[int, int] | None = None,
     backend: str = "pyav",
 ) -> UInt8[Tensor, "3 T h w"]:
-    """Frames of a video file at an even stride.
+    """Frames of a video file at a constant stride.
 
-    Frames are counted as they are shown, whatever their rate. A video shorter than the clip repeats its last frame. Rotation that the file
-    asks for is applied; 10-bit video is rounded to 8. Of several video streams the best is read, cover pictures left aside.
+    Frames are those that FFmpeg shows, counted in the order in which they are shown, whatever their rate; frame k is the same whatever else
+    is read. A video shorter than the clip repeats its last frame. Rotation stored in the file is applied, non-square pixels are scaled to
+    square ones (the height stays), and 10-bit video is rounded to 8. Of several video streams the largest is read; cover pictures do not
+    count.
 
     Args:
-        path: any format that FFmpeg reads.
+        path: of any format that FFmpeg reads.
         num_frames: T.
         stride: from one frame of the clip to the next, in frames of the video.
-        start: the first frame, counted from 0; or its place as a share, a float from 0 (as early as can be) to 1 (as late as all frames
-            allow); or "center", or "random", drawn from torch's default generator.
-        size: ``(h, w)`` or an int to resize to, antialiased, the middle cut out at its aspect ratio; None for the video's own.
-        backend: "pyav", or "torchcodec" where that is installed. Both count and pick the same frames.
+        start: the first frame, counted from 0; or a float from 0 (the beginning) to 1 (the last place from which all frames exist); or
+            "center"; or "random", drawn from torch's default generator.
+        size: ``(h, w)`` or an int: antialiased resize that covers it, then center crop. None: the video's own.
+        backend: "pyav", or "torchcodec" if it is installed. Both count and pick the same frames.
 
     Raises:
-        OSError: where there is no such file.
-        ValueError: where the file is no video, has no video stream or no frames, or is broken; for arguments outside these.
-        ImportError: for "torchcodec", where it is not installed.
+        FileNotFoundError: if there is no such file.
+        OSError: if it cannot be opened for a reason that passes, such as too many open files.
+        ValueError: if the file is no video, has no video stream or no frames, or is broken; for arguments out of range.
+        ImportError: for "torchcodec", if it is not installed.
 
     """
     checks.positive_int("num_frames", num_frames, MOST_FRAMES)
@@ -63,11 +83,11 @@ def read_frames(
     size: int | tuple[int, int] | None = None,
     backend: str = "pyav",
 ) -> UInt8[Tensor, "3 T h w"]:
-    """Any frames of a video file; what is said of ``read_clip`` holds here too.
+    """Any frames of a video file; counting, rotation and pixel aspect as in ``read_clip``.
 
     Args:
-        path: any format that FFmpeg reads.
-        pick: which frames to take, given how many there are: at least one number from 0 up to that, in any order.
+        path: of any format that FFmpeg reads.
+        pick: given the number of frames, returns which to read: at least one number from 0 to that, exclusive, in any order.
         size: as for ``read_clip``.
         backend: as for ``read_clip``.
 
@@ -76,10 +96,40 @@ def read_frames(
 
     """
     sides = checks.frame_size(size)
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no video file {path}")
     read = {"pyav": _read_pyav, "torchcodec": _read_torchcodec}[checks.one_of("backend", backend, BACKENDS)]
+    try:
+        return read(Path(path), pick, sides)
+    except ValueError as error:
+        if getattr(error.__cause__, "errno", None) not in _AMBIGUOUS:
+            raise
     return read(Path(path), pick, sides)
+
+
+@contextmanager
+def open_video(path: Path, **options: str) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
+    """Open a video file; gives its container and the stream to read: the largest that is not a cover picture, of equals the first.
+
+    Every error of PyAV inside the block becomes one that names the file. Metadata may be in any encoding.
+
+    Args:
+        path: of the file.
+        options: of FFmpeg's demuxer.
+
+    Raises:
+        OSError, ValueError: as ``read_clip``.
+
+    """
+    import av
+
+    check_input(path)
+    try:
+        # An absolute path: FFmpeg takes what stands before a colon for a protocol.
+        with av.open(os.path.abspath(path), metadata_errors="replace", options=options) as container:
+            yield container, _best_stream(container, path)
+    except av.FFmpegError as error:
+        if error.errno in _PASSING or isinstance(error, PermissionError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _start(start: Any) -> int | float:
@@ -104,32 +154,24 @@ def _pick(total: int, num_frames: int, stride: int, start: int | float) -> list[
 
 
 def _read_pyav(path: Path, pick: Callable[[int], Sequence[int]], size: tuple[int, int] | None) -> Tensor:
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            stream = _best_stream(container, path)
-            index = stream.index  # read now: the stream goes with its container
-            shown, whole = _timestamps(container, stream)
-            if not shown:
-                raise ValueError(f"cannot read {path}: it holds no video frames")
-            if not whole:
-                raise ValueError(f"cannot read {path}: the file is cut off")
-            wanted = pick(len(shown))
-            in_order = sorted(set(wanted))
-            frames = _from_keyframe(container, stream, shown, in_order, size)
-        if not set(wanted) <= set(frames):
-            with av.open(str(path)) as container:
-                frames = _collect(enumerate(container.decode(container.streams[index])), in_order, size)
-    except av.FFmpegError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    with open_video(path) as (container, stream):
+        times = _times_of_packets(container, stream, path)
+        if times is None:
+            times = _times_of_frames(path)
+        if not times:
+            raise ValueError(f"cannot read {path}: it holds no video frames")
+        wanted = pick(len(times))
+        in_order = sorted(set(wanted))
+        frames = _from_keyframe(container, stream, times, in_order, size)
+    if not set(wanted) <= set(frames):
+        with open_video(path) as (container, stream):
+            frames = _collect(_numbered(container.decode(stream), times), in_order, size, stream.sample_aspect_ratio)
     if not frames:
         raise ValueError(f"cannot read {path}: none of its frames can be decoded")
     return _clip(frames, wanted)
 
 
 def _best_stream(container: "av.container.InputContainer", path: Path) -> "av.VideoStream":
-    """The largest video stream that is not a cover picture; of equals, the first."""
     import av
 
     cover = av.stream.Disposition.attached_pic
@@ -142,69 +184,110 @@ def _best_stream(container: "av.container.InputContainer", path: Path) -> "av.Vi
     return max(known, key=lambda stream: stream.width * stream.height)
 
 
-def _timestamps(container: "av.container.InputContainer", stream: "av.VideoStream") -> tuple[Sequence[int | None], bool]:
-    """When each frame is shown, in order, read from the packets without decoding; and whether all that the file promises are there."""
-    stamps: list[int | None] = []
-    packets = 0
+def _times_of_packets(container: "av.container.InputContainer", stream: "av.VideoStream", path: Path) -> Sequence[int | None] | None:
+    """When each frame is shown, in order, read from the packets without decoding; None if only decoding tells.
+
+    Raises:
+        ValueError: if the file is cut off.
+
+    """
+    packets, shown = 0, []
     for packet in container.demux(stream):
-        if packet.size:
-            packets += 1
-            if not packet.is_discard:
-                stamps.append(packet.pts)
+        packets += packet.size > 0
+        if packet.size and not packet.is_discard:
+            shown.append((packet.pts, packet.is_keyframe))
     promised = stream.frames if "mp4" in container.format.name else 0  # others only estimate
-    if None not in stamps and len(set(stamps)) == len(stamps):
-        stamps.sort(key=lambda stamp: stamp or 0)
-    return stamps, packets >= promised
+    if packets < promised:
+        # What an edit list hides is not read either, so it is counted without one.
+        with open_video(path, ignore_editlist="1") as (every, same):
+            if sum(1 for packet in every.demux(same) if packet.size) < promised:
+                raise ValueError(f"cannot read {path}: the file is cut off")
+    if container.format.name in _WITHOUT_TIMES and stream.codec_context.name in _REORDERED:
+        return None
+    times = [time for time, _ in shown if time is not None]
+    if len(set(times)) < len(shown):
+        return None
+    # Frames before the first keyframe may or may not be shown.
+    starts_at_keyframe = not shown or shown[0] == (min(times), True)
+    return sorted(times) if starts_at_keyframe else None
+
+
+def _times_of_frames(path: Path) -> Sequence[int | None]:
+    """When each frame is shown, by decoding them all."""
+    with open_video(path) as (container, stream):
+        return [frame.pts for frame in container.decode(stream)]
 
 
 def _from_keyframe(
     container: "av.container.InputContainer",
     stream: "av.VideoStream",
-    shown: Sequence[int | None],
+    times: Sequence[int | None],
     wanted: Sequence[int],
     size: tuple[int, int] | None,
 ) -> dict[int, Frame]:
-    """The wanted frames by their number, decoded from the keyframe before the first; not all of them where that goes wrong."""
+    """The wanted frames by their number, decoded from the keyframe before the first; not all of them if that goes wrong."""
     import av
 
-    number = {stamp: k for k, stamp in enumerate(shown)}
-    first = shown[wanted[0]]
-    if first is None or len(number) < len(shown):
+    first = times[wanted[0]]
+    if first is None or not _is_increasing(times):
         return {}
     try:
         container.seek(first, stream=stream)
-        return _collect(((number.get(frame.pts, -1), frame) for frame in container.decode(stream)), wanted, size)
+        return _collect(_numbered(container.decode(stream), times), wanted, size, stream.sample_aspect_ratio)
     except av.FFmpegError:
         return {}
 
 
-def _collect(decoded: Iterable[tuple[int, Any]], wanted: Sequence[int], size: tuple[int, int] | None) -> dict[int, Frame]:
-    """The wanted frames as RGB. Where the decoder gave fewer than were counted, its last frame is kept."""
+def _numbered(decoded: Iterable["av.VideoFrame"], times: Sequence[int | None]) -> Iterator[tuple[int, "av.VideoFrame"]]:
+    """Decoded frames with their numbers: by time stamp; if those are not in order, by counting, which must begin at the first frame."""
+    if not _is_increasing(times):
+        return enumerate(decoded)
+    number = {time: k for k, time in enumerate(times)}
+    return ((number.get(frame.pts, -1), frame) for frame in decoded)
+
+
+def _is_increasing(times: Sequence[int | None]) -> bool:
+    return None not in times and all(a < b for a, b in pairwise(times))  # type: ignore[operator]
+
+
+def _collect(
+    decoded: Iterable[tuple[int, "av.VideoFrame"]], wanted: Sequence[int], size: tuple[int, int] | None, aspect: Fraction | None
+) -> dict[int, Frame]:
+    """The wanted frames as RGB. If the decoder gave fewer than were counted, its last frame is kept."""
     frames: dict[int, Frame] = {}
     last, latest = wanted[-1], None
     for k, frame in decoded:
         if k in wanted:
-            frames[k] = _to_rgb(frame, size)
+            frames[k] = _to_rgb(frame, size, aspect)
         latest = (k, frame)
         if k >= last:
             break
     if latest is not None and 0 <= latest[0] < last:
-        frames[latest[0]] = _to_rgb(latest[1], size)
+        frames[latest[0]] = _to_rgb(latest[1], size, aspect)
     return frames
 
 
-def _to_rgb(frame: "av.VideoFrame", size: tuple[int, int] | None) -> Frame:
-    """A decoded frame upright, resized by FFmpeg (bicubic, antialiased) so that it covers ``size``, and cut."""
+def _to_rgb(frame: "av.VideoFrame", size: tuple[int, int] | None, aspect: Fraction | None) -> Frame:
+    """A decoded frame upright and with square pixels; with ``size``, resized by FFmpeg (bicubic, antialiased) to cover it, and cropped."""
     turns = round(frame.rotation / 90) % 4
-    if size is None:
-        return np.rot90(frame.to_ndarray(format="rgb24"), turns)
-    h, w = size if turns % 2 == 0 else size[::-1]
-    scale = max(h / frame.height, w / frame.width)
-    height, width = max(h, round(frame.height * scale)), max(w, round(frame.width * scale))
     rgb = frame.reformat(format="rgb24")  # first: resizing in yuv420p shifts the colors by part of a pixel
-    picture = rgb.reformat(width=width, height=height, interpolation="BICUBIC").to_ndarray()
-    top, left = (height - h) // 2, (width - w) // 2
-    return np.rot90(picture[top : top + h, left : left + w], turns)
+    h, w = frame.height, _square_width(frame.width, aspect)
+    if size is not None:
+        height, width = size if turns % 2 == 0 else size[::-1]
+        scale = max(height / h, width / w)
+        h, w = max(height, round(h * scale)), max(width, round(w * scale))
+    picture = rgb.reformat(width=w, height=h, interpolation="BICUBIC").to_ndarray()
+    if size is not None:
+        top, left = (h - height) // 2, (w - width) // 2
+        picture = picture[top : top + height, left : left + width]
+    return np.rot90(picture, turns)
+
+
+def _square_width(width: int, aspect: Fraction | None) -> int:
+    """The width that makes pixels square."""
+    if not aspect or not 1 / _WIDEST <= aspect <= _WIDEST:
+        return width
+    return max(1, round(width * aspect))
 
 
 def _clip(frames: dict[int, Frame], wanted: Sequence[int]) -> Tensor:
@@ -215,15 +298,21 @@ def _clip(frames: dict[int, Frame], wanted: Sequence[int]) -> Tensor:
 
 
 def _read_torchcodec(path: Path, pick: Callable[[int], Sequence[int]], size: tuple[int, int] | None) -> Tensor:
+    from PIL import Image, ImageOps
     from torchcodec.decoders import VideoDecoder
 
+    with open_video(path) as (_, stream):
+        index, aspect, coded = stream.index, stream.sample_aspect_ratio, (stream.height, stream.width)
     try:
-        decoder = VideoDecoder(str(path), seek_mode="exact", dimension_order="NHWC")
-        frames = decoder.get_frames_at(list(pick(len(decoder)))).data.numpy()
+        decoder = VideoDecoder(os.path.abspath(path), stream_index=index, seek_mode="exact", dimension_order="NHWC")
+        frames = decoder.get_frames_at(list(pick(len(decoder)))).data.numpy()  # (T, h, w, 3), upright
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"cannot read {path}: {error}") from error
-    if size is not None:
-        from PIL import Image, ImageOps
-
-        frames = np.stack([np.asarray(ImageOps.fit(Image.fromarray(f), size[::-1], method=Image.Resampling.BICUBIC)) for f in frames])
-    return torch.from_numpy(np.ascontiguousarray(frames.transpose(3, 0, 1, 2)))
+    h, w = frames.shape[1:3]
+    square = (h, _square_width(w, aspect)) if (h, w) == coded else (_square_width(h, aspect), w)  # else it was turned by 90 degrees
+    if size is not None or square != (h, w):
+        pictures = [
+            Image.fromarray(f).resize(square[::-1], Image.Resampling.BICUBIC) if square != (h, w) else Image.fromarray(f) for f in frames
+        ]
+        frames = np.stack([np.asarray(p if size is None else ImageOps.fit(p, size[::-1], Image.Resampling.BICUBIC)) for p in pictures])
+    return torch.from_numpy(np.ascontiguousarray(frames.transpose(3, 0, 1, 2)))  # (3, T, h, w)

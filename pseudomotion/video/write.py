@@ -1,60 +1,85 @@
 """Writing video files."""
 
+import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
 from pseudomotion.files import whole_file
 
+if TYPE_CHECKING:
+    import av
+
+__all__ = ["LARGEST_SIDE", "write_video"]
+
+LARGEST_SIDE = 16384  # of x264's frames
+
+_BT709 = 1  # the code of ITU-R BT.709 for primaries, transfer functions and matrices alike (ITU-T H.273)
+_LIMITED_RANGE = 1
+
 Frame = UInt8[np.ndarray, "h w 3"]
 
-BT709 = 1  # the number of ITU-R BT.709 among primaries, transfer functions and matrices alike (ITU-T H.273)
-LIMITED_RANGE = 1
 
+def write_video(path: str | Path, frames: Iterable[Frame], *, fps: float, crf: int = 18, comment: str = "") -> None:
+    """Write frames as H.264 in MP4 that browsers play: yuv420p, tagged as BT.709 in limited range, index first.
 
-def write_video(path: str | Path, frames: Iterable[Frame], *, fps: float, crf: int = 18) -> None:
-    """Write frames as H.264 in MP4 that browsers play: yuv420p, tagged BT.709 in limited range, index first.
-
-    The file appears whole or not at all. A side of odd length is repeated by one pixel, since yuv420p halves both.
+    The file appears whole or not at all. A side of odd length is padded by one pixel (edge replication), since yuv420p halves both.
 
     Args:
-        path: ends in ``.mp4``.
-        frames: at least one, RGB, all of one size.
+        path: of the file, whatever its suffix; an existing file is replaced.
+        frames: at least one, RGB, all of one size, at most 16384 pixels on a side.
         fps: frames per second.
-        crf: x264's constant rate factor; 0 is best, 18 hardly visible, 51 worst.
+        crf: x264's constant rate factor: 0 is lossless, 18 visually lossless, 51 worst.
+        comment: text for the file's metadata.
 
     Raises:
-        ValueError: for no frames, or frames of different sizes.
-        OSError: where the file cannot be written.
+        ValueError: for no frames, frames of different sizes, or frames that are too large.
+        OSError: if the file cannot be written.
 
     """
     import av
+
+    with whole_file(Path(path)) as temporary:
+        try:
+            # An absolute path: FFmpeg takes what stands before a colon for a protocol.
+            with av.open(os.path.abspath(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+                if comment:
+                    container.metadata["comment"] = comment
+                _encode(container, frames, Fraction(fps).limit_denominator(1001), crf)
+        except av.FFmpegError as error:
+            raise OSError(error.errno, error.strerror) from error  # whole_file adds the name
+
+
+def _encode(container: "av.container.OutputContainer", frames: Iterable[Frame], rate: Fraction, crf: int) -> None:
+    import av
     from av.video.reformatter import ColorRange, Colorspace
 
-    with whole_file(Path(path)) as temporary, av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = None
-        for frame in frames:
-            frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
-            if stream is None:
-                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf)})
-                stream.height, stream.width = frame.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                context = stream.codec_context
-                context.color_primaries = context.color_trc = context.colorspace = BT709
-                context.color_range = LIMITED_RANGE
-            if frame.shape[:2] != (stream.height, stream.width):
-                raise ValueError(f"frames must be of one size, got {frame.shape[:2]} after {(stream.height, stream.width)}")
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
-                format="yuv420p",
-                src_colorspace=Colorspace.ITU709,
-                dst_colorspace=Colorspace.ITU709,
-                src_color_range=ColorRange.JPEG,
-                dst_color_range=ColorRange.MPEG,
-            )
-            container.mux(stream.encode(picture))
+    stream = None
+    for frame in frames:
+        frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
+        h, w = frame.shape[:2]
         if stream is None:
-            raise ValueError("frames must hold at least one frame")
-        container.mux(stream.encode())
+            if max(h, w) > LARGEST_SIDE:
+                raise ValueError(f"frames must be at most {LARGEST_SIDE} pixels on a side, got {h} x {w}")
+            stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf)})
+            stream.height, stream.width, stream.pix_fmt = h, w, "yuv420p"
+            context = stream.codec_context
+            context.color_primaries = context.color_trc = context.colorspace = _BT709
+            context.color_range = _LIMITED_RANGE
+        if (h, w) != (stream.height, stream.width):
+            raise ValueError(f"frames must be of one size, got {(h, w)} after {(stream.height, stream.width)}")
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+            format="yuv420p",
+            src_colorspace=Colorspace.ITU709,
+            dst_colorspace=Colorspace.ITU709,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+        )
+        container.mux(stream.encode(picture))
+    if stream is None:
+        raise ValueError("frames must hold at least one frame")
+    container.mux(stream.encode())

@@ -8,17 +8,18 @@ import torch
 from PIL import Image
 
 from pseudomotion import PMG
-from pseudomotion.draw import LINE, SHOWS, draw_flow, draw_grid, draw_tracks
+from pseudomotion.labels.overlay import LINE, SHOWS, draw_flow, draw_grid, draw_tracks
 from pseudomotion.preview import main
 
 
 @pytest.fixture
 def shifting():
-    """Grey frames, and the plan of a picture that moves 4 pixels to the right at every step."""
+    """Gray frames, and the plan of a picture that moves 4 pixels to the right at every step."""
     plan = PMG(("identity",), 3, 96).plan((1, 3, 96, 96), ids=torch.arange(1))
-    homography = plan.homography.clone()
-    homography[0, 0, :, 0, 2] = torch.tensor([0.0, 4, 8])
-    return np.full((3, 96, 96, 3), 128, dtype=np.uint8), dataclasses.replace(plan, homography=homography)
+    homography = plan.back.motion.homography.clone()
+    homography[0, :, 0, 2] = torch.tensor([0.0, 4, 8])
+    back = dataclasses.replace(plan.back, motion=dataclasses.replace(plan.back.motion, homography=homography))
+    return np.full((3, 96, 96, 3), 128, dtype=np.uint8), dataclasses.replace(plan, back=back)
 
 
 def test_flow_to_the_right_is_red_on_every_frame(shifting):
@@ -29,7 +30,7 @@ def test_flow_to_the_right_is_red_on_every_frame(shifting):
     assert (drawn[..., 1:] < 10).all()
 
 
-def test_still_clips_stay_grey_and_one_frame_is_left_alone(shifting):
+def test_still_clips_stay_gray_and_one_frame_is_left_alone(shifting):
     frames, _ = shifting
     still = PMG(("identity",), 3, 96).plan((1, 3, 96, 96), ids=torch.arange(1))
     assert np.ptp(draw_flow(frames, still, 0)) == 0
