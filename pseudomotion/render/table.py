@@ -161,11 +161,8 @@ def _sources(
     for level in range(levels):
         used = reads & (np.abs(detail - level) < 1)  # (B, N, T)
         size = -(-sizes // 2**level)
-        # (B, N, 2): of all frames that read this level
-        first, last = (
-            (edge.min(2, initial=np.inf, where=used[..., None]) if edge is low else edge.max(2, initial=-np.inf, where=used[..., None]))
-            for edge in (low, high)
-        )
+        first = low.min(2, initial=np.inf, where=used[..., None])  # (B, N, 2): of all frames that read this level
+        last = high.max(2, initial=-np.inf, where=used[..., None])
         first, last = ((edge + 0.5) / 2**level - 0.5 for edge in (first, last))
         start = np.floor(first.clip(-4, size + 4)) - 1  # a pixel more on either side than is read, for coordinates are rounded
         end = np.floor(last.clip(-4, size + 4)) + 3
@@ -176,11 +173,11 @@ def _sources(
         end = np.maximum(end.clip(0, size), start + 1)
         period = np.where(outside, np.maximum(1, 2 * (size - 1)), ENDLESS)
         parts.append((used.any(2), start, end, period))
-    used, start, end, period = (np.stack(arrays, 2) for arrays in zip(*parts, strict=True))  # (B, N, K, ...)
-    clip, layer, level = used.nonzero()  # in the order of clips
-    where = clip, layer, level
+    some, start, end, period = (np.stack(arrays, 2) for arrays in zip(*parts, strict=True))  # (B, N, K, ...)
+    where = some.nonzero()  # in the order of clips
+    clip, layer, of_level = where
     rows = np.zeros((len(clip), SOURCE), np.int32)
-    rows[:, TEXTURED], rows[:, INDEX], rows[:, LEVEL] = textured[clip, layer], shown[clip, layer], level
+    rows[:, TEXTURED], rows[:, INDEX], rows[:, LEVEL] = textured[clip, layer], shown[clip, layer], of_level
     rows[:, LEFT : LEFT + 2] = start[where]
     rows[:, WIDTH : WIDTH + 2] = (end - start)[where]
     rows[:, PITCH] = pitch(rows[:, WIDTH])
@@ -190,8 +187,8 @@ def _sources(
     begin = np.searchsorted(clip, np.arange(len(shown) + 1))
     rows[:, PLACE] = total[:-1] - total[begin[clip]]
     weights, places = _weights(plan, levels)
-    rows[:, WEIGHTS_X : WEIGHTS_X + 2] = places[rows[:, TEXTURED], level]
-    ids = np.zeros(used.shape, np.int64)
+    rows[:, WEIGHTS_X : WEIGHTS_X + 2] = places[rows[:, TEXTURED], of_level]
+    ids = np.zeros(some.shape, np.int64)
     ids[where] = np.arange(len(clip))
     return rows, begin, ids, weights, int((total[begin[1:]] - total[begin[:-1]]).max(initial=0))
 
@@ -204,13 +201,13 @@ def _weights(plan: MotionPlan, levels: int) -> tuple[Float32[np.ndarray, " w"], 
     lists: list[np.ndarray] = []
     places = np.zeros((2, levels, 2), np.int64)
     begin = 0
-    for textured, size in enumerate((plan.image_size, plan.texture_size)):
-        for axis, side in enumerate((size or (0, 0))[::-1]):
-            weight, here = np.ones(side, np.float32), np.arange(side)
+    for textured, size in enumerate((plan.image_size, plan.texture_size or (0, 0))):
+        for axis, side in enumerate((size[1], size[0])):
+            weight, block = np.ones(side, np.float32), np.arange(side)
             for level in range(1, levels):
                 count = -(-side // 2 ** (level - 1))
-                weight = weight * np.where((here == count - 1) & (count % 2 == 1), np.float32(1), np.float32(0.5))
-                here = here // 2
+                weight = weight * np.where((block == count - 1) & (count % 2 == 1), np.float32(1), np.float32(0.5))
+                block = block // 2
                 places[textured, level, axis] = begin
                 lists.append(weight)
                 begin += side

@@ -1,8 +1,8 @@
 """The renderer for CPUs, compiled by numba: sources to working frames, working frames to each other, and their rows to finished clips.
 
-A working frame has a black pixel on its left and above, and two on its right and below, so that samples outside it need no test: coordinates
-are clamped into that border. Its rows are longer than that, for pixels are made four at a time. Everything that is decided is in the table,
-whose rows are told by their addresses: numba compiles arrays some ten times as slowly.
+A working frame has a black pixel on its left and above, and two on its right and below, so that samples outside need no test: coordinates
+are clamped into that border. Its rows are longer than that, for pixels are made four at a time. Everything that is decided is in the table.
+Tables and frames are passed as addresses, because numba takes long to compile arrays.
 """
 
 # mypy: ignore-errors
@@ -122,18 +122,10 @@ def _along_row(m, axis, y):
 
 @compiled
 def _sample_row(target, x0, x1, y, m, frame, pitch, width, height, scale, left, top, period_u, period_v, padding, spots):
-    """Pixels x0 to x1 of row y of a frame, from a working frame that holds a part of what is read.
+    """Pixels x0 to x1 of row y of a frame, from a working frame that holds a part of what is read, which begins there at (left, top).
 
-    Args:
-        target: where pixel x0 goes.
-        m: the frame's row of the table.
-        frame: the working frame, of ``pitch``, ``width`` and ``height``.
-        scale: pixels of the working frame per pixel of what the homography leads to.
-        left, top: position of the working frame in what is read.
-        period_u, period_v: of reflection.
-        padding: mode.
-        spots: memory.
-
+    ``m`` is the frame's row of the table, ``scale`` the pixels of the working frame per pixel of what the homography leads to, ``spots``
+    memory for where pixels read.
     """
     a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
     c, f, h = _along_row(m, 0, y), _along_row(m, 1, y), _along_row(m, 2, y)
@@ -242,13 +234,10 @@ def _paint_layers(call, target, y, t, m, sources, base, spare, second, spots):
 
 @compiled
 def _paint_row(call, clips, frames, sources, clip, y, t, chain, own, spare, second, spots):
-    """Row y of frame t of a clip before it is mixed; where its first pixel is.
+    """Paint row y of frame t of a clip before it is mixed, and return the address of its first pixel.
 
-    Args:
-        chain: memory of the clip's working frames, behind which its sources lie.
-        own: a row, for a clip that needs no working frame or paints layers over it.
-        spare, second, spots: more rows.
-
+    ``chain`` is memory with the clip's working frames and behind them its sources. ``own`` is a row for clips that need no working frame or
+    paint layers over it; ``spare``, ``second`` and ``spots`` are more rows.
     """
     w, h, num_frames, frame_bytes = V.long(call, T.W), V.long(call, T.H), V.long(call, T.NUM_FRAMES), V.long(call, T.FRAME_BYTES)
     buffers, pitch, padding = V.long(call, T.BUFFERS), V.long(call, T.PITCHES), V.long(call, T.PADDING)
@@ -372,8 +361,8 @@ def _ready(call, clips, frames, clip, stage, y0, y1, queue):
 def work_on_clip(call, clips, frames, sources, weights, clip, arena, rows, sums, queue, piece):
     """Do pieces of work on a clip, which threads share among them, until none is left.
 
-    Stage 0 prepares the sources, stage t + 1 makes frame t; a stage is cut into pieces, which are taken in order. All that is not a number is
-    told by its address.
+    Stage 0 prepares the sources, stage t + 1 makes frame t; a stage is cut into pieces, which are taken in order. Whatever is not a number
+    is passed as an address.
 
     Args:
         call: sizes and addresses, as ``render.table`` lays them out.

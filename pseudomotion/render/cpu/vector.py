@@ -1,8 +1,8 @@
 """Operations on four floats at once, written in LLVM's own language; numba compiles them for the processor at hand.
 
-A pixel of a working frame is four float32, its channels, 16 bytes apart and aligned: one load fetches it. Coordinates are computed for four
-neighboring pixels at once. Numba does not turn four scalar channels into one vector by itself, hence these. Addresses are plain integers, in
-bytes. ``llvm.fmuladd`` is one fused instruction where the processor has it.
+A pixel of a working frame is four float32, its channels, in 16 aligned bytes: one load fetches it. Coordinates are computed for four
+neighboring pixels at once. Numba does not turn four scalar channels into one vector by itself, hence these. Addresses are plain integers.
+``llvm.fmuladd`` is one fused instruction where the processor has it.
 """
 
 # mypy: ignore-errors
@@ -28,7 +28,7 @@ ROUND = 12582912.0  # 1.5 * 2^23: a float32 below 2^22 loses its fraction when t
 def operation(build):
     """Make a function of compiled code from one that emits its instructions; its annotations are the types of its arguments."""
     signature = inspect.signature(build)
-    builder, *operands = signature.parameters.values()
+    _, *operands = signature.parameters.values()
     result = types.void if signature.return_annotation is signature.empty else signature.return_annotation
 
     def define(context, *given):
