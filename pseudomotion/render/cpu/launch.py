@@ -29,7 +29,7 @@ SHARED = 2**16  # pixels of a clip from which on they do
 PAUSE = 5e-5  # seconds that a thread sleeps when it has waited for others in vain
 
 Images = Shaped[Tensor, "N C H W"]
-Call = Int64[np.ndarray, " n"]
+Numbers = Int64[np.ndarray, " _"]
 
 
 def render(images: Images, plan: MotionPlan, output: Output, textures: Images | None = None) -> Shaped[Tensor, "B _ _ h w"]:
@@ -61,7 +61,7 @@ def _readable(pixels: Images) -> Images:
     return (pixels if pixels.dtype == torch.uint8 else pixels.detach().float()).contiguous()
 
 
-def _make_call(images: Images, textures: Images | None, plan: MotionPlan, output: Output, clips: Tensor) -> tuple[Call, list[object]]:
+def _make_call(images: Images, textures: Images | None, plan: MotionPlan, output: Output, clips: Tensor) -> tuple[Numbers, list[object]]:
     """What all clips have in common, and what must be kept alive as long as that is used."""
     finish = layout.finish(255.0 if output.dtype == torch.uint8 else 1.0, output.mean, output.std)
     frame_axis = output.data_format.index("T")
@@ -88,7 +88,7 @@ class _Memory:
         self.address = (self._bytes.ctypes.data + 63) & ~63
 
 
-def _lay_out(call: Call, table: layout.Table, rows: int) -> tuple[Call, int]:
+def _lay_out(call: Numbers, table: layout.Table, rows: int) -> tuple[Numbers, int]:
     """Complete what all clips have in common for pieces of so many rows; and the bytes that a clip needs.
 
     These are two working frames where its frames read each other, and its sources; as much again where it is mixed. Where threads share
@@ -106,7 +106,7 @@ def _lay_out(call: Call, table: layout.Table, rows: int) -> tuple[Call, int]:
     return call, chain_bytes * (1 + bool((table.clips[:, layout.LAST] > 0).any()))
 
 
-def _run(call: Call, table: layout.Table, count: int) -> None:
+def _run(call: Numbers, table: layout.Table, count: int) -> None:
     """Make the first clips of a plan, each by one thread; those left over when every thread had as many as the others, by several."""
     h, num_frames = int(call[layout.H]), int(call[layout.NUM_FRAMES])
     threads = torch.get_num_threads()
@@ -124,15 +124,13 @@ def _run(call: Call, table: layout.Table, count: int) -> None:
     tables = [part.ctypes.data for part in (table.clips, table.frames, table.sources, table.weights)]
 
     def work() -> None:
-        rows, sums = _Memory(5 * int(team_call[layout.ROW_BYTES])), np.empty(longest, np.float32)
+        rows, sums = _Memory(5 * int(team_call[layout.ROW_BYTES])), _Memory(4 * longest)
 
-        def make(call: Call, clip: int, arena: _Memory, queue: Int64[np.ndarray, " n"]) -> None:
+        def make(call: Numbers, clip: int, arena: _Memory, queue: Numbers) -> None:
             """Work on a clip until there is nothing left to do."""
             piece = -1
             while not stopped.is_set():
-                piece = work_on_clip(
-                    call.ctypes.data, *tables, clip, arena.address, rows.address, sums.ctypes.data, queue.ctypes.data, piece
-                )
+                piece = work_on_clip(call.ctypes.data, *tables, clip, arena.address, rows.address, sums.address, queue.ctypes.data, piece)
                 if piece < 0:
                     break
                 time.sleep(PAUSE)
