@@ -30,14 +30,14 @@ def filling_rate(images: Images) -> float:
 
 def spectral_exponent(images: Images) -> float:
     """The exponent of a spectrum whose amplitude falls with 1 / f ** exponent: a line through radial means, 4 to a third of n cycles."""
-    grey = images.double().mean(1) / 255
-    n = grey.shape[-1]
+    gray = images.double().mean(1) / 255
+    n = gray.shape[-1]
     window = torch.hann_window(n, periodic=False, dtype=torch.float64)
-    spectrum = torch.fft.fft2((grey - grey.mean((1, 2), keepdim=True)) * window * window[:, None]).abs().square()
+    spectrum = torch.fft.fft2((gray - gray.mean((1, 2), keepdim=True)) * window * window[:, None]).abs().square()
     cycles = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)
     ring = torch.hypot(cycles[:, None], cycles).round().long().flatten()
     counts = ring.bincount()
-    power = torch.zeros(len(grey), len(counts), dtype=torch.float64).index_add_(1, ring, spectrum.flatten(1)) / counts
+    power = torch.zeros(len(gray), len(counts), dtype=torch.float64).index_add_(1, ring, spectrum.flatten(1)) / counts
     f = torch.arange(4, n // 3)
     x = f.double().log() - f.double().log().mean()
     y = power[:, f].clamp(min=1e-12).log() / 2
@@ -45,9 +45,9 @@ def spectral_exponent(images: Images) -> float:
 
 
 def edge_density(images: Images) -> float:
-    """Share of pixels at which grey rises by more than 0.05 of its range per pixel (central differences)."""
-    grey = images.float().mean(1) / 255
-    across, down = (grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]) / 2, (grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]) / 2
+    """Share of pixels at which gray rises by more than 0.05 of its range per pixel (central differences)."""
+    gray = images.float().mean(1) / 255
+    across, down = (gray[:, 1:-1, 2:] - gray[:, 1:-1, :-2]) / 2, (gray[:, 2:, 1:-1] - gray[:, :-2, 1:-1]) / 2
     return float((torch.hypot(across, down) > 0.05).float().mean())
 
 
@@ -58,9 +58,9 @@ def color_spread(images: Images) -> float:
 
 
 def entropy(images: Images) -> float:
-    """Bits per pixel of the histogram of 256 grey levels."""
-    grey = images.float().mean(1).round().long().flatten(1)
-    share = F.one_hot(grey, 256).double().mean(1)
+    """Bits per pixel of the histogram of 256 gray levels."""
+    gray = images.float().mean(1).round().long().flatten(1)
+    share = F.one_hot(gray, 256).double().mean(1)
     return float(-(share * share.clamp(min=1e-12).log2()).sum(1).mean())
 
 
@@ -73,7 +73,7 @@ def tracked(images: Images, clips: int) -> list[float]:
 
 
 def photo(path: Path, size: int) -> UInt8[Tensor, "1 3 size size"]:
-    """The largest centred square of a photo, reduced."""
+    """The largest centered square of a photo, reduced."""
     image = load_image(path)[None].float()
     side = min(image.shape[-2:])
     top, left = ((full - side) // 2 for full in image.shape[-2:])

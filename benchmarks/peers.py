@@ -27,7 +27,7 @@ class Job:
     """What every peer gets: images, and the map from each frame to the next."""
 
     images: Tensor  # (B, 3, S, S), float32
-    steps: Tensor  # (B, 3, 3), float64 on the CPU: pixel of a frame to pixel of the next, pixel centres at integers
+    steps: Tensor  # (B, 3, 3), float64 on the CPU: pixel of a frame to pixel of the next, pixel centers at integers
     num_frames: int
     expected: Tensor  # (B, 3, T, S, S): the clips, by our reference
 
@@ -63,7 +63,7 @@ def job_for(work: Work) -> Job:
     device = measured_device()
     pmg, images = dataclasses.replace(work, renderer="reference").pmg(), work.images(device)
     plan = pmg.plan(images.shape, ids=torch.arange(work.batch))
-    return Job(images, plan.homography[:, 0, 1].double(), work.num_frames, pmg.render(images, plan))
+    return Job(images, plan.back.motion.homography[:, 1].double(), work.num_frames, pmg.render(images, plan))
 
 
 def _imported(name: str) -> Any:
@@ -141,7 +141,7 @@ def opencv(dtype: torch.dtype) -> Callable[[Job], Callable[[], Tensor]]:
 def torchvision_per_sample(job: Job) -> Callable[[], Tensor]:
     """One warp a step and sample: v2's functionals take one motion a call."""
     functional = _imported("torchvision.transforms.v2.functional")
-    inverse = geometry.about((0.5, 0.5), geometry.inverse(job.steps.numpy()))  # its pixel centres lie at halves
+    inverse = geometry.about((0.5, 0.5), geometry.inverse(job.steps.numpy()))  # its pixel centers lie at halves
     coefficients = (inverse / inverse[:, 2:, 2:]).reshape(-1, 9)[:, :8].tolist()
 
     def run() -> Tensor:
@@ -157,7 +157,7 @@ def torchvision_per_sample(job: Job) -> Callable[[], Tensor]:
 
 
 def triton_augment(job: Job) -> Callable[[], Tensor]:
-    """Its one kernel for affine map, color and normalisation."""
+    """Its one kernel for affine map, color and normalization."""
     if job.images.device.type != "cuda":
         raise Unavailable("triton-augment runs on CUDA devices only")
     augment = _imported("triton_augment")
@@ -209,7 +209,7 @@ PEERS = {
     ),
     "torchvision v2 perspective": Peer(torchvision_per_sample, "loop over samples and steps: one motion a call"),
     "triton-augment": Peer(
-        triton_augment, f"{ONE_WARP}; no motion from frame to frame, no perspective; also color and normalisation", "composed", None
+        triton_augment, f"{ONE_WARP}; no motion from frame to frame, no perspective; also color and normalization", "composed", None
     ),
     "fuse-augmentations": Peer(fuse_augmentations, f"{ONE_WARP}; draws each frame's motion anew", "composed", None),
 }

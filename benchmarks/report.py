@@ -143,7 +143,7 @@ def _section(found: Row, plot: Path | None) -> str:
 
 
 def _name(row: Row) -> str:
-    finished = ", mixup, normalise" if row["finished"] else ""
+    finished = ", mixup, normalize" if row["finished"] else ""
     planned = ", planned" if row["planned"] else ""
     return f"{' + '.join(row['transforms'])}{finished}, {row['resampling']}, {row['renderer']}{planned}"
 

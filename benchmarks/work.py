@@ -29,7 +29,7 @@ class Work:
         transforms: what PMG draws from.
         resampling: "recursive" or "composed".
         renderer: "reference" or "fused".
-        finished: clips are mixed (mixup) and normalised too.
+        finished: clips are mixed (mixup) and normalized too.
         planned: plans are made beforehand, and only rendering is measured.
 
     """

@@ -3,16 +3,11 @@
 `python docs/recipes_table.py` writes docs/generated/recipes.md; the docs build calls it.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-import pseudomotion
-
-RECIPES = Path(pseudomotion.__file__).parent / "train" / "recipes"
+from pseudomotion.train.recipes import load_recipe, recipe_names
 
 NAMES = {
     "ucf101": "UCF101",
@@ -44,8 +39,9 @@ TITLES = {
 # What a recipe needs, and where the page's commands have it.
 PLACES = {
     "training videos of the data set": "lists/$data/train.csv",
-    "training videos of HMDB51": "lists/hmdb51/train.csv",
-    "training videos of UCF101": "lists/ucf101/train.csv",
+    "a frame of every training video of the data set": "banks/$data.safetensors",
+    "a frame of every training video of HMDB51": "banks/hmdb51.safetensors",
+    "a frame of every training video of UCF101": "banks/ucf101.safetensors",
     "training videos of Kinetics-400": "lists/kinetics400/train.csv",
     "videos of large frame difference": "lists/$data/large.csv",
     "videos of medium frame difference": "lists/$data/medium.csv",
@@ -90,10 +86,8 @@ def make(folder: Path) -> None:
 
 
 def read_recipes() -> dict[str, Recipe]:
-    """The recipes that belong to rows of the paper, by name; table 9 comes before table 10."""
-    everything = {path.stem: yaml.safe_load(path.read_text()) for path in RECIPES.glob("*.yaml")}
-    of_rows = {name: recipe for name, recipe in everything.items() if "paper" in recipe}
-    return dict(sorted(of_rows.items(), key=lambda item: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", item[0])]))
+    """The recipes that belong to rows of the paper, by name."""
+    return {name: recipe for name in recipe_names() if "paper" in (recipe := load_recipe(name))}
 
 
 def commands(name: str, recipe: Recipe) -> list[str]:

@@ -4,8 +4,8 @@ from pseudomotion.mix import Mixup, VideoMix
 from pseudomotion.plan import MotionPlan
 from pseudomotion.pmg import PMG
 from pseudomotion.pmg_aug import PMGAug
-from pseudomotion.transforms import TRANSFORMS
+from pseudomotion.transforms import EXTRA_TRANSFORMS, TRANSFORMS
 
 __version__ = "0.1.0"
 
-__all__ = ["PMG", "TRANSFORMS", "Mixup", "MotionPlan", "PMGAug", "VideoMix"]
+__all__ = ["EXTRA_TRANSFORMS", "PMG", "TRANSFORMS", "Mixup", "MotionPlan", "PMGAug", "VideoMix"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pseudomotion.transforms import TRANSFORMS, Transform
+from pseudomotion.transforms import ALL_TRANSFORMS, Transform
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DTYPES = (torch.uint8, *FLOATS)
@@ -169,9 +169,9 @@ def _transform(entry: Any) -> Transform:
         return entry
     if not isinstance(entry, str):
         raise TypeError(f"transforms must hold names or Transform objects, got {entry!r}")
-    if entry not in TRANSFORMS:
-        raise ValueError(f"unknown transform {entry!r}; known are {', '.join(TRANSFORMS)}")
-    return TRANSFORMS[entry]()
+    if entry not in ALL_TRANSFORMS:
+        raise ValueError(f"unknown transform {entry!r}; known are {', '.join(ALL_TRANSFORMS)}")
+    return ALL_TRANSFORMS[entry]()
 
 
 def shape(value: Any) -> tuple[int, int, int, int]:

@@ -2,7 +2,7 @@
 
 A color map is ``M[:, :3] @ (r, g, b) + M[:, 3]`` on values in [0, 1]. All maps are affine on purpose: they compose into one, and one
 costs 12 multiplications a pixel. For brightness and saturation that is the usual definition. Contrast turns about 0.5 (torchvision:
-about the image's mean grey), and hue is a rotation about the grey axis (torchvision: the H of HSV), so no image needs to be looked at.
+about the image's mean gray), and hue is a rotation about the gray axis (torchvision: the H of HSV), so no image needs to be looked at.
 
 As in ``geometry``, only ``+ - * /`` are used.
 """
@@ -16,7 +16,7 @@ from pseudomotion.geometry import Array, matmul, sincos, stack
 
 Maps = Float64[np.ndarray, "*b 3 4"]
 IDENTITY: Float64[np.ndarray, "3 4"] = np.eye(3, 4)  # changes nothing
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's and OpenCV's grey
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's and OpenCV's gray
 
 
 def gain(factor: Array) -> Maps:
@@ -25,19 +25,19 @@ def gain(factor: Array) -> Maps:
 
 
 def contrast(factor: Array) -> Maps:
-    """Distance from mid-grey 0.5, times ``factor``."""
+    """Distance from mid-gray 0.5, times ``factor``."""
     offset = (1 - factor) / 2
     return stack([[factor, 0.0, 0.0, offset], [0.0, factor, 0.0, offset], [0.0, 0.0, factor, offset]])
 
 
 def saturation(factor: Array) -> Maps:
-    """Distance from the pixel's own grey (luma), times ``factor``."""
-    grey = [(1 - factor) * weight for weight in LUMA]
-    return stack([[grey[c] + factor if c == r else grey[c] for c in range(3)] + [0.0] for r in range(3)])
+    """Distance from the pixel's own gray (luma), times ``factor``."""
+    gray = [(1 - factor) * weight for weight in LUMA]
+    return stack([[gray[c] + factor if c == r else gray[c] for c in range(3)] + [0.0] for r in range(3)])
 
 
 def hue(turns: Array) -> Maps:
-    """Rotation about the grey axis r = g = b by ``turns`` of a full circle, from red towards green."""
+    """Rotation about the gray axis r = g = b by ``turns`` of a full circle, from red towards green."""
     sine, cosine = sincos(turns * (2 * math.pi))
     third, side = (1 - cosine) / 3, sine / math.sqrt(3)
     same, before, after = cosine + third, third - side, third + side

@@ -153,7 +153,11 @@ def sweep(folder: Path) -> None:
     Those of a process that lives stay (on another machine: that changed within a day), and so does whatever has another kind of name.
 
     """
-    for entry in folder.iterdir():
+    try:
+        entries = list(folder.iterdir())
+    except PermissionError:  # a folder may be open to writing alone
+        return
+    for entry in entries:
         match = _TEMPORARY.fullmatch(entry.name)
         if not match or not _is_abandoned(entry, match["host"], int(match["pid"])):
             continue
@@ -218,5 +222,5 @@ def _remove(path: Path) -> None:
 
 def _flush(file: Path) -> None:
     """Wait until a file is on the disk."""
-    with open(file, "rb") as content:
+    with open(file, "r+b") as content:
         os.fsync(content.fileno())

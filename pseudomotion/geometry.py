@@ -7,7 +7,7 @@ Everything here is built from ``+ - * /`` and comparisons alone, which IEEE 754 
 ``sin`` or a BLAS product may differ in its last bit between processors, and even between a batch of one and a batch of eight; plans
 would then not be bitwise equal.
 
-A homography acts on column vectors ``(x, y, 1)``; pixel centres lie at integers (``pseudomotion.plan`` has all conventions).
+A homography acts on column vectors ``(x, y, 1)``; pixel centers lie at integers (``pseudomotion.plan`` has all conventions).
 """
 
 import math
@@ -46,7 +46,7 @@ def matmul(a: Values, b: Values) -> Values:
 
 
 def inverse(h: Values) -> Values:
-    """Inverse of ``(..., 3, 3)`` by cofactors: no factorisation, so nothing to synchronise on a GPU. The matrix must be regular."""
+    """Inverse of ``(..., 3, 3)`` by cofactors: no factorization, so nothing to synchronize on a GPU. The matrix must be regular."""
     concatenate = torch.cat if isinstance(h, Tensor) else np.concatenate
     wide = concatenate([h, h[..., :2]], -1)
     around = concatenate([wide, wide[..., :2, :]], -2)  # the next and the next but one row and column of each, cyclically
@@ -100,20 +100,20 @@ def unit_square_to(quad: Float64[np.ndarray, "*b 4 2"]) -> Float64[np.ndarray, "
 
 
 def frame_corners(size: tuple[int, int]) -> Float64[np.ndarray, "4 2"]:
-    """Centres (x, y) of the four corner pixels of a frame ``(h, w)``, clockwise from the top left."""
+    """Centers (x, y) of the four corner pixels of a frame ``(h, w)``, clockwise from the top left."""
     h, w = size
     return np.array([[0.0, 0.0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]])
 
 
 def denominators(last_row: Float64[np.ndarray, "*b 3"], size: tuple[int, int]) -> Float64[np.ndarray, "*b 4"]:
-    """Homogeneous denominators at a frame's corners, as multiples of that at its centre; between them they are linear."""
+    """Homogeneous denominators at a frame's corners, as multiples of that at its center; between them they are linear."""
     x, y = frame_corners(size).T
     at = last_row[..., 0, None] * x + last_row[..., 1, None] * y + last_row[..., 2, None]
     return at / ((at[..., 0] + at[..., 1] + at[..., 2] + at[..., 3]) / 4)[..., None]
 
 
 def source_scale(h: Float64[np.ndarray, "*b 3 3"], size: tuple[int, int]) -> Float64[np.ndarray, "*b"]:
-    """Source pixels per frame pixel, geometric mean of both directions, at a frame's centre, under homographies from source to frame."""
+    """Source pixels per frame pixel, geometric mean of both directions, at a frame's center, under homographies from source to frame."""
     a, b, c, d, e, f, g, i, j = (h[..., row, column] for row in range(3) for column in range(3))
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     determinant = a * (e * j - f * i) - b * (d * j - f * g) + c * (d * i - e * g)

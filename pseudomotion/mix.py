@@ -9,6 +9,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -183,8 +184,9 @@ class VideoMix(Mix):
         return Blend(partner, _tensor(mixed), torch.where(blended, box, whole_box), torch.where(blended, frames, all_frames))
 
 
+@cache
 def warn_alone(what: str) -> None:
-    """Warn that a batch of one cannot be mixed. Python's default filter shows a warning from one line, such as this one, once."""
+    """Warn, once per process, that a batch of one cannot be mixed."""
     warnings.warn(
         f"mix does nothing to a batch of one, which has no partner: pass larger batches or partner_{what}=, or mix in the training loop",
         stacklevel=1,

@@ -29,7 +29,7 @@ from pseudomotion import color as color_maps
 from pseudomotion import geometry, outline
 from pseudomotion.motion import Layers, Motion, map_fields
 from pseudomotion.passes import Pass, find_detail, find_passes
-from pseudomotion.transforms import TRANSFORMS
+from pseudomotion.transforms import ALL_TRANSFORMS
 
 PADDING_MODES = ("zeros", "border", "reflection")
 
@@ -81,7 +81,7 @@ class MotionPlan:
         layers: what is painted over the back, L layers for every clip.
         blend: partners that are mixed in; None: nothing is mixed.
         padding_mode: "zeros" (black), "border" or "reflection": what shows where a frame has no image.
-        transform: position in ``TRANSFORMS`` of the transform that made the clip; -1 for one that is not in it.
+        transform: position in ``ALL_TRANSFORMS`` of the transform that made the clip; -1 for one that is not in it.
         image_size: ``(H, W)`` of the images that the plan is for.
         texture_size: ``(H, W)`` of the textures that layers show; None: they show images of the batch.
         frame_size: ``(h, w)`` of the frames.
@@ -151,7 +151,7 @@ class MotionPlan:
 
     def __repr__(self) -> str:
         """One line; ``describe`` says more."""
-        counts = {name: int((self.transform == index).sum()) for index, name in enumerate(TRANSFORMS)}
+        counts = {name: int((self.transform == index).sum()) for index, name in enumerate(ALL_TRANSFORMS)}
         names = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
         (image_h, image_w), (h, w) = self.image_size, self.frame_size
         return (
@@ -242,7 +242,7 @@ class MotionPlan:
         plan = self.to("cpu").composed()
         (image_h, image_w), (h, w) = plan.image_size, plan.frame_size
         index = int(plan.transform[i])
-        name = list(TRANSFORMS)[index] if index >= 0 else "custom"
+        name = list(ALL_TRANSFORMS)[index] if index >= 0 else "custom"
         reads = "the previous frame" if self.back.reads_previous[i] else "the source image"
         lines = [
             f"clip {i}: {name}, {plan.num_frames} frames of {h}x{w} from {image_h}x{image_w}; each frame reads {reads}",

@@ -14,7 +14,7 @@ from pseudomotion.mix import Mix, warn_alone
 from pseudomotion.motion import Layers, Motion, concatenate, map_fields, to_tensors
 from pseudomotion.plan import PADDING_MODES, Back, MotionPlan, compose
 from pseudomotion.render import DATA_FORMATS, RENDERERS, explain, render
-from pseudomotion.transforms import TRANSFORMS, Transform
+from pseudomotion.transforms import ALL_TRANSFORMS, Transform
 from pseudomotion.transforms.base import View
 from pseudomotion.untraced import untraced
 
@@ -30,8 +30,8 @@ class PMG(nn.Module):
     come from the batch, so a clip then depends on which ids are in it, unless ``partner_images`` are given.
 
     Args:
-        transforms: what to draw from: names of ``TRANSFORMS``, ``Transform`` objects, or a mapping of either to weights. The default is
-            the paper's best set (Table 3).
+        transforms: what to draw from: names of ``TRANSFORMS`` and ``EXTRA_TRANSFORMS``, ``Transform`` objects, or a mapping of either to
+            weights. The default is the paper's best set (Table 3).
         num_frames: T, at least 1.
         size: of the frames: an int, ``(h, w)``, or None for that of the images.
         resampling: "recursive": a transform defined on the previous frame reads it, as in the paper's equation 1, and blurs a little at
@@ -179,7 +179,7 @@ class PMG(nn.Module):
         if self.mix is not None:
             mixed = draws.partner("mix") if partner is None else partner
             blend = self.mix.make_plan(self.mix.make_params(draws), mixed, self.num_frames, frame_size)
-        known = list(TRANSFORMS.values())
+        known = list(ALL_TRANSFORMS.values())
         index = np.array([known.index(type(t)) if type(t) in known else -1 for t in self.transforms])[chosen]
         return MotionPlan(
             back=_make_back(motion, reads_previous, composed=self.resampling == "composed"),

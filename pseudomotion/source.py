@@ -126,11 +126,6 @@ class FileSource(FileReader):
         return torch.stack([self.readable(number)[1] for number in numbers])
 
 
-Numbered = ItemSource  # these three: former names
-Files = FileReader
-Source = FileSource
-
-
 def is_transient(error: BaseException) -> bool:
     """Whether an error, or one that it was raised from, is the machine's or the network's and may pass: the file is not to blame.
 
@@ -138,8 +133,8 @@ def is_transient(error: BaseException) -> bool:
     """
     cause: BaseException | None = error
     while cause is not None:
-        builtin = type(cause).__module__ == "builtins"
-        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in (_TRANSIENT_OF_SYSTEM if builtin else _TRANSIENT):
+        transient = _TRANSIENT_OF_SYSTEM if type(cause).__module__ == "builtins" else _TRANSIENT
+        if type(cause) is MemoryError or getattr(cause, "errno", None) in transient:
             return True
         cause = cause.__cause__ or cause.__context__
     return False

@@ -1,4 +1,4 @@
-"""Program run by test_fused: compiles a kernel for GPUs that need not be there. Its own process, without Triton's interpreter."""
+"""Program run by test_fused: compiles the kernels for GPUs that need not be there. A separate process, without Triton's interpreter."""
 
 import sys
 
@@ -27,10 +27,10 @@ def build(kernel, images, clips, channels, layers, reduces, colored, mixes, padd
 
 
 if __name__ == "__main__":
-    kernel = getattr(kernels, sys.argv[1])
-    for variant in VARIANTS:
-        assert build(kernel, *variant, single=()).asm["cubin"]
     # Triton takes arguments that are 1 for constants, which are no tensors: sides of one pixel, one frame, no stride.
     single = ("num_frames", "h", "w", "height", "width", "frame_stride", "channel_stride", "pyramid_size")
-    assert build(kernel, *VARIANTS[1], single=single).asm["cubin"]
+    for kernel in (kernels.halve, kernels.paint_clips, kernels.step_clips):
+        for variant in VARIANTS:
+            assert build(kernel, *variant, single=()).asm["cubin"]
+        assert build(kernel, *VARIANTS[1], single=single).asm["cubin"]
     sys.stdout.write("ok\n")

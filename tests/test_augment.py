@@ -6,8 +6,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from pseudomotion.draws import Draws
-from pseudomotion.train.augment import Box, ClipAugmentation, RandomErasing, View, augment, crop_box, resize
-from pseudomotion.train.randaugment import OPERATIONS, RandAugment, apply_operations
+from pseudomotion.train.video.augment import Box, ClipAugmentation, RandomErasing, View, augment, crop_box, resize
+from pseudomotion.train.video.randaugment import OPERATIONS, RandAugment, apply_operations
 
 
 def draws(*ids, seed=0):

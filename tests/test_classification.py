@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from pseudomotion.mix import Mixup, VideoMix, mix_targets
-from pseudomotion.train.classification import MixupOrCutMix, class_scores, smooth_labels, top_scores
+from pseudomotion.train.evaluate import class_scores, top_scores
+from pseudomotion.train.video.augment import MixupOrCutMix, smooth_labels
 
 
 def test_mixup_or_cutmix_is_one_of_the_two():

@@ -30,10 +30,10 @@ def test_gain_and_contrast(f, r, g, b):
 
 
 @given(factor, channel, channel, channel)
-def test_saturation_moves_from_opencvs_grey(f, r, g, b):
+def test_saturation_moves_from_opencvs_gray(f, r, g, b):
     rgb = np.array([r, g, b])
-    grey = cv2.cvtColor(rgb.astype(np.float32)[None, None], cv2.COLOR_RGB2GRAY)[0, 0]
-    np.testing.assert_allclose(apply(color.saturation(one(f)), rgb), grey + f * (rgb - grey), atol=1e-6)
+    gray = cv2.cvtColor(rgb.astype(np.float32)[None, None], cv2.COLOR_RGB2GRAY)[0, 0]
+    np.testing.assert_allclose(apply(color.saturation(one(f)), rgb), gray + f * (rgb - gray), atol=1e-6)
 
 
 def test_hue_turns_red_to_green_to_blue():
@@ -43,8 +43,8 @@ def test_hue_turns_red_to_green_to_blue():
 
 
 @given(st.floats(-0.5, 0.5), channel, channel, channel)
-def test_hue_is_a_rotation_about_grey(turns, r, g, b):
-    """Length and grey part stay; the angle about the grey axis, measured by atan2, advances by the turns."""
+def test_hue_is_a_rotation_about_gray(turns, r, g, b):
+    """Length and gray part stay; the angle about the gray axis, measured by atan2, advances by the turns."""
     rgb = np.array([r, g, b])
     turned = apply(color.hue(one(turns)), rgb)
     assert turned.sum() == pytest.approx(rgb.sum())

@@ -177,7 +177,7 @@ def test_dtypes(dtype, out, smooth):
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("data_format", ["BCTHW", "BTCHW"])
-def test_channels_layouts_and_normalisation(data_format, channels, smooth):
+def test_channels_layouts_and_normalization(data_format, channels, smooth):
     images = smooth(2, channels, 9, 11, dtype=torch.float32)
     for resampling in ("recursive", "composed"):
         pmg = PMG(("affine",), 2, 8, resampling=resampling, mean=MEAN[:channels], std=STD[:channels], data_format=data_format)
@@ -237,17 +237,16 @@ def test_asked_for_but_impossible_is_an_error(monkeypatch):
     with pytest.raises(ValueError, match="clips are to be float64"):
         PMG(("affine",), 2, 4, renderer="fused", dtype=torch.float64)(torch.rand(1, 3, 5, 5))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(RuntimeError, match="images are on cpu"):
-        pmg(torch.rand(1, 3, 5, 5))
+    with pytest.raises(RuntimeError, match="images are on meta"):
+        choose("fused", torch.device("meta"))
 
 
 def test_auto_takes_it_on_cuda_where_it_can():
-    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    cuda = torch.device("cuda")
     assert choose("fused", cuda, torch.uint8, torch.bfloat16).renderer == "fused"
     assert choose("auto", cuda, torch.uint8, torch.bfloat16).renderer == "fused"
     assert choose("auto", cuda, torch.float64, torch.float32).renderer == "reference"
     assert choose("auto", cuda, torch.float32, torch.float32, needs_grad=True).renderer == "reference"
-    assert choose("auto", cpu, torch.uint8, torch.uint8).renderer == "reference"
     assert "gradient" in choose("auto", cuda, torch.float32, torch.float32, needs_grad=True).reason
 
 
@@ -255,7 +254,6 @@ def test_explain_names_renderer_and_reason():
     assert "its first clips are compared with the reference's" in PMG().explain()
     assert "cuda" in PMG(renderer="fused").explain()
     text = PMG(renderer="auto").explain()
-    assert "cpu: reference: images are on cpu" in text
     assert "fused" in text.splitlines()[2]
     assert "float64" in PMG(renderer="auto", dtype=torch.float64).explain().splitlines()[2]
 
@@ -272,6 +270,7 @@ def calls(monkeypatch):
             return render(images, *args, **options)
 
         monkeypatch.setattr(module, "render", counted)
+    monkeypatch.setattr(rendering, "_compiled_by", lambda *_: "triton")
     monkeypatch.setattr(
         rendering, "choose", lambda renderer, *args, **options: rendering.Choice("reference" if renderer == "reference" else "fused", "")
     )
@@ -285,19 +284,19 @@ AFFINE = NAMES.index("affine")
 
 @pytest.mark.parametrize("finish", [{}, {"mean": MEAN[:3], "std": STD[:3], "dtype": torch.bfloat16}, {"dtype": torch.uint8}])
 def test_auto_trusts_the_fused_renderer_once_it_agrees(finish, calls, smooth):
-    images, ids = smooth(9, 3, 14, 12, dtype=torch.float32), torch.arange(9)
-    pmg = PMG(MIXED, 3, 10, mix=Mixup(), **finish)
+    images, ids = smooth(6, 3, 14, 12, dtype=torch.float32), torch.arange(6)
+    pmg = PMG(MIXED, 2, 10, mix=Mixup(), **finish)
     kinds = len(pmg.plan(images.shape, ids=ids).transform.unique())
     first = pmg(images, ids=ids)
     assert calls["reference"] == calls["fused"][:1]
-    assert kinds <= calls["reference"][0] <= 9
-    assert calls["fused"][1:] == [9]
+    assert 1 < kinds <= calls["reference"][0] <= 6
+    assert calls["fused"][1:] == [6]
     again = pmg(images, ids=ids)
-    assert calls == {"reference": calls["reference"], "fused": [*calls["reference"], 9, 9]}
+    assert calls == {"reference": calls["reference"], "fused": [*calls["reference"], 6, 6]}
     assert torch.equal(first, again)
     pmg(images[:2], ids=ids[:2])
     assert len(calls["reference"]) == 1  # its transforms are known
-    PMG(MIXED, 3, 10, mix=Mixup(), padding_mode="border", **finish)(images, ids=ids)
+    PMG(MIXED, 2, 10, mix=Mixup(), padding_mode="border", **finish)(images[:2], ids=ids[:2])
     assert len(calls["reference"]) == 2  # this kind of call is not
 
 
@@ -331,10 +330,9 @@ def test_importing_the_library_does_not_import_triton():
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-@pytest.mark.parametrize("kernel", ["halve", "paint_clips", "step_clips"])
-def test_kernels_compile_for_gpus(kernel):
+def test_kernels_compile_for_gpus():
     """Down to machine code of two generations of GPUs, which needs none: the interpreter takes what the compiler would refuse."""
     program = Path(__file__).with_name("kernels_compile.py")
     without = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, program, kernel], capture_output=True, text=True, env=without)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=without)
     assert done.stdout.endswith("ok\n"), done.stderr

@@ -97,7 +97,7 @@ def test_quadrilateral_is_opencvs():
 
 @given(homographies(), st.integers(3, 40), st.integers(3, 40))
 def test_denominators(h, height, width):
-    """Each corner's denominator over the centre's, written out."""
+    """Each corner's denominator over the center's, written out."""
     h[2, :2] /= 100
     corners = [(0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1)]
     row = h[2]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from painter import Painter
 
 from pseudomotion import PMG, TRANSFORMS
-from pseudomotion.labels import displacement_stats, flow, occlusion, tracks
+from pseudomotion.labels import LABELS, displacement_stats, flow, occlusion, tracks
 from pseudomotion.plan import Blend
 
 NAMES = list(TRANSFORMS)
@@ -24,7 +24,7 @@ def plan_of(names=NAMES, batch=4, source=(44, 52), size=(36, 40), frames=4, seed
 
 
 def with_videomix(plan, weight=1.0, frames=None):
-    """The plan with a part of every clip's neighbour pasted into it, into all frames or some; of the last clip nothing."""
+    """The plan with a part of every clip's neighbor pasted into it, into all frames or some; of the last clip nothing."""
     b, (h, w) = len(plan), plan.frame_size
     box = torch.tensor([w * 0.25, h * 0.3, w * 0.8, h * 0.7]).round() - 0.5
     weights = torch.full((b,), weight)
@@ -212,6 +212,26 @@ def test_one_frame_has_no_flow():
     assert flow(plan, anchor=0).abs().max() == 0
     with pytest.raises(ValueError, match="plan must have at least two frames"):
         displacement_stats(plan)
+
+
+def tensors_of(label):
+    """The tensors of a label: one, or the fields of a record."""
+    fields = [label] if isinstance(label, torch.Tensor) else vars(label).values() if dataclasses.is_dataclass(label) else label
+    return [tensor for tensor in fields if isinstance(tensor, torch.Tensor)]
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_every_label_is_a_pure_function_of_a_plan_and_a_size(name):
+    """It waits for no device, as the meta device shows; it takes another size; it changes nothing of the plan."""
+    label, plan = LABELS[name], with_videomix(plan_of(size=(32, 48)))
+    before = {key: tensor.clone() for key, tensor in plan.state_dict().items()}
+    own, larger, away = tensors_of(label(plan)), tensors_of(label(plan, (64, 96))), tensors_of(label(plan.to("meta")))
+    assert all(torch.equal(before[key], tensor) for key, tensor in plan.state_dict().items())
+    assert own
+    assert [(t.shape, t.dtype, "meta") for t in own] == [(t.shape, t.dtype, t.device.type) for t in away]
+    assert any(a.shape != b.shape for a, b in zip(own, larger, strict=True))
+    for again, tensor in zip(tensors_of(label(plan, (32, 48))), own, strict=True):
+        assert torch.equal(again.nan_to_num(), tensor.nan_to_num())
 
 
 def test_nothing_waits_for_a_device():

@@ -1,5 +1,6 @@
 """Masked modeling: masks, targets and loss against numpy and transformers, and that a model learns by it."""
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -7,14 +8,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import VideoMAEForPreTraining
+from processes import CONTEXT
+from torch.overrides import TorchFunctionMode
+from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification
 
 from pseudomotion import PMG
 from pseudomotion.draws import Draws
 from pseudomotion.images.synthetic import DeadLeaves
-from pseudomotion.train.masked import MaskedModeling
-from pseudomotion.train.masking import tube_mask
-from pseudomotion.train.models import (
+from pseudomotion.train.engine.optimize import make_optimizer, make_schedule, parameter_groups
+from pseudomotion.train.pretrain import MaskedModeling
+from pseudomotion.train.videomae.classifier import ClassifierLoss, classification_model
+from pseudomotion.train.videomae.masking import tube_mask, tube_tokens
+from pseudomotion.train.videomae.model import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     SIZES,
@@ -24,7 +29,7 @@ from pseudomotion.train.models import (
     reconstruct,
     to_patches,
 )
-from pseudomotion.train.optimise import cosine_schedule, parameter_groups
+from pseudomotion.train.videomae.objective import MaskedLoss
 
 CLIPS = PMG(num_frames=4, size=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, data_format="BTCHW")
 
@@ -50,6 +55,12 @@ def test_tubes_are_the_same_in_every_slice_and_differ_between_clips():
     assert len({tuple(row.tolist()) for row in mask[:, 0]}) > 50
 
 
+def test_tokens_are_those_of_the_mask():
+    mask = tube_mask(draws(5), 3, 16, 0.6)
+    for tokens, shown in zip(tube_tokens(draws(5), 3, 16, 0.6), (~mask, mask), strict=True):
+        assert tokens.tolist() == [row.nonzero()[:, 0].tolist() for row in shown]
+
+
 def test_every_patch_is_hidden_equally_often():
     share = tube_mask(draws(4096), 1, 16, 0.75).float().mean(0)
     torch.testing.assert_close(share, torch.full((16,), 0.75), atol=4 * (0.75 * 0.25 / 4096) ** 0.5, rtol=0)
@@ -63,6 +74,75 @@ def test_a_mask_depends_on_its_id_alone():
 def test_a_mask_of_nothing_or_everything_is_refused(ratio):
     with pytest.raises(ValueError, match="mask_ratio"):
         tube_mask(draws(1), 2, 16, ratio)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_the_loss_and_its_gradients_are_transformers_own(precision):
+    """To the last bit, though tokens are gathered by number instead of by a boolean mask."""
+    clips = CLIPS(torch.rand(3, 3, 40, 40), ids=torch.arange(3))
+    mask = tube_mask(draws(3), 2, 16, 0.75)
+    results = []
+    for ours in (True, False):
+        torch.manual_seed(0)
+        model = pretraining_model(small())
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = (
+                MaskedLoss(model)(clips, *tube_tokens(draws(3), 2, 16, 0.75))
+                if ours
+                else model(pixel_values=clips, bool_masked_pos=mask).loss
+            )
+        loss.backward()
+        results.append([loss, *(weight.grad for weight in model.parameters())])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
+
+
+def graphs(path):
+    """Write down how many graphs the loss is for ``torch.compile``, and how many breaks it has."""
+    model = MaskedLoss(pretraining_model(small()))
+    inputs = torch.rand(2, 4, 3, 32, 32), *tube_tokens(draws(2), 2, 16, 0.75)
+    explained = torch._dynamo.explain(model)(*inputs)
+    path.write_text(f"{explained.graph_count} {explained.graph_break_count}")
+
+
+def test_the_loss_is_one_graph(tmp_path):
+    child = CONTEXT.Process(target=graphs, args=(tmp_path / "graphs",))  # where no shapes are checked, which Dynamo does not trace
+    child.start()
+    child.join(120)
+    assert (tmp_path / "graphs").read_text() == "1 0"
+
+
+class Transfers(TorchFunctionMode):
+    """Counts what is copied from one device to another, by the number of elements."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [value for value in args if isinstance(value, torch.Tensor)]
+        if isinstance(result, torch.Tensor) and any(value.device != result.device for value in tensors if value.ndim):
+            self.seen.append((function, tuple(result.shape)))
+        return result
+
+
+@pytest.mark.parametrize("kind", ["masked", "classifier"])
+def test_a_step_copies_nothing_from_the_host(kind):
+    """On the meta device: transformers' own position tables are plain tensors on the CPU, copied in every step."""
+    if kind == "masked":
+        objective = MaskedLoss(pretraining_model(small()))
+        inputs = [part.to("meta") for part in tube_tokens(draws(2), 2, 16, 0.75)]
+    else:
+        objective, inputs = ClassifierLoss(classification_model(small(), 3)), [torch.zeros(2, dtype=torch.int64, device="meta")]
+    clips = torch.zeros(2, 4, 3, 32, 32, device="meta")
+    objective.to("meta")
+    with Transfers() as transfers:
+        objective(clips, *inputs).backward()
+    assert not transfers.seen
+    plain = VideoMAEForVideoClassification(small()).to("meta")
+    with Transfers() as transfers:
+        plain(clips)
+    assert transfers.seen, "the test does not see transformers' copies"
 
 
 def numpy_loss(pixels, logits, mask, config):
@@ -138,13 +218,37 @@ def test_pretraining_keeps_the_encoders_last_norm():
     assert not model.config.use_mean_pooling
 
 
+# Deviations of new weights in a model of width d whose decoder has width e: Xavier's sqrt(2 / (in + out)) with query, key and value as one
+# layer (d, 3d), torch's 1 / sqrt(3 in) for the patch embedding and encoder_to_decoder, which VideoMAE leaves alone.
+DEVIATIONS = {
+    r"patch_embeddings\.projection\.weight": lambda d, e: (3 * 3 * 2 * 8 * 8) ** -0.5,
+    r"videomae.*\.(query|key|value)\.weight": lambda d, e: (2 / (4 * d)) ** 0.5,
+    r"videomae.*attention\.output\.dense\.weight": lambda d, e: (2 / (2 * d)) ** 0.5,
+    r"videomae.*layer\.\d+\.(intermediate|output)\.dense\.weight": lambda d, e: (2 / (5 * d)) ** 0.5,
+    r"encoder_to_decoder\.weight": lambda d, e: (3 * d) ** -0.5,
+    r"decoder.*\.(query|key|value)\.weight": lambda d, e: (2 / (4 * e)) ** 0.5,
+    r"decoder.*attention\.output\.dense\.weight": lambda d, e: (2 / (2 * e)) ** 0.5,
+    r"decoder.*layers\.\d+\.(intermediate|output)\.dense\.weight": lambda d, e: (2 / (5 * e)) ** 0.5,
+    r"decoder\.head\.weight": lambda d, e: (2 / (e + 3 * 2 * 8 * 8)) ** 0.5,
+    r"mask_token": lambda d, e: 0.02 * 0.5397,  # a normal distribution cut at one deviation
+    r"norm\w*\.weight": lambda d, e: 0.0,
+    r"bias": lambda d, e: 0.0,
+}
+
+
 def test_weights_begin_as_videomae_begins_them():
+    """The deviation of every kind of weight."""
+    torch.manual_seed(0)
     model = pretraining_model(small())
-    dense = model.videomae.encoder.layer[0].intermediate.dense.weight
-    assert dense.abs().max() <= (6 / sum(dense.shape)) ** 0.5
-    assert dense.std().item() == pytest.approx((2 / sum(dense.shape)) ** 0.5, rel=0.05)
-    assert 0 < model.mask_token.abs().max() <= 0.02
-    assert model.videomae.embeddings.patch_embeddings.projection.weight.abs().max() <= (3 * 2 * 64) ** -0.5
+    d, e, seen = model.config.hidden_size, model.config.decoder_hidden_size, set()
+    for name, weight in model.named_parameters():
+        (kind,) = (kind for kind in DEVIATIONS if re.search(f"{kind}$", name))
+        if name.endswith("projection.bias"):
+            continue  # torch draws it too
+        seen.add(kind)
+        expected = DEVIATIONS[kind](d, e)
+        assert weight.std(correction=0).item() == pytest.approx(expected, rel=max(0.05, 4 * weight.numel() ** -0.5)), name
+    assert seen == set(DEVIATIONS)
 
 
 # Parameters of the encoders of VideoMAE's ViT-S, B, L and H: 22, 86, 304 and 632 million (facts of its model zoo: 22, 87, 305, 633).
@@ -165,7 +269,18 @@ def test_sizes_are_checked():
 
 
 def test_the_schedule_rises_and_falls():
-    rates = [cosine_schedule(step, steps=100, warmup=10, peak=1.0, end=0.1) for step in range(100)]
+    def rates_from(first):
+        """Of the steps from ``first`` on, of a weight with a fifth of the learning rate."""
+        group = {"params": [torch.nn.Parameter(torch.ones(1))], "lr_scale": 0.2, "weight_decay": 0.0}
+        optimizer = make_optimizer([group], 1.0, (0.9, 0.95))
+        schedule = make_schedule(optimizer, steps=100, warmup=10, end=0.1, first=first)
+        for _ in range(first, 100):
+            yield optimizer.param_groups[0]["lr"] / 0.2
+            optimizer.step()
+            schedule.step()
+
+    rates = list(rates_from(0))
+    assert list(rates_from(37)) == rates[37:]
     assert rates[0] == 0
     assert rates[5] == pytest.approx(0.5)
     assert rates[10] == pytest.approx(1)
@@ -201,7 +316,7 @@ def test_a_model_overfits_one_batch_of_clips():
     losses = []
     for step in range(150):
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 2e-3 * min(1, step / 20)
-        loss = task.loss(task.model, inputs)
+        loss = task.objective(*inputs)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

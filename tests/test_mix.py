@@ -86,7 +86,7 @@ def test_videomix_reports_the_exact_share_of_voxels(mode, alpha, t, h, w, seed):
 
 @pytest.mark.parametrize("mode", ["spatial", "temporal", "spatiotemporal"])
 def test_videomix_takes_the_drawn_share_but_for_clipping(mode):
-    """Uniform share s and centre: an axis of side a keeps a (1 - a / 4) of its length on average; integrated over s by midpoints."""
+    """Uniform share s and center: an axis of side a keeps a (1 - a / 4) of its length on average; integrated over s by midpoints."""
     power = {"spatial": 1 / 2, "temporal": 1, "spatiotemporal": 1 / 3}[mode]
     axes = {"spatial": 2, "temporal": 1, "spatiotemporal": 3}[mode]
     s = (np.arange(100_000) + 0.5) / 100_000
@@ -100,7 +100,7 @@ def test_videomix_takes_the_drawn_share_but_for_clipping(mode):
 
 @pytest.mark.parametrize("mix", [Mixup(), VideoMix(), VideoMix(mode="spatiotemporal")], ids=repr)
 def test_batch_sizes_and_order_do_not_change_the_numbers(mix):
-    """Bitwise; the vectorised and the scalar ends of a kernel must round alike."""
+    """Bitwise; the vectorized and the scalar ends of a kernel must round alike."""
     ids = torch.arange(1000) * 7919 - 3
 
     def blend(ids):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pseudomotion import PMG, TRANSFORMS, checks
-from pseudomotion.mix import Mixup, VideoMix
+from pseudomotion.mix import Mixup, VideoMix, warn_alone
 from pseudomotion.render import proof
 from pseudomotion.transforms import Affine, Transform, Zoom
 from pseudomotion.transforms.base import Motion
@@ -32,28 +32,28 @@ IMAGES = torch.rand(3, 3, 12, 14, generator=torch.Generator().manual_seed(0))
     st.booleans(),
     st.sampled_from(["BCTHW", "BTCHW"]),
 )
-def test_shapes_and_dtypes(batch, channels, source, num_frames, size, images_dtype, dtype, normalised, data_format):
+def test_shapes_and_dtypes(batch, channels, source, num_frames, size, images_dtype, dtype, normalized, data_format):
     names = ("zoom", "affine", "cutmix", "color_jitter") if channels == 3 else ("zoom", "affine", "cutmix")
     images = torch.rand(batch, channels, *source)
     images = (images * 255).to(images_dtype) if images_dtype == torch.uint8 else images.to(images_dtype)
-    if normalised and dtype == torch.uint8:
+    if normalized and dtype == torch.uint8:
         dtype = None
-    normalisation = {"mean": (0.5,) * channels, "std": (0.25,) * channels} if normalised else {}
-    clips = PMG(names, num_frames, size, dtype=dtype, data_format=data_format, **normalisation)(images)
+    normalization = {"mean": (0.5,) * channels, "std": (0.25,) * channels} if normalized else {}
+    clips = PMG(names, num_frames, size, dtype=dtype, data_format=data_format, **normalization)(images)
     h, w = source if size is None else (size, size) if isinstance(size, int) else size
     expected = (batch, channels, num_frames, h, w) if data_format == "BCTHW" else (batch, num_frames, channels, h, w)
     assert clips.shape == expected
-    assert clips.dtype == (dtype or (torch.float32 if normalised and images_dtype == torch.uint8 else images_dtype))
+    assert clips.dtype == (dtype or (torch.float32 if normalized and images_dtype == torch.uint8 else images_dtype))
     assert clips.is_contiguous()
 
 
-def test_normalisation_and_layout_by_their_formulas():
+def test_normalization_and_layout_by_their_formulas():
     ids = torch.arange(3)
     plain = PMG(num_frames=4, size=8)(IMAGES, ids=ids)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    normalised = PMG(num_frames=4, size=8, mean=mean, std=std, data_format="BTCHW")(IMAGES, ids=ids)
+    normalized = PMG(num_frames=4, size=8, mean=mean, std=std, data_format="BTCHW")(IMAGES, ids=ids)
     for c in range(3):
-        torch.testing.assert_close(normalised[:, :, c], (plain[:, c] - mean[c]) / std[c])
+        torch.testing.assert_close(normalized[:, :, c], (plain[:, c] - mean[c]) / std[c])
     bytes_ = (IMAGES * 255).round().to(torch.uint8)
     torch.testing.assert_close(
         PMG(num_frames=4, size=8, dtype=torch.float32)(bytes_, ids=ids), PMG(num_frames=4, size=8)(bytes_.float() / 255, ids=ids)
@@ -372,6 +372,7 @@ def test_another_default_device_changes_nothing(resampling):
 
 
 def test_a_single_image_is_not_mixed_and_says_so_once():
+    warn_alone.cache_clear()
     pmg = PMG(("zoom",), 2, 8, mix=Mixup())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")

@@ -174,16 +174,16 @@ def test_errors_name_what_is_wrong(pmg, clips, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((torch.nn.Identity(),), "pmg must be a PMG"),
-        ((PMG(), 1.1), "p must be from 0 to 1"),
-        ((PMG(), 1, "folder"), "images must be None, an image source"),
-        ((PMG(), 1, {"frames": 0}), "images must have weights that are not all 0"),
-        ((PMG(), 1, {"frames": -1}), "images must have weights of at least 0"),
+        ({"pmg": torch.nn.Identity()}, "pmg must be a PMG"),
+        ({"p": 1.1}, "p must be from 0 to 1"),
+        ({"images": "folder"}, "images must be None, an image source"),
+        ({"images": {"frames": 0}}, "images must have weights that are not all 0"),
+        ({"images": {"frames": -1}}, "images must have weights of at least 0"),
     ],
 )
 def test_errors_of_the_arguments(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        PMGAug(*arguments)
+        PMGAug(**{"pmg": PMG()} | arguments)
 
 
 def test_an_image_of_another_size_is_refused():

@@ -1,33 +1,37 @@
-"""The recipes: complete, true to the paper's figures, and each kind of them runs."""
+"""The recipes: complete, true to the paper's figures, and each of them runs."""
 
 import dataclasses
 import importlib.util
 import re
 import subprocess
 from functools import cache
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from paper import paper
 from PIL import Image
 
-from pseudomotion import PMG
 from pseudomotion.train import evaluate, finetune, pretrain
+from pseudomotion.train.engine.options import from_values, parse
 from pseudomotion.train.evaluate import EvaluateOptions
 from pseudomotion.train.finetune import FinetuneOptions
-from pseudomotion.train.options import RECIPES, from_values, parse, read_recipe, recipe_names
 from pseudomotion.train.pretrain import PretrainOptions
+from pseudomotion.train.recipes import list_recipes, load_recipe, read_recipe, recipe_names
 from pseudomotion.video import write_video
 from pseudomotion.video.list_file import write_list
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 TINY = ["--model", "tiny", "--frame-size", "16", "--num-frames", "4", "--max-steps", "2", "--cpu"]
-ALL = {name: yaml.safe_load((RECIPES / f"{name}.yaml").read_text()) for name in recipe_names()}
-PRETRAINING = [name for name, recipe in ALL.items() if "pretrain" in recipe]
+FOLDER = resources.files("pseudomotion.train.recipes")
+CPU = torch.device("cpu")
+FIELDS = [field.name for field in dataclasses.fields(PretrainOptions)]
+PRETRAINING = [name for name in recipe_names() if "pretrain" in load_recipe(name)]
 OF_DATA_SETS = [name for name in recipe_names() if name.startswith("finetune-")]
 
 
@@ -68,52 +72,79 @@ def test_every_row_of_the_paper_is_there_once_with_its_figures():
     assert dict(rows) == paper()
 
 
-def test_keys_of_recipes():
-    for name, recipe in ALL.items():
+def test_keys_of_the_recipes():
+    assert len(recipe_names()) == len(set(recipe_names())) == 62
+    for name in recipe_names():
+        recipe = load_recipe(name)
         assert set(recipe) <= {"about", "paper", "needs", "sweep", "ours", "pretrain", "finetune", "evaluate"}, name
         assert recipe["about"], name
+        assert "\n" not in recipe["about"], name
         if name.startswith("finetune-"):
             assert set(recipe) == {"about", "finetune", "evaluate"}, name
         elif "paper" in recipe:
-            assert all(f"finetune-{data}" in ALL for data in recipes_table().data_sets(recipe)), name
+            assert all(f"finetune-{data}" in recipe_names() for data in recipes_table().data_sets(recipe)), name
+
+
+def test_a_row_has_what_its_table_shares_and_its_own():
+    """Against the file itself."""
+    table = yaml.safe_load(FOLDER.joinpath("table8.yaml").read_text())
+    row, shared = table["rows"]["videos"], table["shared"]
+    assert load_recipe("table8-videos") == {**row, "needs": shared["needs"], "pretrain": {**shared["pretrain"], **row["pretrain"]}}
+    assert read_recipe("table8-videos", "pretrain") == {"clips": "videos", "epochs": 3200, "base_lr": 3e-4}
+    for name in ("table8", "table8-none", "shared"):
+        with pytest.raises(ValueError, match=f"no recipe {name}"):
+            load_recipe(name)
+
+
+def test_list_of_recipes():
+    lines = list_recipes().splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+    assert any(line.startswith("table6-pass-100k ") and line.endswith("  100,000 images of PASS, with no people in them") for line in lines)
+    tables = [int(match[1]) for line in lines if (match := re.match(r"table(\d+)-", line))]
+    assert tables == sorted(tables)
+
+
+def defaults():
+    """Of the options of pre-training, by name."""
+    return {name: getattr(from_values(PretrainOptions, {"out": "run"}), name) for name in FIELDS}
 
 
 def test_pre_training_options_load_and_differ_from_the_defaults():
-    defaults = {field.name: field.default for field in dataclasses.fields(PretrainOptions)}
+    usual = defaults()
     for name in PRETRAINING:
-        values, needed = read_recipe(name, "pretrain"), needs(ALL[name])
+        values, recipe = read_recipe(name, "pretrain"), load_recipe(name)
+        needed = {option: [what] if option == "aug_images" else what for option, what in needs(recipe).items()}
         assert not set(needed) & set(values), name
-        needed |= {"aug_images": (needed["aug_images"],)} if "aug_images" in needed else {}
         options = from_values(PretrainOptions, values | needed | {"out": "run"})
-        assert PMG(options.transforms).transforms, name
-        assert all(getattr(options, key) != defaults[key] for key in values), f"{name}: a default is written down again"
-        for option, tried in ALL[name].get("sweep", {}).get("pretrain", {}).items():
-            assert tried, name
-            assert option in set(defaults) - set(values), name
+        assert all(getattr(options, key) != usual[key] for key in values), f"{name} writes a default down again"
+        for option, tried in recipe.get("sweep", {}).get("pretrain", {}).items():
+            assert tried
+            assert option in set(FIELDS) - set(values)
 
 
-@pytest.mark.parametrize("name", [name for name in PRETRAINING if name != "demo"])
-def test_what_all_of_the_papers_rows_share(name):
+def test_what_all_of_the_papers_rows_share():
     """Section 4: ViT-B, 16 frames of 224, mask ratio 0.75, 2,000 epochs unless otherwise noted; transforms by the recipe's name."""
-    values = read_recipe(name, "pretrain") | {"out": "run", "videos": "list"}
-    options = from_values(PretrainOptions, values)
-    assert (options.model, options.frame_size, options.num_frames) == ("base", None, None)
-    assert options.mask_ratio == (0.9 if name == "table12-videos" else 0.75)
-    own_schedule = {"table8-videos": 3200, "figure4-videos": 3200, "table12-videos": 1600}
-    assert options.epochs == own_schedule.get(name, 2000)
-    if name != "table12-videos":
-        assert (options.batch_size, options.base_lr) == (192, 3e-4)
-    if match := re.fullmatch(r"table[23]-(.+)", name):
-        assert "-".join(options.transforms).replace("_", "-") == match[1]
-    else:
-        assert options.transforms == ("zoom", "affine")
-    expected = "none" if re.match(r"table[23]-", name) else "videomix" if name == "table4-videomix" else "mixup"
-    assert options.mix == expected
-    if match := re.search(r"-(\d+)k$", name):
-        assert options.limit == 1000 * int(match[1])
-    table = int(re.search(r"\d+", name)[0])
-    kinds = {8: {"videos", "pmg-aug"}, 9: {"pmg-aug"}, 10: {"mosi", "perlin"}, 12: {"videos"}, 13: {"videos"}}
-    assert name.startswith("figure") or options.clips in kinds.get(table, {"pmg"})
+    for name in PRETRAINING:
+        if name == "demo":
+            continue
+        options = from_values(PretrainOptions, read_recipe(name, "pretrain") | {"out": "run", "videos": "list"})
+        assert (options.model, options.frame_size, options.num_frames) == ("base", None, None)
+        assert options.mask_ratio == (0.9 if name == "table12-videos" else 0.75)
+        own_schedule = {"table8-videos": 3200, "figure4-videos": 3200, "table12-videos": 1600}
+        assert options.epochs == own_schedule.get(name, 2000)
+        if name != "table12-videos":
+            assert (options.batch_size, options.base_lr) == (192, 3e-4)
+        if match := re.fullmatch(r"table[23]-(.+)", name):
+            assert "-".join(options.transforms).replace("_", "-") == match[1]
+        else:
+            assert list(options.transforms) == ["zoom", "affine"]
+        expected = "none" if re.match(r"table[23]-", name) else "videomix" if name == "table4-videomix" else "mixup"
+        assert options.mix == expected
+        if match := re.search(r"-(\d+)k$", name):
+            assert options.limit == 1000 * int(match[1])
+        table = int(re.search(r"\d+", name)[0])
+        kinds = {8: {"videos", "pmg-aug"}, 9: {"pmg-aug"}, 10: {"mosi", "perlin"}, 12: {"videos"}, 13: {"videos"}}
+        assert name.startswith("figure") or options.clips in kinds.get(table, {"pmg"})
 
 
 def test_curves_share_the_settings_of_their_tables():
@@ -123,50 +154,62 @@ def test_curves_share_the_settings_of_their_tables():
         assert read_recipe(name, "pretrain") == read_recipe("table4-mixup", "pretrain")
 
 
-def left_open(recipe):
-    """The options that a pre-training recipe leaves to the user."""
-    return set(needs(recipe)) | set(recipe.get("sweep", {}).get("pretrain", {}))
+def test_rows_that_pre_train_on_as_many_clips_take_as_many_steps(data):
+    """An epoch of MoSI shows every image once too; on the same list, Table 10's row is as long as the one of Table 4."""
+    lengths = set()
+    for name in ("table10-mosi", "table4-mixup", "table2-zoom"):
+        arguments = ["--recipe", name, "--videos", str(data / "videos.csv"), "--out", "run", "--no-bank", *TINY]
+        lengths.add(len(pretrain.make_task(parse(PretrainOptions, "pmg-pretrain", "", arguments), CPU).source))
+    assert lengths == {4}
 
 
-def distinct(names, *sections, ignored=()):
-    """The first recipe of each that run the same code: options beside the ignored ones are equal, and so are those left to the user."""
-    kinds = {}
-    for name in names:
-        options = [{key: value for key, value in ALL[name][section].items() if key not in ignored} for section in sections]
-        kinds.setdefault(repr((options, sorted(left_open(ALL[name]) - set(ignored)))), name)
-    return list(kinds.values())
-
-
-# Figures alone: they choose no other code. Transforms are built for every recipe above, and test_transforms paints them.
-FIGURES = ("epochs", "base_lr", "min_lr", "warmup_epochs", "batch_size", "save_every", "picture_every", "mask_ratio", "limit", "transforms")
-
-
-@pytest.mark.parametrize("name", distinct(PRETRAINING, "pretrain", ignored=FIGURES))
-def test_two_steps_of_pre_training(name, data, tmp_path):
-    values, needed, run = ALL[name]["pretrain"], left_open(ALL[name]), tmp_path / name
+def tiny(name, data):
+    """Options of a recipe, at the size of a thumbnail."""
+    recipe = load_recipe(name)
+    values, needed = dict(recipe["pretrain"]), set(needs(recipe)) | set(recipe.get("sweep", {}).get("pretrain", {}))
     given = {"batch-size": "2"}
     given |= {"videos": str(data / "videos.csv")} if "videos" in needed else {}
     given |= {"images": str(data / "images")} if "images" in needed else {}
     given |= {"aug-images": str(data / "images")} if "aug_images" in needed else {}
     given |= {"limit": "4"} if "limit" in needed or "limit" in values else {}
     given |= {"classes": "1", "limit": "2"} if "classes" in needed else {}
-    flags = [part for option, value in given.items() for part in (f"--{option}", value)]
-    assert pretrain.main(["--recipe", name, "--out", str(run), *TINY, *flags]) == 0
-    assert yaml.safe_load((run / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1
-    assert (run / "model" / "model.safetensors").is_file()
+    flags = [*TINY, *(part for option, value in given.items() for part in (f"--{option}", value))]
+    return parse(PretrainOptions, "pmg-pretrain", "", ["--recipe", name, "--out", "run", *flags])
 
 
-@pytest.mark.parametrize("name", distinct(OF_DATA_SETS, "finetune", "evaluate"))
-def test_two_steps_of_fine_tuning(name, data, tmp_path):
-    """And a test of the model."""
-    videos, out = str(data / "videos.csv"), tmp_path / name
-    training, testing = read_recipe(name, "finetune"), read_recipe(name, "evaluate")
-    lists = ["--train", videos, "--val", videos, "--batch-size", "2"]
-    assert finetune.main(["--recipe", name, *lists, "--out", str(out), *TINY]) == 0
-    assert evaluate.main([str(out), "--recipe", name, "--test", videos, "--cpu"]) == 0
-    tested = yaml.safe_load((out / "test.json").read_text())
-    assert (tested["clips"], tested["crops"], tested["videos"]) == (testing["clips"], testing["crops"], 4)
-    assert tested["sampling"] == training.get("sampling", "dense")
+def test_every_recipe_of_pre_training_gives_a_loss(data):
+    """Those that differ in more than length and learning rate, on one batch; the loop has tests of its own."""
+    free = {"epochs", "base_lr", "min_lr", "warmup_epochs", "save_every", "picture_every", "mask_ratio", "max_steps"}
+    tried = set()
+    for name in PRETRAINING:
+        options = tiny(name, data)
+        key = str({field: getattr(options, field) for field in FIELDS if field not in free})
+        if key in tried:
+            continue
+        tried.add(key)
+        torch.manual_seed(0)
+        task, ids = pretrain.make_task(options, CPU), torch.arange(2)
+        loss = task.objective(*task.inputs(task.source.get(ids), ids, CPU))
+        assert 0.1 < float(loss.detach()) < 4, name
+    assert len(tried) > 25
+
+
+def test_two_steps_of_fine_tuning(data, tmp_path):
+    """And a test of the model, for every recipe that differs from the others."""
+    videos, done = str(data / "videos.csv"), set()
+    for name in OF_DATA_SETS:
+        training, testing = read_recipe(name, "finetune"), read_recipe(name, "evaluate")
+        if (key := repr((training, testing))) in done:
+            continue
+        done.add(key)
+        out = tmp_path / name
+        lists = ["--train", videos, "--val", videos, "--batch-size", "2"]
+        assert finetune.main(["--recipe", name, *lists, "--out", str(out), *TINY]) == 0
+        assert evaluate.main([str(out), "--recipe", name, "--test", videos, "--cpu"]) == 0
+        tested = yaml.safe_load((out / "test.json").read_text())
+        assert (tested["clips"], tested["crops"], tested["videos"]) == (testing["clips"], testing["crops"], 4)
+        assert tested["sampling"] == training.get("sampling", "dense")
+    assert len(done) == 4
 
 
 def test_fine_tuning_recipes_are_videomaes():

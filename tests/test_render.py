@@ -119,7 +119,7 @@ def test_halving_is_a_mean_over_blocks():
 
 
 def test_large_sources_do_not_alias():
-    """A chequerboard of single pixels turns grey at every reduction past 1.5, and the means of a noise image stay."""
+    """A chequerboard of single pixels turns gray at every reduction past 1.5, and the means of a noise image stay."""
     board = (torch.arange(240)[:, None] + torch.arange(240)) % 2
     images = board.double().expand(1, 3, 240, 240)
     for side in (120, 96, 80, 50, 31, 10):

@@ -4,7 +4,9 @@ import builtins
 import errno
 import io
 import re
+import sys
 import tarfile
+import types
 from pathlib import Path
 
 import numpy as np
@@ -158,14 +160,54 @@ def test_one_image_of_every_sample(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:skipped")
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
-def test_a_shard_that_breaks_off_gives_what_came_before(tmp_path, suffix):
+@pytest.mark.parametrize("cut", [0, 300, 700])  # between two files; within a header; within a file
+def test_a_shard_that_breaks_off_gives_what_came_before(tmp_path, suffix, cut):
     path = make_shard(tmp_path / f"a{suffix}", [f"{k}.png" for k in range(20)])
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 300])  # not between two files
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        middle = tar.getmembers()[10].offset
+    path.write_bytes(whole[: middle + cut] if suffix == ".tar" else whole[: len(whole) * (cut + 1100) // 2400])
     stream = Shards(path, (20, 30), shuffle=0)
     seen = pictures(stream)
-    assert 5 < len(seen) < 18
+    assert 3 < len(seen) < 20
     assert seen == list(range(len(seen)))
     assert str(path) in stream.skipped
+    with pytest.raises(ValueError, match="cannot read"):
+        list(Shards(path, 16, strict=True))
+
+
+class Pipe:
+    """What webdataset gives for an address: it can be read, once."""
+
+    def __init__(self, data):
+        self.read = io.BytesIO(data).read
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_remote_shards_are_read_by_webdataset(tmp_path, monkeypatch):
+    """Also in an even split, and where one breaks off."""
+    remote = {f"https://host/{k}.tar": make_shard(tmp_path / f"{k}.tar", ["0.png", "1.png", "2.png"], 3 * k).read_bytes() for k in (0, 1)}
+    asked = []
+
+    def gopen(url):
+        asked.append(url)
+        return Pipe(remote[url])
+
+    monkeypatch.setitem(sys.modules, "webdataset", types.SimpleNamespace(gopen=gopen))
+    assert sorted(pictures(Shards("https://host/{0..1}.tar", (20, 30)))) == [0, 1, 2, 3, 4, 5]
+    assert sorted(asked) == sorted(remote)
+    ranks = [pictures(Shards("https://host/{0..1}.tar", (20, 30), rank=rank, world_size=2, shuffle=0)) for rank in range(2)]
+    assert ranks == [[0, 2, 4], [1, 3, 5]]
+    remote["https://host/0.tar"] = remote["https://host/0.tar"][:1000]
+    stream = Shards("https://host/0.tar", (20, 30))
+    assert not pictures(stream)
+    assert "https://host/0.tar" in stream.skipped
 
 
 def test_same_names_in_two_data_sets_have_different_ids(tmp_path):

@@ -192,7 +192,7 @@ def decide(transform, view):
     st.sampled_from([None, (0.1, 1.0)]),
 )
 def test_windows_stay_inside_their_image(transform, source, frame, crop):
-    """Every sample between the outermost pixel centres, whatever the sizes."""
+    """Every sample between the outermost pixel centers, whatever the sizes."""
     view = view_of(64, source, frame, crop=crop)
     corners = seen(decide(transform, view), view)
     largest = torch.tensor([source[1] - 1, source[0] - 1], dtype=torch.float64)
@@ -248,7 +248,7 @@ def test_fade_is_linear_from_1_towards_0_or_from_0_towards_1():
 
 
 def test_affine_is_the_stated_map():
-    """Rotation by OpenCV about the frame's centre, then the shift, at every step; frame 0 is the first view."""
+    """Rotation by OpenCV about the frame's center, then the shift, at every step; frame 0 is the first view."""
     import cv2
 
     transform = Affine(degrees=(5, 5), translate=(0.1, 0.1), scale=(1.1, 1.1), shear=(0, 0))

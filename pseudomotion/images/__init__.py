@@ -1,4 +1,4 @@
-"""Still images to make clips of: single files, and sources of many."""
+"""Still images to make clips from: single files, sources, and streams."""
 
 from pseudomotion.images.bank import ImageBank
 from pseudomotion.images.files import load_image
@@ -7,9 +7,10 @@ from pseudomotion.images.huggingface import HFImages, HFStream
 from pseudomotion.images.picture import builtin_picture
 from pseudomotion.images.shards import Shards
 from pseudomotion.images.videos import VideoFrames
-from pseudomotion.source import ImageSource, batches
+from pseudomotion.source import FileSource, ImageSource, batches
 
 __all__ = [
+    "FileSource",
     "HFImages",
     "HFStream",
     "ImageBank",

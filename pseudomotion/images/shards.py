@@ -1,6 +1,7 @@
 """Images in WebDataset tar shards."""
 
 import glob
+import math
 import os
 import re
 import tarfile
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, cycle, groupby
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 import torch
 from torch.utils.data import get_worker_info
@@ -75,6 +76,7 @@ class Shards(Stream):
         if not any(_is_remote(url) or Path(url).exists() for url in self.urls):
             raise ValueError(f"urls must name at least one shard, found none at {urls!r}")
         self._labels = _labels(self.urls)
+        self._suffixes = image_suffixes()
 
     def entries(self) -> Iterator[Entry]:
         """The images of this rank and worker, not decoded yet."""
@@ -96,13 +98,15 @@ class Shards(Stream):
         """
         url, label = self.urls[shard], self._labels[shard]
         try:
-            with retry(partial(_open, url)) as file, tarfile.open(fileobj=file, mode="r:*" if file.seekable() else "r|*") as tar:
-                following = partial(retry, tar.next) if file.seekable() else tar.next
-                images = (member for member in iter(following, None) if member.isfile() and self._preference(member.name) is not None)
-                for sample, files in groupby(images, lambda member: _split(member.name)[0]):
-                    own = next(turns)
-                    entry = self._chosen(tar, label, sample, files, own=own)
-                    yield entry if own else None
+            with retry(partial(_open, url)) as file:
+                seekable = not _is_remote(url) and file.seekable()
+                with tarfile.open(fileobj=file, mode="r:*" if seekable else "r|*", tarinfo=_Member) as tar:
+                    members = iter(partial(retry, tar.next) if seekable else tar.next, None)
+                    images = (member for member in members if member.isfile() and self._preference(member.name) is not None)
+                    for sample, files in groupby(images, lambda member: _split(member.name)[0]):
+                        own = next(turns)
+                        entry = self._chosen(tar, label, sample, files, own=own)
+                        yield entry if own else None
         except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
             if self.strict or is_transient(error):
                 raise ValueError(f"cannot read {url}: {error}") from error
@@ -110,7 +114,7 @@ class Shards(Stream):
 
     def _chosen(self, tar: tarfile.TarFile, label: str, sample: str, files: Iterator[tarfile.TarInfo], *, own: bool) -> Entry:
         """The image of a sample; read only if it is this rank's."""
-        best, name, data, undecided = len(PREFERRED) + 2, "", b"", 0
+        best, name, data, undecided = math.inf, "", b"", 0
         for member in files:
             preference = self._preference(member.name)
             if preference is not None and preference < best:
@@ -129,7 +133,7 @@ class Shards(Stream):
             return None
         if self.extensions is not None:
             return self.extensions.index(extension) if extension in self.extensions else None
-        if PurePosixPath(name.lower()).suffix not in image_suffixes():
+        if PurePosixPath(name.lower()).suffix not in self._suffixes:
             return None
         return PREFERRED.index(extension) if extension in PREFERRED else len(PREFERRED) + ("." in extension)
 
@@ -147,6 +151,19 @@ class Shards(Stream):
         (number,) = Draws(self.seed, torch.arange(len(buffer), device="cpu") + self.epoch * self.shuffle).uniform("shuffle", 1)
         for place in number.argsort(stable=True).tolist():
             yield buffer[place]
+
+
+class _Member(tarfile.TarInfo):
+    """A file of a tar archive whose end must be marked; tarfile takes a header that is broken or missing for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # the mark of the end
+                raise
+            raise tarfile.ReadError(f"the archive breaks off or is damaged at byte {tarfile_.offset}: {error}") from error
 
 
 def _is_remote(url: str) -> bool:
@@ -217,11 +234,10 @@ def _fail(text: str) -> bytes:
     raise ValueError(text)
 
 
-def _open(url: str) -> IO[bytes]:
-    """A local file, or with webdataset's help anything else."""
+def _open(url: str) -> Any:
+    """A local file, or with webdataset's help anything else, which can be read but perhaps not sought in."""
     if not _is_remote(url):
         return open(url, "rb")
     from webdataset import gopen
 
-    stream: IO[bytes] = gopen(url)
-    return stream
+    return gopen(url)

@@ -89,7 +89,7 @@ def tracks(plan: MotionPlan, points: Tensor | None = None, *, frame: int = 0) ->
 
     Args:
         plan: of clips of T frames.
-        points: ``(N, 2)`` for all clips or ``(B, N, 2)``: (x, y) in pixels of ``frame``. None: the centres of patches of 16 pixels.
+        points: ``(N, 2)`` for all clips or ``(B, N, 2)``: (x, y) in pixels of ``frame``. None: the centers of patches of 16 pixels.
         frame: the frame that the points are given in, negative from the end.
 
     Returns:
@@ -173,7 +173,7 @@ def check_points(name: str, value: Tensor, batch: int, width: int = 2) -> Tensor
 
 
 def patch_centers(size: tuple[int, int]) -> Float64[Tensor, "N 2"]:
-    """Centres (x, y) of the whole patches in a frame, row by row; of a frame smaller than a patch, its own centre."""
+    """Centers (x, y) of the whole patches in a frame, row by row; of a frame smaller than a patch, its own center."""
     y, x = (
         torch.arange(side // PATCH, dtype=torch.float64) * PATCH + (PATCH - 1) / 2
         if side >= PATCH

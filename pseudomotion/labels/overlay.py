@@ -22,7 +22,7 @@ LINE = (255, 214, 10)
 
 
 def draw_flow(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
-    """A clip in grey under the colors of its flow to the next frame; the last frame under those of the flow that led to it."""
+    """A clip in gray under the colors of its flow to the next frame; the last frame under those of the flow that led to it."""
     if plan.num_frames < 2:
         return frames
     vectors = torch.cat([flow(plan)[clip], -flow(plan, backward=True)[clip, -1:]])
@@ -62,7 +62,7 @@ def draw_grid(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
     def lines(t: int) -> Iterable[tuple[Sequence[float], Color, float]]:
         for a, b in pairs:
             start, end = places[clip, t, a], places[clip, t, b]
-            # Neighbours on different layers part; a line between them would show no motion there is.
+            # Neighbors on different layers part; a line between them would show no motion there is.
             if visible[clip, t, a] and visible[clip, t, b] and (end - start).norm() < 3 * edge:
                 yield ([*start.tolist(), *end.tolist()], LINE, max(min(frames.shape[1:3]) / 200, 0.7))
 

@@ -18,7 +18,7 @@ from pseudomotion.plan import Blend, MotionPlan
 Clips = Int64[Tensor, " b"] | slice  # some clips of the batch
 
 EVERYONE = slice(None)
-HORIZON = 1e-3  # homogeneous denominators below this (of 1 at the frame's centre) are out of sight, as in the renderers
+HORIZON = 1e-3  # homogeneous denominators below this (of 1 at the frame's center) are out of sight, as in the renderers
 
 
 class Moved(NamedTuple):
@@ -38,7 +38,7 @@ class Surfaces:
     """
 
     to_frame: Float64[Tensor, "B S T 3 3"]  # source pixel to frame pixel
-    to_source: Float64[Tensor, "B S T 3 3"]  # its inverse, with denominator 1 at the frame's centre
+    to_source: Float64[Tensor, "B S T 3 3"]  # its inverse, with denominator 1 at the frame's center
     source: Int64[Tensor, "B S"]  # index in the batch of the image
     box: Float64[Tensor, "B S 4"]  # opaque part of the image, source pixels
     present: Bool[Tensor, "B S T"]
@@ -175,7 +175,7 @@ class Surfaces:
         return moved
 
     def follow(self, frame: int, frames: slice, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "B K *places"]]:
-        """Points of one frame, followed to neighbouring frames: ``x``, ``y`` and whether they are visible there.
+        """Points of one frame, followed to neighboring frames: ``x``, ``y`` and whether they are visible there.
 
         ``frames`` must contain ``frame``: in a clip that reads its previous frame, what left the frame on the way is lost.
         """

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pseudomotion.motion import map_fields
 from pseudomotion.plan import MotionPlan
-from pseudomotion.transforms import TRANSFORMS
+from pseudomotion.transforms import ALL_TRANSFORMS
 
 TOLERANCE = 4e-3  # mean difference, of values in [0, 1]: one level of 8 bits, and a few times what float32 and bfloat16 come to
 
@@ -75,7 +75,7 @@ def _compare(fused: Render, reference: Render, images: Images, plan: MotionPlan,
     off = (made.double() - expected.double()).abs().flatten(1).mean(1).tolist()
     wrong = {int(transform) for transform, difference in zip(plan.transform, off, strict=True) if not difference <= tolerance}
     if wrong:
-        names = ", ".join(sorted(list(TRANSFORMS)[transform] if transform >= 0 else "a custom transform" for transform in wrong))
+        names = ", ".join(sorted(list(ALL_TRANSFORMS)[transform] if transform >= 0 else "a custom transform" for transform in wrong))
         return _distrust(images, f"made other clips than the reference (of {names}; mean difference up to {max(off):.2g})")
     return True
 

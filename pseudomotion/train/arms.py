@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pseudomotion import PMG, Mixup
-from pseudomotion.train.models import IMAGENET_MEAN, IMAGENET_STD
+from pseudomotion.train.videomae.model import IMAGENET_MEAN, IMAGENET_STD
 from pseudomotion.transforms import TRANSFORMS, Affine, Transform, Zoom
 
 PAPER_FRAMES = 16

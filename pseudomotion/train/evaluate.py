@@ -2,47 +2,71 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy
+from tqdm import tqdm
 from transformers import VideoMAEForVideoClassification
-from transformers.utils import logging as transformers_logging
+from transformers.hf_argparser import HfArg
 
-from pseudomotion.files import whole_file
-from pseudomotion.train.checkpoints import load_model
-from pseudomotion.train.classification import BEST, class_scores, predict, top_scores
-from pseudomotion.train.classifier import model_folder
-from pseudomotion.train.loop import MODEL
-from pseudomotion.train.options import CONFIG, option, parse, read_recipe
-from pseudomotion.train.views import SAMPLINGS, EvaluationViews, Sampling
+from pseudomotion.files import MADE_BY, check_output, whole_file
+from pseudomotion.source import batches
+from pseudomotion.train.engine.checkpoints import load_model
+from pseudomotion.train.engine.loop import make_accelerator
+from pseudomotion.train.engine.options import CONFIG, parse
+from pseudomotion.train.recipes import read_recipe
+from pseudomotion.train.video.views import EvaluationViews, Sampling
+from pseudomotion.train.videomae.model import normalize, with_position_buffers
+from pseudomotion.train.videomae.pretrained import model_folder
 
-TEST, COMPUTING = "test", "computing"
 RESULT = "test.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
+class TestedOptions:
+    """What is tested."""
+
+    _argument_group_name: ClassVar[str] = "test"
+
+    run: str = HfArg(help="folder of a run of pmg-finetune, or of a classifier that transformers saved")
+    test: str = HfArg(help='list of videos, lines of "path label"')
+    clips: int = HfArg(default=5, help="clips of every video, evenly placed in time")
+    crops: int = HfArg(default=3, help="crops of every clip, evenly placed along the long side of the frame")
+    weights: Literal["model", "best", "average"] = HfArg(
+        default="model", help="of a run: model, after the last step; best, of the best measurement on --val; average, of --ema"
+    )
+    sampling: Literal["dense", "segments"] | None = HfArg(default=None, help="as in pmg-finetune; none for that of the run, else dense")
+    stride: int | None = HfArg(
+        default=None, help="frames of the video from one frame of a dense clip to the next; none for that of the run, else 4"
+    )
+    out: str | None = HfArg(default=None, help=f"JSON file for the result; none for {RESULT} in the run's folder")
+    force: bool = HfArg(default=False, help="replace an existing --out that no pmg command made")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """How it is computed."""
+
+    _argument_group_name: ClassVar[str] = "computing"
+
+    batch_size: int = HfArg(default=32, help="clips at a time, per process")
+    num_workers: int = HfArg(default=0, help="processes that read videos, per process")
+    precision: Literal["no", "bf16", "fp16"] = HfArg(default="no", help="no: float32; bf16, fp16: autocast")
+    cpu: bool = HfArg(default=False, help="compute on the CPU even if there is a GPU")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(TestedOptions, ComputeOptions):
     """Options of ``pmg-evaluate``."""
 
-    run: str = option(MISSING, "folder of a run of pmg-finetune, or of a classifier that transformers saved", group=TEST, positional=True)
-    test: str = option(MISSING, 'list of videos, lines of "path label"', group=TEST)
-    clips: int = option(5, "clips of every video, evenly placed in time", group=TEST)
-    crops: int = option(3, "crops of every clip, evenly placed along the long side of the frame", group=TEST)
-    weights: str = option(
-        MODEL, "of a run: model, after the last step; best, of the best measurement on --val", group=TEST, choices=(MODEL, BEST)
-    )
-    sampling: str | None = option(None, "as in pmg-finetune; None for that of the run, else dense", group=TEST, choices=SAMPLINGS)
-    stride: int | None = option(
-        None, "frames of the video from one frame of a dense clip to the next; None for the run's, else 4", group=TEST
-    )
-    out: str | None = option(None, f"JSON file for the result; None for {RESULT} in the run's folder", group=TEST)
-    batch_size: int = option(32, "clips at a time, per process", group=COMPUTING)
-    num_workers: int = option(0, "processes that read videos, per process", group=COMPUTING)
-    precision: str = option("no", "no: float32; bf16: autocast", group=COMPUTING, choices=("no", "bf16"))
-    cpu: bool = option(False, "compute on the CPU though there is a GPU", group=COMPUTING)
+    positional: ClassVar[str] = "run"
 
     def __post_init__(self) -> None:
         """Check the numbers that nothing else checks."""
@@ -53,17 +77,19 @@ class EvaluateOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = parse(EvaluateOptions, "pmg-evaluate", "Test a fine-tuned VideoMAE on several clips and crops of every video.", arguments)
-    transformers_logging.disable_progress_bar()
-    accelerator = Accelerator(mixed_precision=options.precision, cpu=options.cpu)
+    accelerator = make_accelerator(options)
+    _weights(options)  # that there is no model is said first
+    out = check_output(options.out or Path(options.run) / RESULT, inputs=[options.test], force=options.force)
     result = evaluate(options, accelerator)
-    out = Path(options.out) if options.out else Path(options.run) / RESULT
-    if accelerator.is_main_process:
-        with whole_file(out) as file:
-            file.write_text(json.dumps(result, indent=2) + "\n")
     accelerator.print(
         f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, mean of classes {result['mean_class_top1']:.2f} %: "
-        f"{result['videos']} videos, {options.clips} clips x {options.crops} crops, {len(result['skipped'])} skipped; {out}"
+        f"{result['videos']} videos, {options.clips} clips x {options.crops} crops, "
+        f"{len(result['skipped'])} skipped, {len(result['missing'])} of these because they do not exist"
     )
+    if accelerator.is_main_process:
+        with whole_file(out) as file:
+            file.write_text(json.dumps({"made_by": MADE_BY, **result}, indent=2) + "\n")
+    accelerator.print(f"{out}: these, and every class")
     return 0
 
 
@@ -72,16 +98,16 @@ def evaluate(options: EvaluateOptions, accelerator: Accelerator) -> dict[str, An
 
     Returns:
         "top1", "top5" and "mean_class_top1" in percent; "class_top1", in percent by the class's name; "videos", the number that these are
-        of; "skipped", what is wrong with those that could not be read, by path; and how it was tested.
+        of; "skipped", what is wrong with those that could not be read, by path; "missing", those of them that do not exist; and how it was
+        tested.
 
     Raises:
         OSError: for files that are not there.
         ValueError: where the list has classes that the model does not have, or not one video can be read.
 
     """
-    folder = Path(options.run)
-    weights = model_folder(folder / BEST if options.weights == BEST else folder)
-    model = load_model(VideoMAEForVideoClassification, weights).to(accelerator.device).eval()
+    weights = _weights(options)
+    model = with_position_buffers(load_model(VideoMAEForVideoClassification, weights)).to(accelerator.device).eval()
     sampling = _sampling(options, model.config.num_frames)
     videos = EvaluationViews(options.test, sampling, model.config.image_size, clips=options.clips, crops=options.crops)
     if (largest := int(videos.labels.max())) >= model.config.num_labels:
@@ -95,6 +121,7 @@ def evaluate(options: EvaluateOptions, accelerator: Accelerator) -> dict[str, An
         "mean_class_top1": sum(of_classes.values()) / len(of_classes),
         "class_top1": {str(model.config.id2label[label]): score for label, score in of_classes.items()},
         "videos": len(labels),
+        "missing": [path for path in skipped if not Path(path).exists()],
         "skipped": skipped,
         "list": options.test,
         "weights": str(weights),
@@ -106,6 +133,11 @@ def evaluate(options: EvaluateOptions, accelerator: Accelerator) -> dict[str, An
     }
 
 
+def _weights(options: EvaluateOptions) -> Path:
+    """The folder of the model that is tested."""
+    return model_folder(options.run if options.weights == "model" else Path(options.run) / options.weights)
+
+
 def _sampling(options: EvaluateOptions, num_frames: int) -> Sampling:
     """As the run was trained, where the options do not say."""
     path = Path(options.run) / CONFIG
@@ -113,3 +145,61 @@ def _sampling(options: EvaluateOptions, num_frames: int) -> Sampling:
     usual = Sampling()
     kind = options.sampling or trained.get("sampling", usual.kind)
     return Sampling(num_frames, kind, options.stride or trained.get("stride", usual.stride))
+
+
+@torch.no_grad()
+def predict(
+    model: VideoMAEForVideoClassification,
+    videos: EvaluationViews,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    progress: bool = False,
+) -> tuple[Float32[Tensor, "n classes"], Bool[Tensor, " n"]]:
+    """Class probabilities of videos: the softmax of every view, averaged over a video's views. All processes share the work.
+
+    Args:
+        model: in evaluation mode, on the accelerator's device.
+        videos: to classify.
+        accelerator: devices and precision.
+        batch_size: clips at a time, in each process.
+        num_workers: processes that read, per process.
+        progress: show a bar.
+
+    Returns:
+        Probabilities, on the CPU, in the order of the list; and which videos could be read: those of the others are 0.
+
+    """
+    views = videos.clips * videos.crops
+    probabilities = torch.zeros(len(videos), model.config.num_labels, device=accelerator.device)
+    seen = torch.zeros(len(videos), device=accelerator.device)
+    at_once = max(1, batch_size // views)
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    reading = batches(videos, at_once, shuffle=False, num_workers=num_workers, rank=rank, world_size=world_size, even=False)
+    bar = tqdm(total=len(range(rank, len(videos), world_size)), unit="video", disable=not (progress and accelerator.is_main_process))
+    with bar:
+        for (clips, _, numbers), ids in reading:
+            pixels = normalize(clips.flatten(0, 1).to(accelerator.device, non_blocking=True))
+            with accelerator.autocast():
+                logits = torch.cat([model(pixel_values=part).logits for part in torch.split(pixels, batch_size)])
+            own = numbers == ids  # what was read in place of a broken video is none of its own
+            probabilities[numbers[own]] = logits.float().softmax(1).reshape(len(ids), views, -1).mean(1)[own]
+            seen[numbers[own]] = 1
+            bar.update(len(ids))
+    return accelerator.reduce(probabilities, "sum").cpu(), accelerator.reduce(seen, "sum").cpu() > 0
+
+
+def top_scores(probabilities: Float32[Tensor, "n classes"], labels: Int64[Tensor, " n"]) -> dict[str, float]:
+    """Top-1 and top-5 accuracy over all videos, in percent; with fewer than five classes the latter is 100."""
+    num_classes = probabilities.shape[1]
+    return {
+        f"top{k}": 100 * float(multiclass_accuracy(probabilities, labels, num_classes, top_k=min(k, num_classes), average="micro"))
+        for k in (1, 5)
+    }
+
+
+def class_scores(probabilities: Float32[Tensor, "n classes"], labels: Int64[Tensor, " n"]) -> dict[int, float]:
+    """Top-1 accuracy of every class that has videos, in percent."""
+    each = multiclass_accuracy(probabilities, labels, probabilities.shape[1], average=None)
+    return {label: 100 * float(each[label]) for label in sorted(set(labels.tolist()))}

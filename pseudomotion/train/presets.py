@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import VideoMAEConfig
 
-from pseudomotion.train.models import TUBELET_SIZE
+from pseudomotion.train.videomae.model import TUBELET_SIZE
 
 
 @dataclass(frozen=True)

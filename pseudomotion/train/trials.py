@@ -20,13 +20,12 @@ from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification,
 from pseudomotion import PMG
 from pseudomotion.draws import Draws
 from pseudomotion.train.arms import Arm
-from pseudomotion.train.data import normalise
+from pseudomotion.train.engine.optimize import parameter_groups
 from pseudomotion.train.labelled import Data, Labelled
-from pseudomotion.train.masking import tube_mask
-from pseudomotion.train.models import TUBELET_SIZE, pretraining_model
-from pseudomotion.train.optimise import cosine_schedule, parameter_groups
 from pseudomotion.train.presets import Setting
 from pseudomotion.train.probe import CLASSES
+from pseudomotion.train.videomae.masking import tube_mask
+from pseudomotion.train.videomae.model import TUBELET_SIZE, normalize, pretraining_model
 
 WARMUP = 0.1  # share of the steps
 WEIGHT_DECAY = 0.05
@@ -241,7 +240,7 @@ def _descend(model: nn.Module, loss: Callable[[int], Tensor], steps: int, lr: fl
 
 def _pixels(clips: UInt8[Tensor, "b t 3 h w"]) -> Float[Tensor, "b t 3 h w"]:
     """Clips as VideoMAE models take them."""
-    return normalise(clips.transpose(1, 2))
+    return normalize(clips.transpose(1, 2))
 
 
 def _finite(loss: Tensor) -> float:
@@ -254,3 +253,20 @@ def _finite(loss: Tensor) -> float:
 def _precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """bfloat16 on a GPU, float32 elsewhere."""
     return torch.autocast(device.type, torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def cosine_schedule(step: int, *, steps: int, warmup: int, peak: float, end: float) -> float:
+    """Learning rate of a step: from 0 in a straight line to the peak, then half a cosine to the end.
+
+    Args:
+        step: from 0.
+        steps: of the run in all.
+        warmup: steps until the peak.
+        peak: learning rate after the warm-up.
+        end: learning rate that the last step comes near to.
+
+    """
+    if step < warmup:
+        return peak * step / warmup
+    share = (step - warmup) / max(1, steps - warmup)
+    return end + (peak - end) * (1 + math.cos(math.pi * share)) / 2

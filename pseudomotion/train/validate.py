@@ -12,25 +12,26 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
+from transformers.hf_argparser import HfArg
 
 from pseudomotion.files import whole_file
 from pseudomotion.train import validate_report
 from pseudomotion.train.arms import ARMS, DEFAULT_ARMS
 from pseudomotion.train.budget import SHARES, affordable, seconds
+from pseudomotion.train.engine.options import parse
 from pseudomotion.train.labelled import Data, make_data
-from pseudomotion.train.options import flag, option, parse
 from pseudomotion.train.presets import PRESETS, Setting
 from pseudomotion.train.probe import CLASSES
+from pseudomotion.train.recipes import flag
 from pseudomotion.train.trials import run_trial
 
 RESULTS = "validate.json"
 TRIALS = "trials"
 WORK_FILE = "work.json"
-WHAT, WORK = "what is compared", "how much work"
 
 Row = dict[str, Any]
 
@@ -39,19 +40,21 @@ Row = dict[str, Any]
 class ValidateOptions:
     """Options of ``pmg-validate``."""
 
-    out: str = option(dataclasses.MISSING, "folder to write to; a repeated command reads back the trials that are finished", group=WHAT)
-    arms: tuple[str, ...] = option(DEFAULT_ARMS, f"ways to pre-train: {', '.join(ARMS)}", group=WHAT)
-    seeds: int = option(2, "trials of every arm, with weights and order of their own", group=WHAT)
-    probe: str = option("attentive", "how the tokens of the frozen encoder are pooled", group=WHAT, choices=("mean", "attentive"))
-    budget: str = option("8m", "time for everything: a number and s, m or h; shared out over the trials", group=WORK)
-    preset: str | None = option(None, "sizes of model and data; None: by the device that is there", group=WORK, choices=tuple(PRESETS))
-    images: int | None = option(None, "images to pre-train on; None: the preset's, as for the options below", group=WORK)
-    train_clips: int | None = option(None, "labelled clips to train on", group=WORK)
-    test_clips: int | None = option(None, "labelled clips to test on", group=WORK)
-    shots: int | None = option(None, "clips per class in low-shot training", group=WORK)
-    batch_size: int | None = option(None, "clips of a step", group=WORK)
-    steps: tuple[int, ...] | None = option(
-        None, "of pre-training, fine-tuning, low-shot training and the probe; None: as many as the budget allows", group=WORK
+    out: str = HfArg(help="folder to write to; a repeated command reads back the trials that are finished")
+    arms: list[str] = HfArg(default_factory=lambda: list(DEFAULT_ARMS), help=f"ways to pre-train: {', '.join(ARMS)}")
+    seeds: int = HfArg(default=2, help="trials of every arm, with weights and order of their own")
+    probe: Literal["mean", "attentive"] = HfArg(default="attentive", help="how the tokens of the frozen encoder are pooled")
+    budget: str = HfArg(default="8m", help="time for everything: a number and s, m or h; shared out over the trials")
+    preset: str | None = HfArg(
+        default=None, help="sizes of model and data; none: by the device that is there", metadata={"choices": tuple(PRESETS)}
+    )
+    images: int | None = HfArg(default=None, help="images to pre-train on; none: the preset's, as for the options below")
+    train_clips: int | None = HfArg(default=None, help="labeled clips to train on")
+    test_clips: int | None = HfArg(default=None, help="labeled clips to test on")
+    shots: int | None = HfArg(default=None, help="clips per class in low-shot training")
+    batch_size: int | None = HfArg(default=None, help="clips of a step")
+    steps: list[int] | None = HfArg(
+        default=None, help="of pre-training, fine-tuning, low-shot training and the probe; none: as many as the budget allows"
     )
 
     def __post_init__(self) -> None:
@@ -197,8 +200,9 @@ def _command(config: ValidateOptions) -> str:
     words = ["pmg-validate"]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value != field.default or field.name == "budget":
-            words += [flag(field.name), *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if value != default or field.name == "budget":
+            words += [flag(field.name), *(map(str, value) if isinstance(value, list) else [str(value)])]
     return " ".join(words)
 
 

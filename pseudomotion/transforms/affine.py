@@ -10,7 +10,7 @@ from pseudomotion.transforms.base import Motion, Params, Range, Transform, View,
 
 @dataclass(frozen=True)
 class Affine(Transform):
-    """Each frame is the previous one under a constant affine map about the frame's centre.
+    """Each frame is the previous one under a constant affine map about the frame's center.
 
     Source: section 3.2, item 5, and equation 1; the ranges are not from the paper. All are per step.
 

@@ -89,7 +89,7 @@ class View:
         return np.minimum(low, middle), np.maximum(2 * middle - low, middle)
 
     def place(self, scale: Numbers, at: Float64[np.ndarray, "b 2"]) -> Float64[np.ndarray, "b 2"]:
-        """Centre of a window of ``scale`` inside the source; ``at`` in [0, 1] goes from its least to its greatest (x, y)."""
+        """Center of a window of ``scale`` inside the source; ``at`` in [0, 1] goes from its least to its greatest (x, y)."""
         low, high = self.limits(scale)
         return low + (high - low) * at
 
@@ -138,7 +138,7 @@ class View:
 class Transform(ABC):
     """Base of all transforms: a frozen dataclass whose fields are ranges ``(low, high)``, per step from one frame to the next.
 
-    A subclass sets ``name``, declares its ranges with ``allowed`` and writes ``make_params`` and ``make_plan``. Both are vectorised
+    A subclass sets ``name``, declares its ranges with ``allowed`` and writes ``make_params`` and ``make_plan``. Both are vectorized
     in numpy over the clips of the batch that drew this transform; the clip at position i depends on the draws and the view at i alone.
     """
 

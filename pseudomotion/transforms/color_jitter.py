@@ -19,9 +19,9 @@ class ColorJitter(Transform):
 
     Args:
         brightness: factor.
-        contrast: factor on the distance from mid-grey 0.5.
-        saturation: factor on the distance from the pixel's own grey; at least 0.
-        hue: rotation about the grey axis, in turns (0.5 is the opposite color).
+        contrast: factor on the distance from mid-gray 0.5.
+        saturation: factor on the distance from the pixel's own gray; at least 0.
+        hue: rotation about the gray axis, in turns (0.5 is the opposite color).
 
     """
 

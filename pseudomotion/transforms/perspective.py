@@ -10,7 +10,7 @@ from pseudomotion import geometry
 from pseudomotion.draws import Draws
 from pseudomotion.transforms.base import Motion, Params, Range, Transform, View, allowed, between
 
-NEAREST = 0.25  # least homogeneous denominator in the frame, as a multiple of that at its centre
+NEAREST = 0.25  # least homogeneous denominator in the frame, as a multiple of that at its center
 HALVINGS = 12
 
 

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws
-from pseudomotion.source import Source
+from pseudomotion.source import FileSource
 from pseudomotion.video.list_file import read_list
 from pseudomotion.video.read import BACKENDS, MOST_FRAMES, read_clip
 
 STARTS = ("random", "center")
 
 
-class VideoClips(Source):
+class VideoClips(FileSource):
     """Real clips, one of each video in a list of VideoMAE's format.
 
     ``get(ids)`` returns uint8 ``(B, 3, T, h, w)``; ``pseudomotion.images.batches`` reads it in worker processes.

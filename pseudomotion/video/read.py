@@ -25,8 +25,8 @@ __all__ = ["BACKENDS", "MOST_FRAMES", "open_video", "read_clip", "read_frames"]
 BACKENDS = ("pyav", "torchcodec")
 MOST_FRAMES = 4096
 
-# Failures that pass, and are no fault of the file.
-_PASSING = {errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR, errno.EAGAIN}
+# Failures of the system, not of the file.
+_OF_SYSTEM = {errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR, errno.EAGAIN}
 # FFmpeg reports both for broken files too, so that the file is tried again before it is called broken.
 _AMBIGUOUS = {errno.EIO, errno.ENOMEM}
 # FFmpeg makes up time stamps for formats that store none; where such codecs reorder frames, it gets their order wrong.
@@ -51,8 +51,7 @@ def read_clip(
 
     Frames are those that FFmpeg shows, counted in the order in which they are shown, whatever their rate; frame k is the same whatever else
     is read. A video shorter than the clip repeats its last frame. Rotation stored in the file is applied, non-square pixels are scaled to
-    square ones (the height stays), and 10-bit video is rounded to 8. Of several video streams the largest is read; cover pictures do not
-    count.
+    square ones (the height stays), and 10-bit video is rounded to 8. Of several video streams the largest is read, except cover pictures.
 
     Args:
         path: of any format that FFmpeg reads.
@@ -65,7 +64,7 @@ def read_clip(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        OSError: if it cannot be opened for a reason that passes, such as too many open files.
+        OSError: if the system does not let it be opened, such as for too many open files.
         ValueError: if the file is no video, has no video stream or no frames, or is broken; for arguments out of range.
         ImportError: for "torchcodec", if it is not installed.
 
@@ -127,13 +126,17 @@ def open_video(path: Path, **options: str) -> Iterator[tuple["av.container.Input
         with av.open(os.path.abspath(path), metadata_errors="replace", options=options) as container:
             yield container, _best_stream(container, path)
     except av.FFmpegError as error:
-        if error.errno in _PASSING or isinstance(error, PermissionError):
+        if error.errno in _OF_SYSTEM:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RuntimeError) as error:  # PyAV's own, for what it does not know
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"cannot read {path}: {error}") from error
 
 
 def _start(start: Any) -> int | float:
-    """The first frame, or its place as a share."""
+    """The first frame, or its position as a fraction."""
     if isinstance(start, str):
         if checks.one_of("start", start, ("center", "random")) == "center":
             return 0.5
@@ -291,10 +294,9 @@ def _square_width(width: int, aspect: Fraction | None) -> int:
 
 
 def _clip(frames: dict[int, Frame], wanted: Sequence[int]) -> Tensor:
-    """The wanted frames as a clip; past the last one that there is, that one again."""
-    have = sorted(frames)
-    picked = [frames[max([k for k in have if k <= want], default=have[0])] for want in wanted]
-    return torch.from_numpy(np.ascontiguousarray(np.stack(picked).transpose(3, 0, 1, 2)))
+    """The wanted frames as a clip; instead of one that is missing, the last one before it."""
+    picked = [frames[max((k for k in frames if k <= want), default=min(frames))] for want in wanted]
+    return torch.from_numpy(np.ascontiguousarray(np.stack(picked).transpose(3, 0, 1, 2)))  # (3, T, h, w)
 
 
 def _read_torchcodec(path: Path, pick: Callable[[int], Sequence[int]], size: tuple[int, int] | None) -> Tensor:

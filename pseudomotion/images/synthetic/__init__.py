@@ -3,8 +3,6 @@
 A new generator is a subclass of ``SyntheticSource`` in a file of its own, and an entry in ``SOURCES``.
 """
 
-from collections.abc import Mapping
-
 from pseudomotion.images.synthetic.base import SyntheticSource
 from pseudomotion.images.synthetic.dead_leaves import DeadLeaves
 from pseudomotion.images.synthetic.fractaldb import FractalDB
@@ -13,7 +11,7 @@ from pseudomotion.images.synthetic.noise import Noise
 from pseudomotion.images.synthetic.shaders import Shaders
 from pseudomotion.images.synthetic.visual_atom import VisualAtom
 
-SOURCES: Mapping[str, type[SyntheticSource]] = {
+SOURCES: dict[str, type[SyntheticSource]] = {
     "shaders": Shaders,
     "fractaldb": FractalDB,
     "visual_atom": VisualAtom,

@@ -15,7 +15,7 @@ from pseudomotion.images.synthetic.ifs import IFS, VARIANTS
 PATCHES, FLIPS = 10, 4
 INSTANCES = VARIANTS * PATCHES * FLIPS
 PUBLISHED_POINTS, PUBLISHED_SIZE = 200_000, 362
-GREY = 127
+GRAY = 127
 HUES, SATURATION, INTENSITY = 128, 0.75, 0.75
 POINTS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}
 PACKAGED = Path(__file__).with_name("fractaldb.npz")
@@ -112,7 +112,7 @@ class FractalDB(SyntheticSource):
 
     def _tint(self, last: Int32[Tensor, "b h w"]) -> UInt8[Tensor, "b 3 h w"]:
         if not self.color:
-            return ((last >= 0).to(torch.uint8) * GREY)[:, None].expand(-1, 3, -1, -1)
+            return ((last >= 0).to(torch.uint8) * GRAY)[:, None].expand(-1, 3, -1, -1)
         palette = torch.cat([_hues(), torch.zeros(1, 3, dtype=torch.uint8, device="cpu")]).to(last.device, non_blocking=True)
         return palette[torch.where(last >= 0, last % HUES, HUES).long()].permute(0, 3, 1, 2)
 

@@ -121,7 +121,7 @@ class VisualAtom(SyntheticSource):
         order = atoms.rings.argsort(descending=True, stable=True)
         ids, atoms = ids[order], Atoms(**{name: getattr(atoms, name)[order] for name in Atoms.__dataclass_fields__})
         growing = [int((atoms.rings > k).sum()) for k in range(int(atoms.rings[0]))]
-        gray = torch.floor(256 * uniform(self.seed, ids, "grey", len(growing), self.device)) / 255
+        gray = torch.floor(256 * uniform(self.seed, ids, "gray", len(growing), self.device)) / 255
         canvas = torch.zeros(len(ids), self.size * self.size, dtype=torch.float32, device=self.device)
         shape = self._shape(atoms)
         ring = self._first_ring(atoms, shape)

@@ -32,7 +32,9 @@ Images = Shaped[Tensor, "N C H W"]
 Numbers = Int64[np.ndarray, " _"]
 
 
-def render(images: Images, plan: MotionPlan, output: Output, textures: Images | None = None) -> Shaped[Tensor, "B _ _ h w"]:
+def render(
+    images: Images, plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None = None
+) -> Shaped[Tensor, "B _ _ h w"]:
     """Clips of a plan, finished: the same bits for any number of threads, which is at most ``torch.get_num_threads()``.
 
     Args:
@@ -56,12 +58,14 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Shaped[Tensor, "..."]:
     return torch.from_numpy(np.empty(int(np.prod(shape)) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
-def _readable(pixels: Images) -> Images:
+def _readable(pixels: Shaped[Tensor, "N C H W"]) -> Shaped[Tensor, "N C H W"]:
     """Images as kernels read them: bytes or float32, without gaps."""
     return (pixels if pixels.dtype == torch.uint8 else pixels.detach().float()).contiguous()
 
 
-def _make_call(images: Images, textures: Images | None, plan: MotionPlan, output: Output, clips: Tensor) -> tuple[Numbers, list[object]]:
+def _make_call(
+    images: Images, textures: Shaped[Tensor, "M C _ _"] | None, plan: MotionPlan, output: Output, clips: Tensor
+) -> tuple[Numbers, list[object]]:
     """What all clips have in common, and what must be kept alive as long as that is used."""
     finish = layout.finish(255.0 if output.dtype == torch.uint8 else 1.0, output.mean, output.std)
     frame_axis = output.data_format.index("T")

@@ -50,7 +50,7 @@ def project(row, x, y):
 
 @triton.jit
 def _taps(at, side, PADDING: tl.constexpr):
-    """Along one axis of ``side`` pixels: the two neighbours of each coordinate and their weights."""
+    """Along one axis of ``side`` pixels: the two neighbors of each coordinate and their weights."""
     last = side - 1.0
     if PADDING == "zeros":
         at = tl.minimum(tl.maximum(at, -1.0), last + 1.0)

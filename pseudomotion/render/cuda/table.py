@@ -6,7 +6,7 @@ import triton.language as tl
 
 # One row of the table for each frame of a layer, in words of 4 bytes; whole numbers are stored as the bits of an int32.
 FRAME = tl.constexpr(32)
-BACK = tl.constexpr(0)  # 9: homography from frame pixel to pixel of what is read, its denominator 1 at the frame's centre
+BACK = tl.constexpr(0)  # 9: homography from frame pixel to pixel of what is read, its denominator 1 at the frame's center
 COLOR = tl.constexpr(9)  # 12
 OPACITY = tl.constexpr(21)
 BOX = tl.constexpr(22)  # 4
@@ -27,6 +27,6 @@ PARTNER_FRAMES = tl.constexpr(8)  # 2 x int32: from the first up to, not includi
 RECURSIVE = tl.constexpr(1)  # frames after the first read the one before
 WANTED = tl.constexpr(2)  # not there for its partner alone
 
-# At the table's start: scale and shift of the four channels, for normalisation or 8-bit output.
+# At the table's start: scale and shift of the four channels, for normalization or 8-bit output.
 SHIFT = tl.constexpr(4)
 HEADER = tl.constexpr(8)

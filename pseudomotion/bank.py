@@ -1,0 +1,62 @@
+"""``pmg-bank``: decode images once, into a file that training maps into memory."""
+
+import argparse
+import os
+import warnings
+from collections.abc import Sequence
+
+from pseudomotion.command import run
+from pseudomotion.files import check_output
+from pseudomotion.images import ImageFolder, ImageSource, VideoFrames
+from pseudomotion.images.bank import write_bank
+from pseudomotion.images.subset import Subset
+from pseudomotion.images.synthetic import SOURCES
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    warnings.formatwarning = lambda message, *_, **__: f"pmg-bank: {message}\n"  # without the line of code that warned
+    return run("pmg-bank", lambda: _make(options))
+
+
+def _make(options: argparse.Namespace) -> None:
+    path = check_output(options.out, inputs=[options.videos] if options.videos else [], force=options.force)
+    source = _open(options)
+    skipped = write_bank(source, path, num_workers=options.num_workers)
+    print(f"{path}: {len(source)} images, {path.stat().st_size / 1e9:.3g} GB, {len(skipped)} files skipped")  # noqa: T201
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pmg-bank",
+        description="Decode images once, into a file that training maps into memory: pmg-pretrain --images FILE.",
+    )
+    parser.add_argument("out", metavar="OUT", help="file to write, such as bank.safetensors")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--images", metavar="FOLDER", help="all images of a folder; the folders in it are their classes")
+    given.add_argument("--videos", metavar="LIST", help='a random frame of every video of a list, lines of "path label"')
+    given.add_argument("--source", choices=tuple(SOURCES), help="synthetic images")
+    parser.add_argument("--image-size", type=int, default=256, metavar="PX", help="side of the images in pixels (default: 256)")
+    parser.add_argument("--balanced", action="store_true", help="draw images from all classes alike in training (paper, section 4)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the frames of videos, --limit and --classes (default: 0)")
+    parser.add_argument("--limit", type=int, metavar="N", help="that many images, drawn by --seed from all classes alike (default: all)")
+    parser.add_argument("--classes", type=int, metavar="N", help="images of that many classes, drawn by --seed (default: all)")
+    parser.add_argument("--num-workers", type=int, default=os.cpu_count(), metavar="N", help="processes that decode (default: the cores)")
+    parser.add_argument("--force", action="store_true", help="replace OUT even if it is no bank")
+    return parser
+
+
+def _open(options: argparse.Namespace) -> ImageSource:
+    if options.num_workers < 0:
+        raise ValueError(f"--num-workers must be at least 0, got {options.num_workers}")
+    source: ImageSource
+    if options.source:
+        source = SOURCES[options.source](size=options.image_size)
+    elif options.videos:
+        source = VideoFrames(options.videos, options.image_size, seed=options.seed)
+    else:
+        source = ImageFolder(options.images, options.image_size, balanced=options.balanced)
+    if options.limit is None and options.classes is None:
+        return source
+    return Subset(source, options.limit, options.seed, classes=options.classes)

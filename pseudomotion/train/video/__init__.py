@@ -1,0 +1,1 @@
+"""Input of fine-tuning and testing: labeled views of videos, and their augmentation."""
