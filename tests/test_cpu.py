@@ -280,7 +280,7 @@ class Rendered(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         torch.manual_seed(index)
-        with mock.patch.object(torch, "get_num_threads", lambda: 2):  # torch's own threads do not survive a fork
+        with mock.patch.object(torch, "get_num_threads", return_value=2):  # torch's own threads do not survive a fork
             return PMG(("affine",), 8, 128)(torch.rand(1, 3, 128, 128), ids=torch.tensor([index]))
 
 
