@@ -13,7 +13,7 @@ import pytest
 from benchmarks import report
 from benchmarks.work import measured_device
 
-TESTS = ["tests/test_render.py", "tests/test_fused.py", "tests/test_gpu.py"]
+TESTS = ["tests/test_render.py", "tests/test_cpu.py", "tests/test_fused.py", "tests/test_gpu.py"]
 FEW = "exact or fifteen or mixing or many_chunks or (mixed_batches and zeros) or test_gpu"
 PLAIN = ["-o", "addopts=", "-o", "filterwarnings=", "-p", "no:cacheprovider", "-q"]  # no type checks while the clock runs
 

@@ -44,8 +44,7 @@ def test_peer(peer, measure, main_work):
     if entry.tolerance is not None:
         off = difference(made, job)
         assert off < entry.tolerance, f"{peer} makes other clips than the reference: mean difference {off:.2g}"
-    renderer = "fused" if measured_device().type == "cuda" else "reference"
     ours = dataclasses.replace(
-        main_work, resampling=entry.ours, renderer=renderer, dtype_in=entry.dtype, dtype_out=entry.dtype, planned=True
+        main_work, resampling=entry.ours, renderer="fused", dtype_in=entry.dtype, dtype_out=entry.dtype, planned=True
     )
     measure(function, main_work, "peer", ours.function(measured_device()), peer=peer, note=entry.note, like=entry.ours)

@@ -1,6 +1,7 @@
 """Options and parameters of the measurements."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from benchmarks.peers import PEERS
 from benchmarks.work import Work, cases, finishing, main_batch, measured_device, plannings
+
+os.environ["TRITON_INTERPRET"] = "0"  # the fused renderer on the CPU is numba's here
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

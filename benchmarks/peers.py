@@ -188,15 +188,39 @@ def fuse_augmentations(job: Job) -> Callable[[], Tensor]:
 def own_recursion(job: Job) -> Callable[[], Tensor]:
     """PMG itself, frame from frame: what its composed clips are to keep up with."""
     batch, side = job.images.shape[0], job.images.shape[-1]
-    work = Work(batch, job.num_frames, side, renderer="fused" if job.images.is_cuda else "reference")
-    pmg = work.pmg()
-    plan = pmg.plan(job.images.shape, ids=torch.arange(batch))
-    return lambda: pmg.render(job.images, plan)
+    return Work(batch, job.num_frames, side, renderer="fused", planned=True).function(job.images.device)
+
+
+def own_reference(job: Job) -> Callable[[], Tensor]:
+    """PMG's definition of a clip in plain torch."""
+    batch, side = job.images.shape[0], job.images.shape[-1]
+    return Work(batch, job.num_frames, side, planned=True).function(job.images.device)
+
+
+def kornia_rs(job: Job) -> Callable[[], Tensor]:
+    """One warp a step and sample, channels last."""
+    warp = _imported("kornia_rs").warp_perspective
+    if job.images.device.type != "cpu":
+        raise Unavailable("kornia-rs runs on the CPU; measured there")
+    images = np.ascontiguousarray((job.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    maps = [tuple(matrix.flatten().tolist()) for matrix in job.steps]
+
+    def run() -> Tensor:
+        clips = []
+        for image, matrix in zip(images, maps, strict=True):
+            frames = [image]
+            for _ in range(job.num_frames - 1):
+                frames.append(np.asarray(warp(frames[-1], matrix, image.shape[:2], "bilinear")))
+            clips.append(np.stack(frames))
+        return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
+
+    return run
 
 
 ONE_WARP = "one warp a frame; its input is the image repeated T times"
 PEERS = {
     "PMG, recursive": Peer(own_recursion, "ours, in rounds that alternate with composed clips", "composed"),
+    "PMG, reference": Peer(own_reference, "ours, the definition in plain torch"),
     "kornia warp_affine, per batch": Peer(kornia_per_batch, "loop over steps, then stack"),
     "kornia warp_affine, per sample": Peer(kornia_per_sample, "loop over samples and steps, then stack"),
     "kornia VideoSequential": Peer(kornia_video, f"{ONE_WARP}; no motion from frame to frame", "composed", None),
@@ -206,6 +230,15 @@ PEERS = {
         "the same in 8 bits, rounded at every step; shares as if it wrote float32; PMG reads and writes 8 bits too",
         tolerance=0.01,
         dtype="uint8",
+    ),
+    "OpenCV warpPerspective, float32, against composed": Peer(
+        opencv(torch.float32), "as above; PMG reads the image in every frame", "composed", tolerance=None
+    ),
+    "OpenCV warpPerspective, uint8, against composed": Peer(
+        opencv(torch.uint8), "as above in 8 bits", "composed", tolerance=None, dtype="uint8"
+    ),
+    "kornia-rs warp_perspective, uint8": Peer(
+        kornia_rs, "loop over samples and steps in 8 bits; clips stay channels-last", tolerance=0.02, dtype="uint8"
     ),
     "torchvision v2 perspective": Peer(torchvision_per_sample, "loop over samples and steps: one motion a call"),
     "triton-augment": Peer(

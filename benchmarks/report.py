@@ -17,7 +17,18 @@ from pseudomotion import TRANSFORMS
 RESULTS = Path(__file__).parent / "results"
 TABLES = RESULTS / "tables.md"  # docs/benchmarks.md includes it
 PLOTS = Path(__file__).parents[1] / "docs" / "images"
-PACKAGES = ("torch", "triton", "kornia", "opencv-python-headless", "torchvision", "triton-augment", "fuse-augmentations", "transformers")
+PACKAGES = (
+    "torch",
+    "triton",
+    "numba",
+    "kornia",
+    "kornia_rs",
+    "opencv-python-headless",
+    "torchvision",
+    "triton-augment",
+    "fuse-augmentations",
+    "transformers",
+)
 
 Row = dict[str, Any]
 

@@ -109,7 +109,7 @@ def plannings() -> list[Work]:
 def cases(device: torch.device, *, quick: bool) -> Iterator[Work]:
     """All pieces of work for a device, each once."""
     main = main_batch(device)
-    renderers = ("fused", "reference") if device.type == "cuda" else ("reference",)
+    renderers = ("fused", "reference")
     small = main if device.type == "cuda" else 2
     seen = set()
     for renderer in renderers:

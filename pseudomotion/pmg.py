@@ -45,8 +45,9 @@ class PMG(nn.Module):
         dtype: of the clips: torch.uint8 or a float type. None: that of the images, or float32 for uint8 images that are normalized.
         data_format: "BCTHW" or "BTCHW".
         seed: any integer of 64 bits; None is 0.
-        renderer: "reference" (anywhere, differentiable), "fused" (CUDA, or an error) or "auto": fused for CUDA images that need no
-            gradient, where its first clip of every transform is the reference's; else there is a warning, and the reference renders.
+        renderer: "reference" (anywhere, differentiable), "fused" (compiled kernels: by Triton for CUDA images, by numba for those on the
+            CPU, or an error) or "auto": fused for images that need no gradient, else the reference. On CUDA devices the first clip of
+            every transform is compared with the reference's; where they differ there is a warning, and the reference renders.
             ``explain`` says which one runs.
         validate: also check the values of float images on a GPU, which waits for it. On the CPU they are always checked.
 

@@ -1,10 +1,13 @@
-"""``(images, plan) -> clips``, by one of two renderers that give the same clips, and ``explain``, which says which one runs and why.
+"""``(images, plan) -> clips`` by renderers that give the same clips, and ``explain``, which says which one runs and why.
 
-``reference`` defines what is right and works anywhere; ``cuda`` holds the fused renderer for CUDA devices.
+``reference`` defines what is right and works anywhere. The fused renderers go from images to finished clips in compiled kernels: ``cuda``
+in Triton's, ``cpu`` in numba's.
 """
 
 import importlib
+import importlib.util
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -56,7 +59,7 @@ def render(
         std: per channel; the clips are divided by it. Given together with ``mean``.
         dtype: of the clips: torch.uint8 or a float type. None: that of the images, or float32 for uint8 images that are normalized.
         data_format: "BCTHW" or "BTCHW".
-        renderer: "reference" (anywhere, differentiable), "fused" (CUDA, or an error) or "auto", as for ``PMG``.
+        renderer: "reference" (anywhere, differentiable), "fused" (compiled, or an error) or "auto", as for ``PMG``.
 
     Returns:
         ``(count, C, T, h, w)``, or ``(count, T, C, h, w)`` under ``data_format="BTCHW"``, on the device of the images.
@@ -78,7 +81,13 @@ def render(
     output = Output(len(plan) if count is None else count, mean, std, dtype, data_format)
     needs_grad = torch.is_grad_enabled() and (images.requires_grad or (textures is not None and textures.requires_grad))
     chosen = choose(renderer, images.device, images.dtype, dtype, needs_grad=needs_grad, textured=textures is not None).renderer
-    if chosen == "fused" and (renderer == "fused" or _fused_agrees(images, plan, output)):
+    if chosen == "reference":
+        if renderer == "auto" and images.device.type == "cpu" and not torch.compiler.is_compiling():
+            _hint()
+        return _reference(images, plan, output, textures)
+    if _compiled_by(images.device, renderer) == "numba":
+        return _numba(images, plan, output, textures)
+    if renderer == "fused" or _fused_agrees(images, plan, output):
         return _fused(images, plan, output)
     return _reference(images, plan, output, textures)
 
@@ -109,17 +118,18 @@ def choose(
     """
     if renderer == "reference":
         return Choice("reference", "asked for")
-    unfit = _unfit(dtype, out_dtype, needs_grad, textured)
+    compiler = _compiled_by(device, renderer)
+    unfit = _unfit(dtype, out_dtype, needs_grad, textured and compiler == "triton")
     if renderer == "fused":
         if unfit:
             raise ValueError(f"renderer='fused' cannot be used: {unfit}")
-        if unable := _unable(device):
+        if unable := _unable(device, compiler):
             raise RuntimeError(f"renderer='fused' cannot be used: {unable}")
         return Choice("fused", "asked for")
-    if device.type != "cuda":
-        return Choice("reference", f"images are on {device.type}; the fused renderer is for CUDA devices")
-    if reason := unfit or _unable(device):
+    if reason := unfit or _unable(device, compiler):
         return Choice("reference", reason)
+    if compiler == "numba":
+        return Choice("fused", "images are on the CPU and need no gradient; kernels are compiled by numba")
     return Choice("fused", "images are on a CUDA device and need no gradient; its first clips are compared with the reference's")
 
 
@@ -161,6 +171,15 @@ def _check_plan(plan: MotionPlan, images: Tensor, textures: Tensor | None) -> No
             )
 
 
+def _compiled_by(device: torch.device, renderer: str) -> str | None:
+    """What compiles the fused renderer for a device: "triton", "numba", or None. Tests ask for Triton's interpreter on the CPU."""
+    if device.type == "cuda":
+        return "triton"
+    if device.type == "cpu":
+        return "triton" if renderer == "fused" and os.environ.get("TRITON_INTERPRET") == "1" else "numba"
+    return None
+
+
 def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool, textured: bool) -> str | None:
     """Why the fused renderer is not for these images, if so."""
     allowed = ", ".join(str(allowed).removeprefix("torch.") for allowed in FUSED_DTYPES)
@@ -172,23 +191,34 @@ def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad:
     return "images require gradients, which the fused renderer does not compute" if needs_grad else None
 
 
-def _unable(device: torch.device) -> str | None:
+def _unable(device: torch.device, compiler: str | None) -> str | None:
     """Why the fused renderer does not run on a device, if so."""
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"images are on {device.type}, and its kernels run on CUDA devices (elsewhere only in tests, with TRITON_INTERPRET=1)"
+    if compiler is None:
+        return f"images are on {device.type}; the fused renderer is for CPUs and CUDA devices"
     if torch.compiler.is_compiling():
         return "torch.compile traces the call, and the fused renderer's kernels are compiled already; call it outside"
-    return _import_error()
+    return _import_error(compiler)
 
 
 @cache
-def _import_error() -> str | None:
-    """Why Triton's kernels cannot be imported, if so."""
+def _import_error(compiler: str) -> str | None:
+    """Why kernels cannot be imported, if so. Those for CPUs are compiled then, or loaded from where they are kept."""
     try:
-        importlib.import_module("pseudomotion.render.cuda")
+        importlib.import_module(f"pseudomotion.render.{'cuda' if compiler == 'triton' else 'cpu'}")
     except ImportError as error:
-        return f"Triton cannot be imported ({error})"
+        install = f"; {NUMBA_HINT}" if compiler == "numba" else ""
+        return f"{compiler.capitalize()} cannot be imported ({error}){install}"
     return None
+
+
+NUMBA_HINT = "pip install 'pseudomotion[cpu]' makes rendering on the CPU several times as fast"
+
+
+@cache
+def _hint() -> None:
+    """Say once what would make rendering faster."""
+    if importlib.util.find_spec("numba") is None:
+        warnings.warn(f"numba is not installed; {NUMBA_HINT}", stacklevel=4)
 
 
 def _fused_agrees(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output) -> bool:
@@ -211,6 +241,14 @@ def _fused(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output) 
     from pseudomotion.render import cuda  # imports Triton, which not every machine has
 
     return cuda.render(images, plan.to("cpu"), output)
+
+
+def _numba(
+    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None
+) -> Shaped[Tensor, "B _ _ h w"]:
+    from pseudomotion.render import cpu  # imports numba, which not every machine has
+
+    return cpu.render(images, plan.to("cpu"), output, textures)
 
 
 def _reference(

@@ -1,0 +1,414 @@
+"""The renderer for CPUs, compiled by numba: sources to working frames, working frames to each other, and their rows to finished clips.
+
+A working frame has a black pixel on its left and above, and two on its right and below, so that samples outside need no test: coordinates
+are clamped into that border. Its rows are longer than that, for pixels are made four at a time. Everything that is decided is in the table.
+Tables and frames are passed as addresses, because numba takes long to compile arrays.
+"""
+
+# mypy: ignore-errors
+# Numba compiles these functions; jaxtyping's hook must not wrap them.
+
+import math
+
+import numpy as np
+from numba import int64, njit
+
+from pseudomotion.render import table as T
+from pseudomotion.render.cpu import vector as V
+from pseudomotion.render.cpu.cache import cached
+
+compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+PIXEL = V.PIXEL
+SPOTS = 12  # bytes a pixel: where it is read
+PATIENCE = 20_000  # looks at what another thread has still to do, before the caller is asked to wait
+f32, f64 = np.float32, np.float64
+
+
+# Sources ---------------------------------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def _clear_border(frame, pitch, width, height):
+    """Make the border of a working frame black, but for the right hand of its rows."""
+    for x in range(width + 3):
+        V.clear_pixel(frame + x * PIXEL)
+        V.clear_pixel(frame + ((height + 1) * pitch + x) * PIXEL)
+        V.clear_pixel(frame + ((height + 2) * pitch + x) * PIXEL)
+    for y in range(height):
+        V.clear_pixel(frame + (y + 1) * pitch * PIXEL)
+
+
+@compiled
+def _close_row(row, width):
+    """Make the right hand of a row of a working frame black; ``row`` is its first pixel."""
+    V.clear_pixel(row + width * PIXEL)
+    V.clear_pixel(row + (width + 1) * PIXEL)
+
+
+@compiled
+def _read_row(target, place, width, plane, channels, item):
+    """A row of an image into a working frame; a channel that the image lacks is a copy of the last it has."""
+    second = plane if channels > 1 else 0
+    third, fourth = 2 * second, (3 if channels == 4 else 2) * second
+    full = width & ~3
+    for x in range(0, full, 4):
+        if item == 1:
+            V.read_bytes(target + x * PIXEL, place + x, second, third, fourth)
+        else:
+            V.read_floats(target + x * PIXEL, place + 4 * x, second, third, fourth)
+    for x in range(full, width):
+        for c in range(4):
+            at = place + x * item + (0 if c == 0 else second if c == 1 else third if c == 2 else fourth)
+            value = V.byte(at) / f32(255) if item == 1 else V.real(at, 0)
+            V.put_real(target + x * PIXEL, c, value)
+
+
+@compiled
+def _reduce_row(target, image, source, y, full_width, full_height, plane, channels, item, weights, sums):
+    """Row y of a reduced image: weighted averages over blocks of pixels; ``sums`` has room for a row of the image."""
+    size, x0, width = 1 << V.whole(source, T.LEVEL), V.whole(source, T.LEFT), V.whole(source, T.WIDTH)
+    across, down = weights + 4 * V.whole(source, T.WEIGHTS_X), weights + 4 * V.whole(source, T.WEIGHTS_Y)
+    first, last = x0 * size, min((x0 + width) * size, full_width)
+    unit = f32(1 / 255) if item == 1 else f32(1)
+    for c in range(channels):
+        for x in range(last - first):
+            V.put_real(sums, x, f32(0))
+        for row in range(y * size, min((y + 1) * size, full_height)):
+            place, weight = image + c * plane + (row * full_width + first) * item, V.real(down, row) * unit
+            for x in range(last - first):
+                value = V.byte(place + x) if item == 1 else V.real(place, x)
+                V.put_real(sums, x, V.real(sums, x) + weight * value)
+        for x in range(width):
+            total = f32(0)
+            for k in range(x * size, min((x + 1) * size, last - first)):
+                total += V.real(across, first + k) * V.real(sums, k)
+            for k in range(c, 4):
+                V.put_real(target + x * PIXEL, k, total)
+
+
+@compiled
+def _prepare(call, sources, weights, first, last, base, part, parts, sums):
+    """Bring a part of the rows of some sources into working frames."""
+    channels, item = V.long(call, T.CHANNELS), V.long(call, T.ITEM)
+    for s in range(first, last):
+        source = sources + s * (4 * T.SOURCE)
+        textured = V.whole(source, T.TEXTURED)
+        image, full_width, full_height = V.long(call, T.IMAGES), V.long(call, T.IMAGE_W), V.long(call, T.IMAGE_H)
+        if textured:
+            image, full_width, full_height = V.long(call, T.TEXTURES), V.long(call, T.TEXTURE_W), V.long(call, T.TEXTURE_H)
+        plane = full_width * full_height * item
+        image += V.whole(source, T.INDEX) * channels * plane
+        width, height, pitch = V.whole(source, T.WIDTH), V.whole(source, T.HEIGHT), V.whole(source, T.PITCH)
+        frame = base + V.whole(source, T.PLACE) * PIXEL
+        if part == 0:
+            _clear_border(frame, pitch, width, height)
+        for y in range(height * part // parts, height * (part + 1) // parts):
+            row, at = frame + ((y + 1) * pitch + 1) * PIXEL, V.whole(source, T.TOP) + y
+            if V.whole(source, T.LEVEL) == 0:
+                _read_row(row, image + (at * full_width + V.whole(source, T.LEFT)) * item, width, plane, channels, item)
+            else:
+                _reduce_row(row, image, source, at, full_width, full_height, plane, channels, item, weights, sums)
+            _close_row(row, width)
+
+
+# Rows of frames --------------------------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def _along_row(m, axis, y):
+    """What of a homography's row is the same all along row y of a frame, as its float64."""
+    return f64(V.real(m, T.MATRIX + 3 * axis + 1)) * y + f64(V.real(m, T.MATRIX + 3 * axis + 2))
+
+
+@compiled
+def _sample_row(target, x0, x1, y, m, frame, pitch, width, height, scale, left, top, period_u, period_v, padding, spots):
+    """Pixels x0 to x1 of row y of a frame, from a working frame that holds a part of what is read, which begins there at (left, top).
+
+    ``m`` is the frame's row of the table, ``scale`` the pixels of the working frame per pixel of what the homography leads to, ``spots``
+    memory for where pixels read.
+    """
+    a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
+    c, f, h = _along_row(m, 0, y), _along_row(m, 1, y), _along_row(m, 2, y)
+    flags = V.whole(m, T.FLAGS)
+    if flags & T.COPY:
+        place = frame + ((int64(f) + 1 - top) * pitch + x0 + int64(c) + 1 - left) * PIXEL
+        for x in range(x1 - x0):
+            V.copy_pixel(target + x * PIXEL, place + x * PIXEL)
+        return
+    black = padding == T.ZEROS
+    low, high_u, high_v = f32(not black), f32(width + black), f32(height + black)
+    shift, add_u, add_v = 0.5 * scale - 0.5, f64(1 - left), f64(1 - top)
+    if padding == T.REFLECTION:
+        for x in range(x0, x1, 4):
+            place = spots + (x - x0) * SPOTS
+            V.locate_folded(place, pitch, x, a, c, d, f, g, h, scale, shift, period_u, period_v, add_u, add_v, low, high_u, high_v)
+    elif flags & T.AFFINE:
+        a, d = f32(a * scale), f32(d * scale)
+        c, f = c * scale + (shift + add_u), f * scale + (shift + add_v)
+        for x in range(x0, x1, 4):
+            V.locate(spots + (x - x0) * SPOTS, pitch, x, a, c, d, f, low, high_u, high_v)
+    else:
+        for x in range(x0, x1, 4):
+            place = spots + (x - x0) * SPOTS
+            V.locate_projective(place, pitch, x, a, c, d, f, g, h, scale, shift, period_u, period_v, add_u, add_v, low, high_u, high_v)
+    for x in range(0, x1 - x0, 4):
+        V.gather(target + x * PIXEL, spots + x * SPOTS, frame, pitch)
+
+
+@compiled
+def _recolor_row(target, width, m):
+    for x in range(width):
+        V.recolor_pixel(target + x * PIXEL, m + 4 * T.COLOR)
+
+
+@compiled
+def _show(target, x0, x1, y, m, sources, base, padding, spare, spots):
+    """Pixels x0 to x1 of row y of what a back or layer shows of its sources, recolored."""
+    share = V.real(m, T.SHARE)
+    for k in range(2 if share > 0 else 1):
+        source = sources + V.whole(m, T.READS + k) * (4 * T.SOURCE)
+        frame, pitch, scale = base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH), 1.0 / (1 << V.whole(source, T.LEVEL))
+        left, top, width, height = (
+            V.whole(source, T.LEFT),
+            V.whole(source, T.TOP),
+            V.whole(source, T.WIDTH),
+            V.whole(source, T.HEIGHT),
+        )
+        period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
+        row = spare if k else target
+        _sample_row(row, x0, x1, y, m, frame, pitch, width, height, scale, left, top, period_u, period_v, padding, spots)
+    if share > 0:
+        for x in range(x1 - x0):
+            V.mix_pixel(target + x * PIXEL, target + x * PIXEL, spare + x * PIXEL, share)
+    if V.whole(m, T.FLAGS) & T.COLORED:
+        _recolor_row(target, x1 - x0, m)
+
+
+@compiled
+def _cut(slope, start, x0, x1):
+    """The part of the interval x0 to x1 in which slope * x + start is not negative."""
+    if slope > 0:
+        return max(x0, -start / slope), x1
+    if slope < 0:
+        return x0, min(x1, -start / slope)
+    return (x0, x1) if start >= 0 else (x1 + 1, x1)
+
+
+@compiled
+def _span(m, y, w):
+    """The pixels, from the first up to the second, of row y in which a layer's box may be seen."""
+    g, h = f64(V.real(m, T.MATRIX + 6)), _along_row(m, 2, y)
+    if h < T.HORIZON or h + g * (w - 1) < T.HORIZON:
+        return 0, w
+    x0, x1 = 0.0, w - 1.0
+    soft = 0.5 / V.real(m, T.SHARPNESS)
+    for axis in range(2):
+        a, c = f64(V.real(m, T.MATRIX + 3 * axis)), _along_row(m, axis, y)
+        low, high = V.real(m, T.BOX + axis) - soft, V.real(m, T.BOX + 2 + axis) + soft
+        x0, x1 = _cut(a - low * g, c - low * h, x0, x1)
+        x0, x1 = _cut(high * g - a, high * h - c, x0, x1)
+    if not x0 <= x1 + 1:
+        return 0, 0
+    return max(0, int64(math.floor(x0)) - 1), min(w, int64(math.ceil(x1)) + 2)
+
+
+@compiled
+def _paint_layers(call, target, y, t, m, sources, base, spare, second, spots):
+    """Paint the layers over row y of frame t; ``m`` is the table's row of the first layer's first frame."""
+    w, num_frames = V.long(call, T.W), V.long(call, T.NUM_FRAMES)
+    m += t * (4 * T.FRAME)
+    for _ in range(V.long(call, T.NUM_LAYERS)):
+        if V.real(m, T.OPACITY) > 0 and V.whole(m, T.ROWS) <= y < V.whole(m, T.ROWS + 1):
+            x0, x1 = _span(m, y, w)
+            if x0 < x1:
+                _show(spare, x0, x1, y, m, sources, base, V.long(call, T.PADDING), second, spots)
+                a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
+                c, f, h = _along_row(m, 0, y), _along_row(m, 1, y), _along_row(m, 2, y)
+                left, top, right, bottom = V.real(m, T.BOX), V.real(m, T.BOX + 1), V.real(m, T.BOX + 2), V.real(m, T.BOX + 3)
+                sharpness, opacity = V.real(m, T.SHARPNESS), V.real(m, T.OPACITY)
+                for x in range(x0, x1, 4):
+                    below, above = target + x * PIXEL, spare + (x - x0) * PIXEL
+                    V.cover(below, above, x, a, c, d, f, g, h, left, top, right, bottom, sharpness, opacity)
+        m += num_frames * (4 * T.FRAME)
+
+
+@compiled
+def _paint_row(call, clips, frames, sources, clip, y, t, chain, own, spare, second, spots):
+    """Paint row y of frame t of a clip before it is mixed, and return the address of its first pixel.
+
+    ``chain`` is memory with the clip's working frames and behind them its sources. ``own`` is a row for clips that need no working frame or
+    paint layers over it; ``spare``, ``second`` and ``spots`` are more rows.
+    """
+    w, h, num_frames, frame_bytes = V.long(call, T.W), V.long(call, T.H), V.long(call, T.NUM_FRAMES), V.long(call, T.FRAME_BYTES)
+    buffers, pitch, padding = V.long(call, T.BUFFERS), V.long(call, T.PITCHES), V.long(call, T.PADDING)
+    row = clips + clip * (4 * T.CLIP)
+    recursive, layered = V.whole(row, T.RECURSIVE), V.whole(row, T.LAYERED)
+    back = frames + clip * (1 + V.long(call, T.NUM_LAYERS)) * num_frames * (4 * T.FRAME)
+    m, base = back + t * (4 * T.FRAME), chain + buffers * frame_bytes
+    target = own
+    if recursive:
+        target = chain + (t % buffers) * frame_bytes + ((y + 1) * pitch + 1) * PIXEL
+    if recursive and t > 0:
+        before = chain + ((t - 1) % buffers) * frame_bytes
+        period_u, period_v = f32(max(1, 2 * (w - 1))), f32(max(1, 2 * (h - 1)))
+        _sample_row(target, 0, w, y, m, before, pitch, w, h, 1.0, 0, 0, period_u, period_v, padding, spots)
+        if V.whole(m, T.FLAGS) & T.COLORED:
+            _recolor_row(target, w, m)
+    else:
+        _show(target, 0, w, y, m, sources, base, padding, spare, spots)
+    if recursive:
+        _close_row(target, w)
+    if layered:
+        if recursive:
+            for x in range(w):
+                V.copy_pixel(own + x * PIXEL, target + x * PIXEL)
+            target = own
+        _paint_layers(call, target, y, t, back + num_frames * (4 * T.FRAME), sources, base, spare, second, spots)
+    return target
+
+
+@compiled
+def _write_row(call, target, source, spare, item):
+    """A finished row to its places in the clips, converted."""
+    w, plane, channels, kind = V.long(call, T.W), V.long(call, T.CHANNEL_STRIDE), V.long(call, T.CHANNELS), V.long(call, T.KIND)
+    finish = V.long(call, T.FINISH)
+    full = w & ~3
+    place = target
+    for x in range(0, w, 4):
+        if x == full:  # less than four pixels are left, and what follows them may be finished
+            place, plane = spare, PIXEL
+        if kind == T.UINT8:
+            V.write_bytes(place, source + x * PIXEL, plane, channels, finish)
+        elif kind == T.FLOAT32:
+            V.write_floats(place, source + x * PIXEL, plane, channels, finish)
+        elif kind == T.BFLOAT16:
+            V.write_bfloat16(place, source + x * PIXEL, plane, channels, finish)
+        else:
+            V.write_float16(place, source + x * PIXEL, plane, channels, finish)
+        place += 4 * item
+    for c in range(channels if full < w else 0):
+        for k in range((w - full) * item):
+            V.copy_byte(target + c * V.long(call, T.CHANNEL_STRIDE) + full * item + k, spare + c * PIXEL + k)
+
+
+@compiled
+def _finish_row(call, clips, frames, sources, clip, y, t, arena, rows):
+    """Row y of frame t of a clip, mixed with its partner's, to its place; ``rows`` is memory for five rows."""
+    size, row = V.long(call, T.ROW_BYTES), clips + clip * (4 * T.CLIP)
+    own, other, spare, second, spots = rows, rows + size, rows + 2 * size, rows + 3 * size, rows + 4 * size
+    source, result, chain, shown = own, own, arena, clip
+    mixed = V.whole(row, T.FIRST) <= t < V.whole(row, T.LAST) and V.whole(row, T.MIX_TOP) <= y < V.whole(row, T.MIX_BOTTOM)
+    needed = mixed or (t < V.whole(row, T.LAST) and V.whole(clips + V.whole(row, T.PARTNER) * (4 * T.CLIP), T.RECURSIVE))
+    for k in range(2 if needed else 1):
+        if k:
+            source, own, chain, shown = result, other, arena + V.long(call, T.CHAIN_BYTES), V.whole(row, T.PARTNER)
+        result = _paint_row(call, clips, frames, sources, shown, y, t, chain, own, spare, second, spots)
+    if needed:
+        result, partner = source, result
+        if mixed:
+            for x in range(V.long(call, T.W)):
+                share = V.real(row, T.WEIGHT) if V.whole(row, T.MIX_LEFT) <= x < V.whole(row, T.MIX_RIGHT) else f32(0)
+                V.mix_pixel(spare + x * PIXEL, result + x * PIXEL, partner + x * PIXEL, share)
+            result = spare
+    item = 4 if V.long(call, T.KIND) == T.FLOAT32 else 1 if V.long(call, T.KIND) == T.UINT8 else 2
+    place = V.long(call, T.OUT) + clip * V.long(call, T.CLIP_STRIDE) + t * V.long(call, T.FRAME_STRIDE) + y * V.long(call, T.W) * item
+    _write_row(call, place, result, second, item)
+
+
+# Whole clips -----------------------------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def _rows_read(m, y0, y1, w, h):
+    """The rows of the frame before, from the first up to the second, that rows y0 to y1 of a frame read."""
+    low, high = np.inf, -np.inf
+    for corner in range(4):
+        x, y = (w - 1) * (corner & 1), (y1 - 1) if corner & 2 else y0
+        depth = f64(V.real(m, T.MATRIX + 6)) * x + _along_row(m, 2, y)
+        if depth < T.HORIZON:
+            return 0, h
+        v = (f64(V.real(m, T.MATRIX + 3)) * x + _along_row(m, 1, y)) / depth
+        low, high = min(low, v), max(high, v)
+    low, high = min(max(low, 0.0), h - 1.0), min(max(high, 0.0), h - 1.0)
+    return max(0, int64(low) - 1), min(h, int64(high) + 3)
+
+
+@compiled
+def _ready(call, clips, frames, clip, stage, y0, y1, queue):
+    """Whether all has been made that rows y0 to y1 of a stage need."""
+    pieces, t, rows = V.long(call, T.PIECES), stage - 1, V.long(call, T.PIECE_ROWS)
+    counts = queue + 8
+    if V.get_shared(counts + 8 * max(0, stage - 2)) < pieces:  # also nothing reads any more what will be written over
+        return False
+    if t == 0:
+        return V.get_shared(counts) == pieces
+    done = counts + 8 * (V.long(call, T.NUM_FRAMES) + 1) + 8 * pieces * t
+    row = clips + clip * (4 * T.CLIP)
+    for k in range(2 if t < V.whole(row, T.LAST) else 1):
+        shown = V.whole(row, T.PARTNER) if k else clip
+        if V.whole(clips + shown * (4 * T.CLIP), T.RECURSIVE):
+            m = frames + (shown * (1 + V.long(call, T.NUM_LAYERS)) * V.long(call, T.NUM_FRAMES) + t) * (4 * T.FRAME)
+            low, high = _rows_read(m, y0, y1, V.long(call, T.W), V.long(call, T.H))
+            if V.long(call, T.PADDING) == T.REFLECTION:
+                low, high = 0, V.long(call, T.H)
+            for piece in range(low // rows, (high - 1) // rows + 1):
+                if V.get_shared(done + 8 * piece) == 0:
+                    return False
+    return True
+
+
+@cached(int64(*[int64] * 11))
+def work_on_clip(call, clips, frames, sources, weights, clip, arena, rows, sums, queue, piece):
+    """Do pieces of work on a clip, which threads share among them, until none is left.
+
+    Stage 0 prepares the sources, stage t + 1 makes frame t; a stage is cut into pieces, which are taken in order. Whatever is not a number
+    is passed as an address.
+
+    Args:
+        call: sizes and addresses, as ``render.table`` lays them out.
+        clips: of the table.
+        frames: of the table.
+        sources: of the table.
+        weights: of the table.
+        clip: position in the batch.
+        arena: the clip's memory, shared by the threads.
+        rows: this thread's memory for rows of frames.
+        sums: this thread's memory for a row of an image.
+        queue: the next piece, how many pieces of every stage are done, and which of them; zeros at first.
+        piece: to begin with; -1: take the next.
+
+    Returns:
+        -1 where no piece is left; else a piece that must wait for other threads, to be passed again.
+
+    """
+    pieces, height, h = V.long(call, T.PIECES), V.long(call, T.PIECE_ROWS), V.long(call, T.H)
+    counts = queue + 8
+    done = counts + 8 * (V.long(call, T.NUM_FRAMES) + 1)
+    row = clips + clip * (4 * T.CLIP)
+    while True:
+        if piece < 0:
+            piece = V.add_shared(queue, 1)
+        stage, part = piece // pieces, piece % pieces
+        if stage > V.long(call, T.NUM_FRAMES):
+            return -1
+        if stage == 0:
+            for chain in range(2 if V.whole(row, T.LAST) > 0 else 1):
+                shown = clips + V.whole(row, T.PARTNER) * (4 * T.CLIP) if chain else row
+                base = arena + chain * V.long(call, T.CHAIN_BYTES)
+                for k in range(V.long(call, T.BUFFERS)):
+                    if k % pieces == part:
+                        _clear_border(base + k * V.long(call, T.FRAME_BYTES), V.long(call, T.PITCHES), V.long(call, T.W), h)
+                base += V.long(call, T.BUFFERS) * V.long(call, T.FRAME_BYTES)
+                _prepare(call, sources, weights, V.whole(shown, T.SOURCES), V.whole(shown, T.SOURCES + 1), base, part, pieces, sums)
+        else:
+            y0, y1 = part * height, min(h, (part + 1) * height)
+            looks = 0
+            while not _ready(call, clips, frames, clip, stage, y0, y1, queue):
+                looks += 1
+                if looks > PATIENCE:
+                    return piece
+            for y in range(y0, y1):
+                _finish_row(call, clips, frames, sources, clip, y, stage - 1, arena, rows)
+        V.add_shared(done + 8 * piece, 1)
+        V.add_shared(counts + 8 * stage, 1)
+        piece = int64(-1)
