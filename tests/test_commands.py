@@ -72,9 +72,14 @@ def test_recipes_are_listed_without_heavy_imports():
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_an_interrupt_while_importing_is_one_line(name, tmp_path):
     """Also where a compiled library turns the interrupt into an ImportError, as pybind11 does."""
-    (tmp_path / "torch.py").write_text(
-        "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt:\n    raise ImportError('initialization failed')\n"
-    )
+    interrupted = """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    raise ImportError("initialization failed")
+"""
+    (tmp_path / "torch.py").write_text(interrupted)
     arguments = {"pmg-bank": ["out", "--source", "noise"], "pmg-convert": ["in", "out"], "pmg-preview": ["out.mp4"]}.get(name, [])
     done = start(name, *arguments, path=tmp_path)
     assert (done.returncode, done.stderr) == (130, f"{name}: interrupted\n")
@@ -101,12 +106,12 @@ def test_names_are_those_of_the_library():
     from pseudomotion.pmg import RESAMPLINGS
     from pseudomotion.preview.clips import SIDES
 
-    assert names.TRANSFORMS == tuple(pseudomotion.TRANSFORMS)
-    assert names.SOURCES == tuple(SOURCES)
-    assert names.SHOWS == tuple(SHOWS)
+    assert tuple(pseudomotion.TRANSFORMS) == names.TRANSFORMS
+    assert tuple(SOURCES) == names.SOURCES
+    assert tuple(SHOWS) == names.SHOWS
     assert names.PADDING_MODES == PADDING_MODES
     assert names.RESAMPLINGS == RESAMPLINGS
-    assert names.PREVIEW_SUFFIXES == tuple(SIDES)
+    assert tuple(SIDES) == names.PREVIEW_SUFFIXES
 
 
 def test_the_overview(capsys):
