@@ -1,11 +1,43 @@
-"""Pseudo-motion video clips from still images: "Data Collection-free Masked Video Modeling" (ECCV 2024)."""
+"""Pseudo-motion video clips from still images: "Data Collection-free Masked Video Modeling" (ECCV 2024).
 
-from pseudomotion.mix import Mixup, VideoMix
-from pseudomotion.plan import MotionPlan
-from pseudomotion.pmg import PMG
-from pseudomotion.pmg_aug import PMGAug
-from pseudomotion.transforms import EXTRA_TRANSFORMS, TRANSFORMS
+Public names are imported on first use, so that commands answer ``--help`` without waiting for torch.
+"""
+
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from pseudomotion.mix import Mixup, VideoMix
+    from pseudomotion.plan import MotionPlan
+    from pseudomotion.pmg import PMG
+    from pseudomotion.pmg_aug import PMGAug
+    from pseudomotion.transforms import EXTRA_TRANSFORMS, TRANSFORMS
 
 __version__ = "0.1.0"
 
 __all__ = ["EXTRA_TRANSFORMS", "PMG", "TRANSFORMS", "Mixup", "MotionPlan", "PMGAug", "VideoMix"]
+
+_HOMES = {
+    "EXTRA_TRANSFORMS": "transforms",
+    "PMG": "pmg",
+    "TRANSFORMS": "transforms",
+    "Mixup": "mix",
+    "MotionPlan": "plan",
+    "PMGAug": "pmg_aug",
+    "VideoMix": "mix",
+}
+_SUBPACKAGES = ("baselines", "images", "labels", "render", "transforms", "video")
+
+if not typing.TYPE_CHECKING:  # a type checker reads the imports above instead
+
+    def __getattr__(name):
+        """Import a public name, or a public subpackage, on first use (PEP 562)."""
+        if name in _SUBPACKAGES:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *_HOMES, *_SUBPACKAGES})

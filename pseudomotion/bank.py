@@ -4,31 +4,33 @@ import argparse
 import os
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pseudomotion.command import run
+from pseudomotion import command, names
 from pseudomotion.files import check_output
-from pseudomotion.images import ImageFolder, ImageSource, VideoFrames
-from pseudomotion.images.bank import write_bank
-from pseudomotion.images.subset import Subset
-from pseudomotion.images.synthetic import SOURCES
+
+if TYPE_CHECKING:
+    from pseudomotion.images import ImageSource
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(arguments)
     warnings.formatwarning = lambda message, *_, **__: f"pmg-bank: {message}\n"  # without the line of code that warned
-    return run("pmg-bank", lambda: _make(options))
+    return command.run("pmg-bank", lambda: _make(options))
 
 
 def _make(options: argparse.Namespace) -> None:
+    with command.loading("pmg-bank"):
+        from pseudomotion.images.bank import write_bank
     path = check_output(options.out, inputs=[options.videos] if options.videos else [], force=options.force)
     source = _open(options)
     skipped = write_bank(source, path, num_workers=options.num_workers)
     print(f"{path}: {len(source)} images, {path.stat().st_size / 1e9:.3g} GB, {len(skipped)} files skipped")  # noqa: T201
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> command.Parser:
+    parser = command.Parser(
         prog="pmg-bank",
         description="Decode images once, into a file that training maps into memory: pmg-pretrain --images FILE.",
     )
@@ -36,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--images", metavar="FOLDER", help="all images of a folder; the folders in it are their classes")
     given.add_argument("--videos", metavar="LIST", help='a random frame of every video of a list, lines of "path label"')
-    given.add_argument("--source", choices=tuple(SOURCES), help="synthetic images")
+    given.add_argument("--source", choices=names.SOURCES, metavar="NAME", help=f"synthetic images: {', '.join(names.SOURCES)}")
     parser.add_argument("--image-size", type=int, default=256, metavar="PX", help="side of the images in pixels (default: 256)")
     parser.add_argument("--balanced", action="store_true", help="draw images from all classes alike in training (paper, section 4)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the frames of videos, --limit and --classes (default: 0)")
@@ -47,7 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _open(options: argparse.Namespace) -> ImageSource:
+def _open(options: argparse.Namespace) -> "ImageSource":
+    from pseudomotion.images import ImageFolder, VideoFrames
+    from pseudomotion.images.subset import Subset
+    from pseudomotion.images.synthetic import SOURCES
+
     if options.num_workers < 0:
         raise ValueError(f"--num-workers must be at least 0, got {options.num_workers}")
     source: ImageSource

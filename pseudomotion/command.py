@@ -1,23 +1,31 @@
-"""How a command ends: with one line that says what is wrong, and never with a stack trace."""
+"""How a command starts and ends: it parses before it imports anything heavy, and reports an error in one line, never as a traceback."""
 
 import argparse
 import math
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-__all__ = ["Parser", "Terminated", "end", "number", "path", "run"]
+from pseudomotion import __version__
+
+__all__ = ["Parser", "Terminated", "end", "install", "loading", "number", "path", "run"]
 
 Number = TypeVar("Number", int, float)
+Handler = Callable[[int, FrameType | None], NoReturn]
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of arguments that says what is wrong in one line, without its usage."""
+    """An argument parser with ``--version``, which reports an error in one line, without the usage."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.add_argument("--version", action="version", version=f"{self.prog} {__version__}", help="print the version and exit")
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
@@ -55,6 +63,32 @@ class Terminated(BaseException):
         self.number = number
 
 
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Around the imports of what does a command's work: a signal ends the process at once, with one line.
+
+    An exception is not enough here: raised within the initialization of a compiled library, it arrives as ``ImportError`` or not at all.
+    Nothing has been written yet, so there is nothing to clean up.
+
+    Args:
+        name: of the command, which begins the line.
+
+    """
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        text = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+        os.write(2, f"{name}: {text}\n".encode())
+        os._exit(128 + number)
+
+    with _handled(dict.fromkeys([signal.SIGINT, *_TERMINATING], stop)):
+        yield
+
+
+def install(extra: str) -> str:
+    """How to install an extra, for messages. The package is on no index, so it is installed from its repository."""
+    return f"to install what it needs, run pip install '.[{extra}]' in the repository of pseudomotion"
+
+
 def run(name: str, command: Callable[[], object]) -> int:
     """Run a command to its end.
 
@@ -68,7 +102,7 @@ def run(name: str, command: Callable[[], object]) -> int:
 
     """
     try:
-        with _signals_raise():
+        with _handled(dict.fromkeys(_TERMINATING, _stop)):
             command()
     except KeyboardInterrupt:
         return end(f"{name}: interrupted", 128 + signal.SIGINT)
@@ -92,21 +126,25 @@ def _explain(error: Exception) -> str:
     return str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
 
 
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated(number)
+
+
+_TERMINATING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler, _stop)
+
+
 @contextmanager
-def _signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise ``Terminated``, where nothing else is made of them: ``nohup`` has SIGHUP ignored."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+def _handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """Handle signals for a while, except those that somebody else handles or ignores: ``nohup`` has SIGHUP ignored."""
     if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
-        numbers = []
-    taken = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+        handlers = {}
+    before = {number: signal.getsignal(number) for number in handlers}
+    taken = [number for number in handlers if before[number] in _UNTOUCHED]
     for number in taken:
-        signal.signal(number, _stop)
+        signal.signal(number, handlers[number])
     try:
         yield
     finally:
         for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated(number)
+            signal.signal(number, before[number])

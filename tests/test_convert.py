@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 
-from pseudomotion.train.videomae.convert import from_official, load, main, read_official, to_official
+from pseudomotion.train.cli import convert as main
+from pseudomotion.train.videomae.convert import from_official, load, read_official, to_official
 
 CONFIG = {
     "image_size": 16,

@@ -70,11 +70,30 @@ def test_imports_point_inward():
     assert seen > 30
 
 
-def test_a_bare_import_is_light():
-    program = "import sys, pseudomotion; print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert {"torch", "kornia", "pseudomotion"} <= set(loaded)
-    assert not {"av", "PIL", "matplotlib", "triton", "transformers", "datasets", "webdataset", "safetensors"} & set(loaded)
+HEAVY = {"torch", "numpy", "kornia"}
+EDGE = {"av", "PIL", "matplotlib", "triton", "transformers", "datasets", "webdataset", "safetensors"}
+
+
+@pytest.mark.parametrize(("statement", "loaded"), [("import pseudomotion", set()), ("from pseudomotion import PMG", HEAVY)])
+def test_imports_are_light(statement, loaded):
+    program = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert (HEAVY | EDGE) & set(modules) == loaded
+
+
+def test_public_names_are_found_on_first_use():
+    program = """
+import pseudomotion
+assert set(pseudomotion.__all__) < set(dir(pseudomotion)), dir(pseudomotion)
+assert pseudomotion.labels.flow and pseudomotion.render.render
+from pseudomotion import *
+from pseudomotion.pmg import PMG as same
+assert PMG is pseudomotion.PMG is same
+assert not hasattr(pseudomotion, "PGM")
+from pseudomotion import PGM
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.strip().splitlines()[-1].startswith("ImportError: cannot import name 'PGM' from 'pseudomotion'")
 
 
 def test_files_can_be_read_in_one_sitting():
@@ -117,6 +136,7 @@ def public(package):
 def test_all_is_honest(package):
     """It lists what the package takes in or defines, submodules aside, and nothing else."""
     module = importlib.import_module(package)
+    assert all(hasattr(module, name) for name in module.__all__)  # imported now, if on first use
     visible = {name for name, value in vars(module).items() if not name.startswith("_") and not inspect.ismodule(value)}
     assert visible == set(module.__all__)
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from pseudomotion import PMG, TRANSFORMS
-from pseudomotion.preview import GAP, LABEL, main
+from pseudomotion.preview import main
+from pseudomotion.preview.clips import GAP, LABEL
 from pseudomotion.video import write_video
 
 SMALL = ["--size", "32", "--frames", "4"]

@@ -8,7 +8,7 @@ import argparse
 import json
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 from transformers.utils import logging as transformers_logging
 
-from pseudomotion.command import run
 from pseudomotion.files import MADE_BY, check_output, whole_file, whole_folder
 from pseudomotion.train.engine.checkpoints import load_model
 from pseudomotion.train.videomae.model import SIZES
@@ -175,25 +174,15 @@ def _names(model: PreTrainedModel) -> dict[str, list[str]]:
     return names
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="pmg-convert",
-        description="Convert a model to a .pth file of VideoMAE's official key names, or such a file to a folder of transformers.",
-    )
-    parser.add_argument("model", metavar="MODEL", help="a run or a model's folder; or a .pth file of VideoMAE's code")
-    parser.add_argument("out", metavar="OUT", help="a .pth file; or a folder, if MODEL is a file")
-    parser.add_argument("--frame-size", type=int, default=224, metavar="PX", help="of MODEL, if it is a file (default: 224)")
-    parser.add_argument("--num-frames", type=int, default=16, metavar="T", help="of MODEL, if it is a file (default: 16)")
-    parser.add_argument("--num-heads", type=int, metavar="N", help="of a file's encoder (default: as in VideoMAE's models of its width)")
-    parser.add_argument("--decoder-num-heads", type=int, metavar="N", help="of a file's decoder (default: likewise)")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    options = parser.parse_args(arguments)
+def convert(options: argparse.Namespace) -> None:
+    """Do what ``pmg-convert`` was told; ``train/cli.py`` parses its command line.
+
+    Raises:
+        OSError: if MODEL cannot be read, or OUT not be written.
+        ValueError: if MODEL is no VideoMAE model.
+
+    """
     transformers_logging.disable_progress_bar()
-    return run("pmg-convert", lambda: _convert(options))
-
-
-def _convert(options: argparse.Namespace) -> None:
     if Path(options.model).is_file():
         out = Path(options.out)
         if out.exists() and not (options.force and (out / "config.json").is_file()):

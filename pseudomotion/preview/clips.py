@@ -1,4 +1,4 @@
-"""``pmg-preview``: look at the clips that each transform makes of an image."""
+"""The work of ``pmg-preview``: make the clips, lay them out, and write them."""
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,18 +15,15 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from tqdm import tqdm
 
-from pseudomotion import command
 from pseudomotion.files import MADE_BY, check_input, check_output, whole_file
 from pseudomotion.images import builtin_picture, load_image
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.labels.overlay import SHOWS
-from pseudomotion.plan import PADDING_MODES
 from pseudomotion.pmg import PMG, RESAMPLINGS
-from pseudomotion.transforms import TRANSFORMS
 from pseudomotion.video import write_video
 from pseudomotion.video.write import LARGEST_SIDE
 
-__all__ = ["main"]
+__all__ = ["preview"]
 
 GAP = 6
 LABEL = 20
@@ -36,7 +33,6 @@ BACKGROUND, INK = (24, 24, 27), (228, 228, 231)
 # The longest side that a format can hold, and the largest area that Pillow opens again.
 SIDES = {".mp4": LARGEST_SIDE, ".gif": 65535, ".webp": 16383, ".png": 2**31 - 1}
 MOST_PIXELS = 178_956_970
-SUFFIXES = tuple(SIDES)
 # Milliseconds: in what steps a format counts the delay of a frame, and the least that browsers respect (they take 100 for anything below).
 DELAYS = {".gif": (10, 20), ".webp": (1, 11)}
 SOFTWARE = 0x0131  # EXIF tag
@@ -52,40 +48,6 @@ class Tile:
     frames: UInt8[np.ndarray, "T h w 3"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = _parser().parse_args(arguments)
-    return command.run("pmg-preview", lambda: preview(options))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = command.Parser(
-        prog="pmg-preview",
-        description="Show the pseudo-motion clips that each transform makes of an image, as a video or a contact sheet.",
-    )
-    count = command.number(int, at_least=1)
-    parser.add_argument("image", nargs="?", help="image file (default: a built-in picture)")
-    parser.add_argument("out", help=f"file to write: {', '.join(SUFFIXES)} (.png: a contact sheet, one row per clip, one column per frame)")
-    parser.add_argument("--source", choices=SOURCES, help="generate the images, a different one per sample, instead of reading one")
-    parser.add_argument("--transforms", default=",".join(TRANSFORMS), help="comma-separated (default: all: %(default)s)")
-    parser.add_argument("--samples", type=count, default=1, metavar="N", help="clips per transform (default: 1)")
-    parser.add_argument("--frames", type=count, default=16, metavar="T", help="frames per clip (default: 16)")
-    parser.add_argument("--size", type=count, default=224, metavar="PX", help="side of a frame in pixels (default: 224)")
-    parser.add_argument(
-        "--fps",
-        type=command.number(float, at_least=0.1, at_most=240),
-        default=12.0,
-        help="frames per second (default: 12); a .gif shows at most 50, a .webp 90",
-    )
-    parser.add_argument("--seed", type=command.number(int), default=0, help="seed of the motion (default: 0)")
-    parser.add_argument("--resampling", choices=[*RESAMPLINGS, "both"], default="recursive", help="both: side by side (default: recursive)")
-    parser.add_argument("--padding-mode", choices=PADDING_MODES, default="zeros", help="what shows outside the image (default: zeros)")
-    parser.add_argument("--show", choices=SHOWS, help="draw the exact motion over the clips")
-    parser.add_argument("--no-labels", dest="labels", action="store_false", help="leave out the names above the clips")
-    parser.add_argument("--force", action="store_true", help="replace an existing file that pmg-preview did not make")
-    return parser
-
-
 def preview(options: argparse.Namespace) -> None:
     """Make the clips and write them.
 
@@ -95,8 +57,8 @@ def preview(options: argparse.Namespace) -> None:
 
     """
     suffix = Path(options.out).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f'cannot write "{options.out}": the name must end in {", ".join(SUFFIXES)}')
+    if suffix not in SIDES:
+        raise ValueError(f'cannot write "{options.out}": the name must end in {", ".join(SIDES)}')
     if options.image is not None:
         check_input(options.image)
         if options.source:

@@ -1,0 +1,11 @@
+"""Names that command lines offer, without the modules that define them: those import torch, and ``--help`` must not wait for it.
+
+A test compares every tuple with its definition.
+"""
+
+TRANSFORMS = ("identity", "sliding_window", "zoom", "fade", "affine", "perspective", "color_jitter", "cutmix")
+SOURCES = ("shaders", "fractaldb", "visual_atom", "dead_leaves", "noise")
+SHOWS = ("flow", "tracks", "grid")
+PADDING_MODES = ("zeros", "border", "reflection")
+RESAMPLINGS = ("recursive", "composed")
+PREVIEW_SUFFIXES = (".mp4", ".gif", ".webp", ".png")

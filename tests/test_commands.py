@@ -1,0 +1,127 @@
+"""The commands as a shell starts them: what they answer before anything heavy is imported, and how Ctrl-C ends that phase."""
+
+import importlib.util
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pseudomotion
+from pseudomotion import __main__, command, names
+
+PROJECT = Path(pseudomotion.__file__).parent.parent
+SCRIPTS = dict(re.findall(r'^(pmg-\w+) = "(.+)"$', (PROJECT / "pyproject.toml").read_text(), re.M))
+SCRIPTS["python -m pseudomotion"] = "pseudomotion.__main__:main"
+TRAINING = {"pmg-pretrain", "pmg-finetune", "pmg-evaluate", "pmg-validate"}  # their options are defined beside the training code
+HEAVY = "torch numpy PIL av kornia transformers accelerate"
+# As an installed script does it, and what was imported until the end.
+START = """
+import atexit, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+atexit.register(lambda: print("imported:", *({heavy!r}.split() & sys.modules.keys()), file=sys.stderr))
+from {module} import {function}
+sys.exit({function}())
+"""
+
+
+def start(name, *arguments, path=""):
+    module, function = SCRIPTS[name].split(":")
+    program = START.format(heavy=HEAVY, module=module, function=function)
+    paths = [str(path)] * bool(path) + [str(PROJECT)]
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}; {program}", *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_every_script_is_listed():
+    assert set(__main__.COMMANDS) >= set(SCRIPTS) - {"python -m pseudomotion"}
+    for name in set(__main__.COMMANDS) - set(SCRIPTS):
+        assert importlib.util.find_spec(name.removeprefix("python -m ")), name
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_version_is_printed_without_heavy_imports(name):
+    done = start(name, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{name} {pseudomotion.__version__}\n", "imported:\n")
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in TRAINING])
+def test_help_and_typos_are_answered_without_heavy_imports(name):
+    done = start(name, "--help")
+    assert done.returncode == 0
+    assert f"usage: {name}" in done.stdout
+    assert done.stderr == "imported:\n"
+    needed = {"pmg-bank": ["out", "--images", "in"], "pmg-convert": ["in", "out"], "pmg-preview": ["out.mp4"]}.get(name, [])
+    done = start(name, *needed, "--sizze", "3")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{name}: unrecognized arguments: --sizze")
+    assert done.stderr.endswith("\nimported:\n")
+    assert done.stderr.count("\n") == 2
+
+
+def test_recipes_are_listed_without_heavy_imports():
+    done = start("pmg-pretrain", "--list-recipes")
+    assert done.returncode == 0
+    assert re.search(r"^demo  ", done.stdout, re.M)
+    assert done.stderr == "imported:\n"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_interrupt_while_importing_is_one_line(name, tmp_path):
+    """Also where a compiled library turns the interrupt into an ImportError, as pybind11 does."""
+    interrupted = """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    raise ImportError("initialization failed")
+"""
+    (tmp_path / "torch.py").write_text(interrupted)
+    arguments = {"pmg-bank": ["out", "--source", "noise"], "pmg-convert": ["in", "out"], "pmg-preview": ["out.mp4"]}.get(name, [])
+    done = start(name, *arguments, path=tmp_path)
+    assert (done.returncode, done.stderr) == (130, f"{name}: interrupted\n")
+
+
+def test_a_missing_extra_is_said_with_the_way_to_install_it(tmp_path):
+    (tmp_path / "accelerate.py").write_text("raise ImportError('No module named accelerate')")
+    done = start("pmg-pretrain", "--out", "run", path=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("pmg-pretrain: No module named accelerate; to install what it needs, run pip install '.[train]'")
+
+
+def test_signals_are_handled_as_before_once_imports_are_done():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with command.loading("pmg-test"):
+        pass
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_names_are_those_of_the_library():
+    from pseudomotion.images.synthetic import SOURCES
+    from pseudomotion.labels.overlay import SHOWS
+    from pseudomotion.plan import PADDING_MODES
+    from pseudomotion.pmg import RESAMPLINGS
+    from pseudomotion.preview.clips import SIDES
+
+    assert tuple(pseudomotion.TRANSFORMS) == names.TRANSFORMS
+    assert tuple(SOURCES) == names.SOURCES
+    assert tuple(SHOWS) == names.SHOWS
+    assert names.PADDING_MODES == PADDING_MODES
+    assert names.RESAMPLINGS == RESAMPLINGS
+    assert tuple(SIDES) == names.PREVIEW_SUFFIXES
+
+
+def test_the_overview(capsys):
+    import torch
+
+    from pseudomotion.render import explain
+
+    assert __main__.main([]) == 0
+    said = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in said
+    assert explain() in said
+    for name in SCRIPTS.keys() - {"python -m pseudomotion"}:
+        assert re.search(rf"^  {name} +\w", said, re.M)
