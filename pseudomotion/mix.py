@@ -205,7 +205,7 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 
 def _interval(center: Numbers, side: Numbers, size: int) -> tuple[Numbers, Numbers]:
-    """Integer start (inclusive) and end (exclusive) of an interval, clipped to [0, ``size``]. ``center`` and ``side`` are fractions of it."""
+    """Start (inclusive) and end (exclusive) of an interval within ``size``, from its center and length as fractions of ``size``."""
     low, high = ((center + sign * side / 2) * size for sign in (-1, 1))
     return np.rint(low).clip(0, size), np.rint(high).clip(0, size)
 
