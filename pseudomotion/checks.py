@@ -1,4 +1,4 @@
-"""Checks of user input. Every error names the argument, the value received, and the values allowed."""
+"""Validation of user input. Every error names the argument, the value received and the values allowed."""
 
 import math
 import multiprocessing
@@ -20,14 +20,14 @@ Transforms = Sequence[str | Transform] | Mapping[str | Transform, float]
 
 
 def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
-    """``value``, if it is one of the options."""
+    """A string that must be one of the options."""
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
     return str(value)
 
 
 def integer(name: str, value: Any, allowed: str = "an int") -> int:
-    """An integer of any type that counts as one, such as numpy's; not a bool."""
+    """An integer of any integer type, such as numpy's, but not a bool."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -63,7 +63,7 @@ def probability(value: Any) -> float:
 
 
 def weight(name: str, value: Any) -> float:
-    """A finite weight of at least 0."""
+    """A finite number of at least 0."""
     w = number(name, value)
     if not 0 <= w < math.inf:
         raise ValueError(f"{name} must have weights of at least 0, got {value!r}")
@@ -94,7 +94,7 @@ def item_size(size: Any) -> tuple[int, int]:
 
 
 def crop(value: Any) -> tuple[float, float] | None:
-    """``(min_scale, max_scale)``, shares of an area, or None."""
+    """``(min_scale, max_scale)``, fractions of an area, or None."""
     if value is None:
         return None
     if not _is_sequence(value) or len(value) != 2:
@@ -140,7 +140,7 @@ def _per_channel_numbers(name: str, value: Any) -> tuple[float, ...]:
 
 
 def output_dtype(dtype: Any, *, normalized: bool) -> torch.dtype | None:
-    """A dtype that clips can have, or None."""
+    """A dtype that clips can have, or None for the default."""
     if dtype is None:
         return None
     if dtype not in DTYPES:
@@ -190,7 +190,7 @@ def shape(value: Any) -> tuple[int, int, int, int]:
 
 
 def images(value: Any) -> None:
-    """A tensor whose dtype and shape are those of images."""
+    """Check that a tensor has a dtype and shape ``(B, C, H, W)`` of images."""
     if not isinstance(value, Tensor):
         raise TypeError(f"images must be a torch.Tensor of shape (B, C, H, W), got {type(value).__name__}")
     if value.dtype not in DTYPES:
@@ -201,7 +201,7 @@ def images(value: Any) -> None:
 
 
 def clips(value: Any) -> None:
-    """A tensor whose dtype and shape are those of clips."""
+    """Check that a tensor has a dtype and number of dimensions of clips."""
     if not isinstance(value, Tensor):
         raise TypeError(f"clips must be a torch.Tensor of 5 dimensions, got {type(value).__name__}")
     if value.dtype not in DTYPES:
@@ -212,7 +212,7 @@ def clips(value: Any) -> None:
 
 
 def alike(name: str, value: Any, of: str, model: Tensor) -> None:
-    """A tensor with the shape, dtype and device of another."""
+    """Check that a tensor has the shape, dtype and device of ``model``, the argument named ``of``."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, as {of}, got {type(value).__name__}")
     for what in ("shape", "dtype", "device"):
@@ -221,7 +221,7 @@ def alike(name: str, value: Any, of: str, model: Tensor) -> None:
 
 
 def not_forked(device: torch.device, what: str = "images") -> None:
-    """Raise where CUDA is used in a forked process, before it fails with an obscure message."""
+    """Raise a clear error if CUDA is used in a forked process, where it would fail with an obscure one."""
     forked = getattr(multiprocessing.context, "ForkProcess", ())
     if device.type == "cuda" and isinstance(multiprocessing.current_process(), forked):
         raise RuntimeError(
@@ -231,7 +231,7 @@ def not_forked(device: torch.device, what: str = "images") -> None:
 
 
 def values(value: Tensor) -> Tensor:
-    """Float images in [0, 1]; rounding errors outside of it, as resizing leaves, are clamped. Synchronizes with the device."""
+    """Float images in [0, 1]. Small excursions, as resizing can cause, are clamped. Synchronizes with the device."""
     if not value.numel():
         return value
     low, high = (float(v) for v in value.detach().aminmax())
@@ -247,7 +247,7 @@ def values(value: Tensor) -> Tensor:
 
 
 def ids(value: Any, batch: int) -> Tensor:
-    """The clip ids of a batch on the CPU; None draws them from torch's default generator."""
+    """The clip ids of a batch, on the CPU; None draws them from torch's default CPU generator."""
     if value is None:
         return torch.randint(0, 2**63 - 1, (batch,), dtype=torch.int64, device="cpu")
     if not isinstance(value, Tensor) or value.dtype != torch.int64:
@@ -258,7 +258,7 @@ def ids(value: Any, batch: int) -> Tensor:
 
 
 def item_ids(value: Any) -> list[int]:
-    """The ids of items of a source, on the host."""
+    """Ids of a source's items as a list: int64 ``(B,)``, none negative."""
     if not isinstance(value, Tensor) or value.dtype != torch.int64:
         raise TypeError(f"ids must be an int64 tensor, got {value.dtype if isinstance(value, Tensor) else type(value).__name__}")
     if value.ndim != 1:
@@ -270,14 +270,14 @@ def item_ids(value: Any) -> list[int]:
 
 
 def item_indices(value: Any, length: int | None) -> Tensor:
-    """The item indices ``id % length`` of some ids, int64 ``(B,)`` on the CPU; without a length the ids themselves."""
+    """Item indices ``id % length``, int64 ``(B,)`` on the CPU; if ``length`` is None, the ids themselves."""
     item_ids(value)
     ids: Tensor = value.to("cpu")
     return ids if length is None else ids % length
 
 
 def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
-    """One value per channel of the images, or None."""
+    """A tuple with one value per image channel, or None."""
     if value is not None and len(value) != channels:
         raise ValueError(f"{name} has {len(value)} values, but images have {channels} channels")
     return value
@@ -306,7 +306,7 @@ def interval(name: str, value: Any, low: float, high: float) -> tuple[float, flo
 
 
 def rank(value: Any, world_size: Any) -> None:
-    """A process's place among ``world_size``."""
+    """Check that a process's rank lies in ``range(world_size)``."""
     bounded_int("world_size", world_size, 1, 2**31)
     if not 0 <= bounded_int("rank", value, -(2**31), 2**31) < world_size:
         raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, got {value}")

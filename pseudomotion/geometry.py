@@ -1,11 +1,10 @@
-"""3x3 homographies in float64: builders and the algebra that planning needs.
+"""3x3 homographies in float64: builders and matrix algebra.
 
-Plans are made on the host, of small arrays, where numpy answers in a third of torch's time; so the builders take and give numpy arrays.
-The algebra that renderers and labels need too takes arrays and tensors alike.
+Builders take and return numpy arrays: plans are small and made on the host, where numpy is about three times as fast as torch. Functions
+that renderers and labels use too accept arrays and tensors.
 
-Everything here is built from ``+ - * /`` and comparisons alone, which IEEE 754 rounds the same way on every machine. A library
-``sin`` or a BLAS product may differ in its last bit between processors, and even between a batch of one and a batch of eight; plans
-would then not be bitwise equal.
+Everything here uses only ``+ - * /`` and comparisons, which IEEE 754 rounds the same way on every machine. A library ``sin`` or a BLAS
+product may differ in its last bit between processors, and even between batch sizes; plans would then not be bitwise equal.
 
 A homography acts on column vectors ``(x, y, 1)``; pixel centers lie at integers (``pseudomotion.plan`` has all conventions).
 """
@@ -19,15 +18,15 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-MAX_LEVEL = 12  # images of 4096 times the frame's side are reduced no further
-UNREDUCED = 1.5  # source pixels per frame pixel up to which bilinear sampling needs no reduced copy of the source
+MAX_LEVEL = 12  # highest pyramid level: an image reduced 4096 times along each axis
+UNREDUCED = 1.5  # image pixels per frame pixel up to which bilinear sampling reads the image itself
 
 Array = Float64[np.ndarray, "*b"]
 Values = TypeVar("Values", Tensor, np.ndarray)
 
 
 def stack(rows: Sequence[Sequence[Array | float]]) -> Float64[np.ndarray, "*b r c"]:
-    """Matrix from nested rows of numbers and arrays ``(*b,)``."""
+    """Matrices ``(*b, r, c)`` from r rows of c entries; each entry is a number or an array ``(*b,)``, broadcast."""
     matrix = np.empty((*np.broadcast(*(entry for row in rows for entry in row)).shape, len(rows), len(rows[0])))
     for i, row in enumerate(rows):
         for j, entry in enumerate(row):
@@ -36,20 +35,20 @@ def stack(rows: Sequence[Sequence[Array | float]]) -> Float64[np.ndarray, "*b r 
 
 
 def translation(x: Array | float, y: Array | float) -> Float64[np.ndarray, "*b 3 3"]:
-    """Shift by ``(x, y)`` pixels."""
+    """Homography ``(*b, 3, 3)`` that shifts by ``(x, y)`` pixels."""
     return stack([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def matmul(a: Values, b: Values) -> Values:
-    """``a @ b``, ``(..., r, 3)`` by ``(..., 3, c)``, summed in a fixed order (see the module's docstring)."""
+    """``a @ b`` of shapes ``(..., r, 3)`` and ``(..., 3, c)``, summed in a fixed order (see the module's docstring)."""
     return a[..., :, 0:1] * b[..., 0:1, :] + a[..., :, 1:2] * b[..., 1:2, :] + a[..., :, 2:3] * b[..., 2:3, :]
 
 
 def inverse(h: Values) -> Values:
-    """Inverse of ``(..., 3, 3)`` by cofactors: no factorization, so nothing to synchronize on a GPU. The matrix must be regular."""
+    """Inverse of invertible matrices ``(..., 3, 3)`` by cofactors; unlike ``torch.linalg.inv`` it never synchronizes with a GPU."""
     concatenate = torch.cat if isinstance(h, Tensor) else np.concatenate
-    wide = concatenate([h, h[..., :2]], -1)
-    around = concatenate([wide, wide[..., :2, :]], -2)  # the next and the next but one row and column of each, cyclically
+    wide = concatenate([h, h[..., :2]], -1)  # (..., 3, 5)
+    around = concatenate([wide, wide[..., :2, :]], -2)  # (..., 5, 5): rows and columns repeat cyclically
     cofactors = around[..., 1:4, 1:4] * around[..., 2:, 2:] - around[..., 1:4, 2:] * around[..., 2:, 1:4]
     products = h[..., 0, :] * cofactors[..., 0, :]
     determinants = products[..., 0] + products[..., 1] + products[..., 2]
@@ -57,14 +56,14 @@ def inverse(h: Values) -> Values:
 
 
 def transform_points(h: Float[Tensor, "*#b 3 3"], points: Float[Tensor, "*#b n 2"]) -> Float[Tensor, "*b n 2"]:
-    """Points ``(x, y)`` moved by homographies; the leading shapes broadcast."""
+    """Apply homographies ``(*b, 3, 3)`` to points (x, y), ``(*b, n, 2)``; leading shapes broadcast."""
     x, y = points.unbind(-1)
     u, v, w = (row[..., 0, None] * x + row[..., 1, None] * y + row[..., 2, None] for row in h.unbind(-2))
     return torch.stack([u / w, v / w], -1)
 
 
 def sincos(radians: Values) -> tuple[Values, Values]:
-    """Sine and cosine by Taylor's series after reduction to one turn; absolute error below 1e-14 for a few turns."""
+    """Sine and cosine by Taylor series after reduction to one turn; absolute error below 1e-14 within a few turns."""
     x = radians - 2 * math.pi * (radians / (2 * math.pi)).round()
     square = x * x
     sine = cosine = 0 * square + 1
@@ -75,13 +74,21 @@ def sincos(radians: Values) -> tuple[Values, Values]:
 
 
 def about(center: tuple[float, float], h: Float64[np.ndarray, "*b 3 3"]) -> Float64[np.ndarray, "*b 3 3"]:
-    """``h``, acting about ``center`` (x, y) in place of the origin."""
+    """``h``, applied about ``center`` (x, y) instead of the origin."""
     x, y = center
     return matmul(translation(x, y), matmul(h, translation(-x, -y)))
 
 
 def rotation_scale_shear(degrees: Array, scale: Array, shear_x: Array, shear_y: Array) -> Float64[np.ndarray, "*b 3 3"]:
-    """About the origin: first shear along y and along x (degrees), then scale (factor), then rotate (degrees, from x towards y)."""
+    """Shear along y, shear along x, scale and rotate about the origin, in that order.
+
+    Args:
+        degrees: rotation in degrees, from x towards y.
+        scale: factor.
+        shear_x: angle of the shear along x, in degrees.
+        shear_y: angle of the shear along y, in degrees.
+
+    """
     (sine, sx, sy), (cosine, cx, cy) = sincos(np.stack([degrees, shear_x, shear_y]) * (math.pi / 180))
     rotate = stack([[scale * cosine, -scale * sine, 0.0], [scale * sine, scale * cosine, 0.0], [0.0, 0.0, 1.0]])
     along_x = stack([[1.0, sx / cx, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
@@ -90,7 +97,7 @@ def rotation_scale_shear(degrees: Array, scale: Array, shear_x: Array, shear_y: 
 
 
 def unit_square_to(quad: Float64[np.ndarray, "*b 4 2"]) -> Float64[np.ndarray, "*b 3 3"]:
-    """Homography that takes the corners (0, 0), (1, 0), (1, 1), (0, 1) to the four given points, in that order."""
+    """Homography that maps the unit square's corners (0, 0), (1, 0), (1, 1), (0, 1) to the four given points, in that order."""
     (x0, x1, x2, x3), (y0, y1, y2, y3) = (np.moveaxis(quad[..., axis], -1, 0) for axis in range(2))
     dx1, dx2, sx = x1 - x2, x3 - x2, x0 - x1 + x2 - x3
     dy1, dy2, sy = y1 - y2, y3 - y2, y0 - y1 + y2 - y3
@@ -106,26 +113,35 @@ def frame_corners(size: tuple[int, int]) -> Float64[np.ndarray, "4 2"]:
 
 
 def denominators(last_row: Float64[np.ndarray, "*b 3"], size: tuple[int, int]) -> Float64[np.ndarray, "*b 4"]:
-    """Homogeneous denominators at a frame's corners, as multiples of that at its center; between them they are linear."""
+    """Homogeneous denominators at a frame's four corner pixels, relative to that at its center.
+
+    The denominator is linear in x and y, so its extremes in the frame lie at the corners.
+    """
     x, y = frame_corners(size).T
     at = last_row[..., 0, None] * x + last_row[..., 1, None] * y + last_row[..., 2, None]
     return at / ((at[..., 0] + at[..., 1] + at[..., 2] + at[..., 3]) / 4)[..., None]
 
 
 def source_scale(h: Float64[np.ndarray, "*b 3 3"], size: tuple[int, int]) -> Float64[np.ndarray, "*b"]:
-    """Source pixels per frame pixel, geometric mean of both directions, at a frame's center, under homographies from source to frame."""
+    """Image pixels per frame pixel at the center of a frame ``(h, w)``, as the geometric mean of both directions.
+
+    Args:
+        h: homographies from image pixel to frame pixel.
+        size: of the frame.
+
+    """
     a, b, c, d, e, f, g, i, j = (h[..., row, column] for row in range(3) for column in range(3))
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     determinant = a * (e * j - f * i) - b * (d * j - f * g) + c * (d * i - e * g)
-    w = (d * i - e * g) * x + (b * g - a * i) * y + (a * e - b * d)  # the inverse's denominator there, times the determinant
+    w = (d * i - e * g) * x + (b * g - a * i) * y + (a * e - b * d)  # inverse's denominator at the center, times the determinant
     return np.sqrt(np.abs(determinant * determinant / (w * w * w)))
 
 
 def level_of_detail(scale: Array) -> Array:
-    """Level of the image pyramid to read at ``scale`` source pixels per frame pixel; between two levels, their blend.
+    """Level of the image pyramid to sample at ``scale`` image pixels per frame pixel.
 
-    Level k halves the source k times by averaging. Up to 1.5 source pixels per frame pixel level 0 is read, from 2 to 3 level 1,
-    from 4 to 6 level 2, and so on; in between the reading moves linearly from one level to the next, so that a zoom does not jump.
+    Level k is the image downsampled k times by 2x2 averaging. Scales up to 1.5 sample level 0, 2 to 3 level 1, 4 to 6 level 2, and so on.
+    In between, the level is fractional, meaning linear interpolation of two levels, so that a zoom does not jump.
     """
     if not (scale > UNREDUCED).any():
         return np.zeros_like(scale)

@@ -1,8 +1,8 @@
-"""``Mixup`` and ``VideoMix``: mixing clips in pairs, inside ``PMG`` or on existing clips.
+"""``Mixup`` and ``VideoMix``: mixing pairs of clips, inside ``PMG`` or on existing clips.
 
 Weights are drawn per clip id and are constant over the frames, so that patches can still be tracked. By default a clip's partner is
-another clip of the batch, which depends on the ids in the batch but not on their order. To make clips independent of their batch, pass
-the partners: ``partner_images=`` of ``PMG``, ``partner_clips=`` here.
+another clip of the batch, chosen by the ids in the batch but not by their order. To make clips independent of their batch, pass the
+partners: ``partner_images=`` of ``PMG``, ``partner_clips=`` here.
 """
 
 import math
@@ -28,12 +28,13 @@ MODES = ("spatial", "temporal", "spatiotemporal")
 
 @dataclass(frozen=True, eq=False)
 class MixInfo:
-    """What was mixed.
+    """What was mixed into each of b clips.
 
     Args:
-        partner: position in the batch (or in ``partner_clips``) of the clip that was mixed in.
-        partner_weight: its share of the result, 0 for clips that were not mixed; for VideoMix, the exact fraction of voxels.
-        blend: where and when it shows.
+        partner: ``(b,)``, position in the batch (or in ``partner_clips``) of the clip that was mixed in.
+        partner_weight: ``(b,)``, the partner's share of the result, 0 for clips that were not mixed; for VideoMix, the exact fraction of
+            voxels.
+        blend: in which region and frames the partner shows.
 
     """
 
@@ -51,7 +52,7 @@ class Mix(ABC):
 
     @abstractmethod
     def make_plan(self, params: dict[str, np.ndarray], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
-        """Decide from the parameters how much of each clip's ``partner`` shows, where and when."""
+        """Turn the parameters into weight, region and frames of each clip's ``partner``."""
 
     @untraced
     def __call__(
@@ -66,10 +67,10 @@ class Mix(ABC):
         """Mix existing clips, such as clips of real videos.
 
         Args:
-            clips: ``(B, C, T, h, w)`` or ``(B, T, C, h, w)``, of any dtype that ``PMG`` can make, normalized or not.
-            ids: int64 ``(B,)`` on the CPU; None: drawn from torch's default generator.
-            seed: 64-bit integer; None is 0.
-            data_format: "BCTHW" or "BTCHW".
+            clips: ``(B, C, T, h, w)`` or ``(B, T, C, h, w)``, uint8 or float, normalized or not.
+            ids: int64 ``(B,)``, clip ids. None: drawn from torch's default CPU generator.
+            seed: 64-bit integer; None means 0.
+            data_format: order of the clips' axes, "BCTHW" or "BTCHW".
             partner_clips: like ``clips``; clip i is mixed with ``partner_clips[i]`` and depends on nothing else in the batch.
                 None: partners come from the batch; no clip is its own partner unless it is the only one.
 
@@ -77,10 +78,10 @@ class Mix(ABC):
             Mixed clips, a new tensor of the same shape and dtype (``clips`` itself if none is mixed), and what was mixed.
 
         Raises:
-            TypeError, ValueError: for any other argument.
+            TypeError, ValueError: for invalid arguments.
 
         Warns:
-            UserWarning: once, for a single clip without a partner: it stays as it is.
+            UserWarning: once per process, for a single clip without a partner, which stays unchanged.
 
         """
         checks.clips(clips)
@@ -124,12 +125,12 @@ class Mixup(Mix):
         _check(self.alpha, self.p)
 
     def make_params(self, draws: Draws) -> dict[str, np.ndarray]:
-        """Draw whether each clip is mixed, and its partner's share."""
+        """Draw whether each clip is mixed, and its partner's weight."""
         (chance,) = draws.numbers("mixup", 1)
         return {"mixed": chance < self.p, "share": draws.beta("mixup share", self.alpha)}
 
     def make_plan(self, params: dict[str, np.ndarray], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
-        """The drawn weight, in every frame and pixel."""
+        """Blend with the drawn weight in every frame and pixel."""
         return Blend(partner, _tensor(params["share"] * params["mixed"]), *_everywhere(len(partner), num_frames, frame_size))
 
 
@@ -165,7 +166,7 @@ class VideoMix(Mix):
         return {"mixed": chance < self.p, "share": draws.beta("videomix share", self.alpha), "x": x, "y": y, "t": t}
 
     def make_plan(self, params: dict[str, np.ndarray], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
-        """A box of whole pixels and frames; clips with an empty box are not mixed."""
+        """Blend with weight 1 inside a box of whole pixels and frames. Clips whose box is empty are not mixed."""
         share = params["share"]
         if self.mode == "spatial":
             side = np.sqrt(share)
@@ -204,20 +205,20 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 
 def _interval(center: Numbers, side: Numbers, size: int) -> tuple[Numbers, Numbers]:
-    """First and one past the last of ``size`` steps, for an interval with center and length given as fractions of ``size``."""
+    """Start (inclusive) and end (exclusive) of an interval within ``size``, from its center and length as fractions of ``size``."""
     low, high = ((center + sign * side / 2) * size for sign in (-1, 1))
     return np.rint(low).clip(0, size), np.rint(high).clip(0, size)
 
 
 def _everywhere(batch: int, num_frames: int, frame_size: tuple[int, int]) -> tuple[Float32[Tensor, "b 4"], Int64[Tensor, "b 2"]]:
-    """The box and the frames that cover whole clips."""
+    """The box and frame range that cover whole clips."""
     h, w = frame_size
     box, frames = np.tile([[-0.5, -0.5, w - 0.5, h - 0.5]], (batch, 1)), np.tile([[0, num_frames]], (batch, 1))
     return _tensor(box), torch.from_numpy(frames)
 
 
 def _share(blend: Blend, num_frames: int, frame_size: tuple[int, int]) -> Float32[Tensor, " b"]:
-    """The partner's share of every clip: its weight times the share of the voxels that the box and the frames hold."""
+    """The partner's share of every clip: its weight times the fraction of voxels inside the box and frames."""
     x0, y0, x1, y1 = blend.box.double().unbind(1)
     first, last = blend.frames.unbind(1)
     voxels = (x1 - x0) * (y1 - y0) * (last - first)
@@ -225,13 +226,13 @@ def _share(blend: Blend, num_frames: int, frame_size: tuple[int, int]) -> Float3
 
 
 def mix_targets(labels: Tensor, info: MixInfo, num_classes: int, *, partner_labels: Tensor | None = None) -> Float[Tensor, "b num_classes"]:
-    """Soft targets of mixed clips, for fine-tuning: every label gets the share of its clip.
+    """Soft targets of mixed clips, for fine-tuning: each of the two labels is weighted by its clip's share.
 
     Args:
         labels: int64 ``(B,)``, or class probabilities ``(B, num_classes)``, such as smoothed labels.
         info: returned by ``Mixup`` or ``VideoMix``.
         num_classes: at least 1.
-        partner_labels: like ``labels``, of ``partner_clips`` if these were given.
+        partner_labels: like ``labels``, for ``partner_clips`` if these were given.
 
     Returns:
         Class probabilities ``(B, num_classes)``, float32 for int64 labels, else in the dtype of the labels.

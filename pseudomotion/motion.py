@@ -1,4 +1,4 @@
-"""``Motion`` and ``Layers``: what a transform decides. numpy float64 while planning, float32 tensors in a ``MotionPlan``."""
+"""``Motion`` and ``Layers``, which transforms return: float64 numpy arrays while planning, float32 tensors in a ``MotionPlan``."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,19 +10,20 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-Array = Any  # of numpy while planning, a tensor in a plan
+Array = Any  # a numpy array while planning, a tensor in a plan
 Fields = TypeVar("Fields")
 
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """How clips, or layers of clips, move in T frames.
+    """How clips, or layers of clips, move over T frames.
 
     Args:
-        homography: pixel of what is read to pixel of frame t.
-        color: affine map of RGB in [0, 1], applied after sampling; the result is clamped to [0, 1].
-        layers: what a transform paints over the back; None for none, and always None inside a plan, which holds them apart.
-        bend: control points of a cubic B-spline over what is read, in cells of its grid. None, or G = 0: rigid, the only kind yet.
+        homography: ``(*b, T, 3, 3)``, maps pixels of what is read (the image, or the previous frame) to pixels of frame t.
+        color: ``(*b, T, 3, 4)``, affine map of RGB in [0, 1], applied after sampling; the result is clamped to [0, 1].
+        layers: layers that the transform paints over the back, or None. Always None inside a plan, which stores layers separately.
+        bend: ``(*b, T, 2, G, G)``, non-rigid part: control points of a cubic B-spline over what is read, in grid cells. None means G = 0,
+            rigid. Plans support only G = 0 so far.
 
     """
 
@@ -32,21 +33,22 @@ class Motion:
     bend: Float[Array, "*b T 2 G G"] | None = None
 
     def __post_init__(self) -> None:
-        """Rigid motions have control points too: none of them."""
+        """Replace a missing bend by one without control points (G = 0)."""
         if self.bend is None:
             object.__setattr__(self, "bend", self.homography[..., :2, :0, None][..., :0])
 
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """L layers painted over the back of B clips, in order.
+    """L layers painted over the back of b clips, in order.
 
     Args:
-        texture: index of the image that the layer shows: in ``textures`` where the plan has a ``texture_size``, else in the batch.
-        box: the part of the texture that the outline spans, ``(x0, y0, x1, y1)``, edges in pixels of the texture.
-        outline: shape and softness of the layer's edge, laid out in ``pseudomotion.outline``.
-        motion: how each layer moves over the frame; always reads the texture, never the frame before.
-        opacity: 0 where the layer is absent, 1 where it is painted in full.
+        texture: ``(b, L)``, index of the image that the layer shows: into ``textures`` if the plan has a ``texture_size``, else into the
+            batch.
+        box: ``(b, L, 4)``, part of the texture that the outline spans: edges ``(x0, y0, x1, y1)`` in pixels of the texture.
+        outline: ``(b, L, K)``, shape and softness of the layer's edge; ``pseudomotion.outline`` has the layout.
+        motion: how each layer moves over the frame, ``(b, L, T, ...)``. A layer always reads its texture, never the previous frame.
+        opacity: ``(b, L, T)``, in [0, 1]; 0 means absent.
 
     """
 
@@ -58,14 +60,14 @@ class Layers:
 
 
 def map_fields(value: Fields, function: Callable[[Any], Any]) -> Fields:
-    """A dataclass whose arrays, also those of dataclasses inside it, went through a function; all else stays as it is."""
+    """A copy of a dataclass with a function applied to all its arrays and tensors, nested dataclasses included."""
 
     def mapped(entry: Any) -> Any:
         if dataclasses.is_dataclass(entry):
             return map_fields(entry, function)
         return function(entry) if isinstance(entry, (Tensor, np.ndarray)) else entry
 
-    # Not dataclasses.replace: a plan would be checked, and its passes found, again.
+    # Not dataclasses.replace, which would validate a plan and group its passes again.
     copied: Fields = object.__new__(type(value))
     for name, entry in vars(value).items():
         object.__setattr__(copied, name, mapped(entry))
@@ -73,7 +75,7 @@ def map_fields(value: Fields, function: Callable[[Any], Any]) -> Fields:
 
 
 def concatenate(parts: Sequence[Fields], axis: int) -> Fields:
-    """Dataclasses of the same kind as one, their arrays joined along an axis."""
+    """Concatenate dataclasses of one type: their arrays along ``axis``, nested dataclasses included."""
     joined = {}
     for name, entry in vars(parts[0]).items():
         entries = [getattr(part, name) for part in parts]
@@ -85,5 +87,5 @@ def concatenate(parts: Sequence[Fields], axis: int) -> Fields:
 
 
 def to_tensors(value: Fields) -> Fields:
-    """Planned arrays as a plan holds them: numbers in float32, indices in int64."""
+    """Convert arrays to a plan's tensors: floats become float32, indices stay int64."""
     return map_fields(value, lambda array: torch.from_numpy(np.ascontiguousarray(array, np.float32 if array.dtype.kind == "f" else None)))

@@ -1,6 +1,7 @@
-"""Groups of clips that a renderer paints together: found on the host, when a plan is made, from its arrays.
+"""Grouping of clips for rendering: a *pass* holds clips that are painted with the same operations.
 
-What to do therefore never depends on reading a value back from a device, nor does ``torch.compile`` meet a data-dependent branch.
+Passes are found on the host when a plan is made. Rendering therefore never reads a value back from the device, and ``torch.compile``
+meets no data-dependent branch.
 """
 
 from typing import NamedTuple
@@ -15,21 +16,21 @@ from pseudomotion import geometry
 
 
 class Pass(NamedTuple):
-    """Clips that are painted alike."""
+    """Clips that are painted with the same operations."""
 
     clips: Int64[Tensor, " n"]
     recursive: bool  # frame t >= 1 reads frame t-1
-    steady: bool  # the homography is the same at every step after the first frame
+    steady: bool  # the homography is the same for all frames t >= 1
     colored: bool  # some color map is not the identity
-    levels: tuple[int, int]  # first and last level of the image pyramid that some frame reads
+    levels: tuple[int, int]  # lowest and highest level of the image pyramid that any frame reads
 
 
 def find_detail(
     homography: Float32[np.ndarray, "*b T 3 3"], recursive: Bool[np.ndarray, "*b"], frame_size: tuple[int, int]
 ) -> Float64[np.ndarray, "*b T"]:
-    """Level of the image pyramid that every frame reads; 0 where it reads the frame before it."""
+    """Level of the image pyramid that every frame reads, fractional between two; 0 for frames that read the previous frame."""
     first = homography[..., :1, :, :] if recursive.all() else homography
-    with np.errstate(all="ignore"):  # a homography that shows nothing may be any matrix
+    with np.errstate(all="ignore"):  # a homography that maps nothing into the frame may be singular
         scale = np.nan_to_num(geometry.source_scale(first.astype(np.float64), frame_size), nan=1.0, posinf=1.0)
     detail = np.zeros(homography.shape[:-2])
     detail[..., : scale.shape[-1]] = geometry.level_of_detail(scale)
@@ -44,7 +45,7 @@ def find_passes(
     detail: Float64[np.ndarray, "n T"],
     clips: Int64[np.ndarray, " n"],
 ) -> tuple[Pass, ...]:
-    """Group clips by how they are painted; ``clips`` are their positions in the batch."""
+    """Group n clips by how they are painted; ``clips`` are their positions in the batch."""
     read = np.where(recursive[:, None], detail[:, :1], detail)  # (n, T)
     keys = np.stack(
         [

@@ -1,16 +1,16 @@
-"""``MotionPlan``: every decision about a batch of clips, made before the first pixel.
+"""``MotionPlan``: every decision about a batch of clips, made before any pixel is computed.
 
-Conventions, valid in the whole library
----------------------------------------
+Conventions of the whole library
+--------------------------------
 - Images are uint8 in [0, 255] or float in [0, 1], ``(B, C, H, W)``. Clips are ``(B, C, T, h, w)`` ("BCTHW") or ``(B, T, C, h, w)``
   ("BTCHW"). Sizes are ``(height, width)``.
-- Points are ``(x, y)`` in pixels, x to the right, y down; **pixel centers lie at integers**, so an image of width W covers -0.5 to W - 0.5.
-- A homography acts on column vectors ``(x, y, 1)`` and maps **what is read to the frame**, as kornia's
-  ``warp_perspective(..., align_corners=True)``.
-- A clip is a back, layers painted over it, and a blend. The back fills the frame; ``padding_mode`` says what shows where its image ends.
-  A layer shows what its outline cuts out of a texture.
-- Order within a frame: the back (sample, color, clamp to [0, 1]), then the layers in order. The next frame reads the back alone. After
-  that: blend, normalize, cast, order the axes.
+- Points are ``(x, y)`` in pixels, x to the right, y down. **Pixel centers lie at integers**, so an image of width W covers -0.5 to W - 0.5.
+- A homography acts on column vectors ``(x, y, 1)`` and maps pixels **of what is read** (the image, a texture or the previous frame) **to
+  pixels of the frame**, as in kornia's ``warp_perspective(..., align_corners=True)``.
+- A clip consists of a back, layers painted over it, and a blend with a partner clip. The back fills the frame; ``padding_mode`` says what
+  shows beyond the edge of its image. A layer shows the part of a texture inside its outline.
+- Order of operations in a frame: the back (sample, apply the color map, clamp to [0, 1]), then the layers in order. The next frame reads
+  the back without layers. Finished clips are blended, normalized, cast and transposed, in that order.
 - Flow is ``(u, v) = (dx, dy)`` in pixels, from frame t to frame t+1.
 """
 
@@ -38,12 +38,13 @@ __all__ = ["PADDING_MODES", "Back", "Blend", "Layers", "Motion", "MotionPlan", "
 
 @dataclass(frozen=True, eq=False)
 class Back:
-    """What fills the frames of B clips; the only part that may read its previous frame.
+    """What fills the frames of B clips. Only the back may read its previous frame.
 
     Args:
-        image: index in the batch of the image that the clip shows.
-        motion: how it moves.
-        reads_previous: True: frame t >= 1 reads frame t-1, the paper's equation 1 on pixels. False: every frame reads the image.
+        image: ``(B,)``, index in the batch of the image that each clip shows.
+        motion: how it moves, ``(B, T, ...)``.
+        reads_previous: ``(B,)``. True: frame t >= 1 reads frame t-1 (the paper's equation 1, on pixels). False: every frame reads the
+            image.
 
     """
 
@@ -54,13 +55,13 @@ class Back:
 
 @dataclass(frozen=True, eq=False)
 class Blend:
-    """How B clips are mixed with partners, after both were painted.
+    """How B clips are mixed with partner clips, after both have been painted.
 
     Args:
-        partner: index in the batch of the clip that is mixed in.
-        weight: its weight, 0 for none.
-        box: where it is mixed in, ``(x0, y0, x1, y1)`` in frame pixels (edges).
-        frames: when it is mixed in, from the first of these frames up to, not including, the second.
+        partner: ``(B,)``, index in the batch of the clip that is mixed in.
+        weight: ``(B,)``, the partner's weight in [0, 1]; 0 means not mixed.
+        box: ``(B, 4)``, region that is mixed: edges ``(x0, y0, x1, y1)`` in frame pixels.
+        frames: ``(B, 2)``, frames that are mixed: first (inclusive) and last (exclusive).
 
     """
 
@@ -72,29 +73,30 @@ class Blend:
 
 @dataclass(frozen=True, eq=False)
 class MotionPlan:
-    """What each of B clips of T frames shows. Pure data; the same plan and images give the same clips.
+    """What each of B clips of T frames shows. Pure data: the same plan and images always give the same clips.
 
-    Made on the CPU by ``PMG.plan``; ``pseudomotion.render.render`` takes it from there.
+    ``PMG.plan`` makes plans, on the CPU; ``pseudomotion.render.render`` renders them.
 
     Args:
         back: what fills the frames.
-        layers: what is painted over the back, L layers for every clip.
-        blend: partners that are mixed in; None: nothing is mixed.
-        padding_mode: "zeros" (black), "border" or "reflection": what shows where a frame has no image.
-        transform: position in ``ALL_TRANSFORMS`` of the transform that made the clip; -1 for one that is not in it.
+        layers: what is painted over the back; every clip has L layers, some of which may be absent.
+        blend: partner clips that are mixed in; None if nothing is mixed.
+        padding_mode: what shows beyond the edge of an image: "zeros" (black), "border" or "reflection".
+        transform: ``(B,)``, position in ``ALL_TRANSFORMS`` of the transform that made the clip; -1 for one that is not in it.
         image_size: ``(H, W)`` of the images that the plan is for.
-        texture_size: ``(H, W)`` of the textures that layers show; None: they show images of the batch.
+        texture_size: ``(H, W)`` of the textures that layers show; None if they show images of the batch.
         frame_size: ``(h, w)`` of the frames.
 
-    From these it works out ``detail`` and ``layer_detail``, the level of the image pyramid that every frame reads (0 where it reads the
-    previous frame), whether anything ``mixes``, and the ``passes`` and ``layer_passes`` that group clips for rendering.
+    Computed from these: ``detail`` ``(B, T)`` and ``layer_detail`` ``(B, L, T)``, the level of the image pyramid that every frame reads
+    (0 where it reads the previous frame); ``mixes``, whether any clip is mixed; ``passes`` and, per layer, ``layer_passes``, which group
+    clips for rendering.
 
     Raises:
-        ValueError: where shapes, dtypes or modes do not agree.
+        ValueError: if shapes, dtypes or modes do not agree.
 
     """
 
-    VERSION: ClassVar[int] = 2  # of ``state_dict``
+    VERSION: ClassVar[int] = 2  # of the ``state_dict`` format
 
     back: Back
     layers: Layers
@@ -111,7 +113,7 @@ class MotionPlan:
     layer_passes: tuple[tuple[Pass, ...], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the fields against each other, and read off on the host what decides how to render."""
+        """Check that the fields agree, and compute on the host what selects the rendering operations."""
         _check(self)
         device = self.device
         motion, layers = map_fields(self.back.motion, _to_numpy), map_fields(self.layers, _to_numpy)
@@ -136,21 +138,21 @@ class MotionPlan:
 
     @property
     def num_layers(self) -> int:
-        """L."""
+        """L, the number of layers over the back."""
         return self.layers.texture.shape[1]
 
     @property
     def num_frames(self) -> int:
-        """T."""
+        """T, the number of frames per clip."""
         return self.back.motion.homography.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """Of all tensors."""
+        """The device that holds all tensors."""
         return self.transform.device
 
     def __repr__(self) -> str:
-        """One line; ``describe`` says more."""
+        """A one-line summary; ``describe`` has the details."""
         counts = {name: int((self.transform == index).sum()) for index, name in enumerate(ALL_TRANSFORMS)}
         names = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
         (image_h, image_w), (h, w) = self.image_size, self.frame_size
@@ -161,7 +163,7 @@ class MotionPlan:
 
     def to(self, device: torch.device | str) -> "MotionPlan":
         """The plan with its tensors on ``device``."""
-        away = torch.device(device).type != "cpu"  # towards the host it is waited for, or what is read next might not be there yet
+        away = torch.device(device).type != "cpu"  # copies to the host must be synchronous, or stale memory could be read
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=away)
@@ -172,10 +174,10 @@ class MotionPlan:
         return moved
 
     def composed(self) -> "MotionPlan":
-        """The equivalent plan in which every frame reads the image: one resampling per frame instead of up to T.
+        """The same motion with every frame reading the image: one resampling per frame instead of up to T.
 
-        Homographies and color maps are multiplied up. What recursion does between the steps is no part of it: blur by repeated resampling,
-        loss of what has left the frame, and clamping of colors.
+        The homographies and color maps of the steps are multiplied. The side effects of recursion disappear: blur from repeated resampling,
+        loss of content that has left the frame, and clamping of colors at every step. Not from the paper.
         """
         motion = self.back.motion
         composed = compose(*(_to_numpy(tensor) for tensor in (motion.homography, motion.color, self.back.reads_previous)))
@@ -185,7 +187,7 @@ class MotionPlan:
         return dataclasses.replace(self, back=back)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All fields as tensors, for ``torch.save`` or safetensors."""
+        """All fields as a flat dict of tensors, with a format version, for ``torch.save`` or safetensors."""
         names = FIELDS if self.blend is None else (*FIELDS, *BLEND_FIELDS)
         state = {name: operator.attrgetter(name)(self) for name in names if "." in name} | {"transform": self.transform}
         sizes = {name: getattr(self, name) for name in ("image_size", "texture_size", "frame_size")}
@@ -194,10 +196,10 @@ class MotionPlan:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> "MotionPlan":
-        """The plan that ``state_dict`` took apart, also that of the first version, which padded with zeros.
+        """Rebuild a plan from its ``state_dict``. Reads version 1 too, whose plans padded with zeros.
 
         Raises:
-            ValueError: for another version, and where a field is missing or unknown or does not fit the fields beside it.
+            ValueError: for an unknown version, for missing or unknown fields, and for fields that do not agree with each other.
 
         """
         version = int(state.get("version", torch.tensor(1, device="cpu")))
@@ -230,10 +232,10 @@ class MotionPlan:
         )
 
     def describe(self, i: int) -> str:
-        """What clip ``i`` does, in words and figures, for people.
+        """Human-readable description of clip ``i``.
 
         Raises:
-            IndexError: where there is no such clip.
+            IndexError: if there is no such clip.
 
         """
         if not -len(self) <= i < len(self):
@@ -273,7 +275,7 @@ def _move_passes(passes: tuple[Pass, ...], move: Callable[[Tensor], Tensor]) -> 
 
 
 def _check(plan: MotionPlan) -> None:
-    """Whether the fields of a plan agree in shape and dtype."""
+    """Raise ``ValueError`` if the fields of a plan do not agree in shape and dtype."""
     homography, texture, outlines = plan.back.motion.homography, plan.layers.texture, plan.layers.outline
     for name, tensor, axes in (("back.motion.homography", homography, "(B, T, 3, 3)"), ("layers.texture", texture, "(B, L)")):
         if tensor.ndim != axes.count(",") + 1:
@@ -307,7 +309,7 @@ def _check(plan: MotionPlan) -> None:
 
 
 def _of_motion(name: str, motion: Motion, shape: tuple[int, ...]) -> dict[str, tuple[Any, tuple[int, ...], torch.dtype]]:
-    """The tensors of a motion of clips and frames, or clips, layers and frames, and what they must be. Bends are rigid yet: G = 0."""
+    """The tensors of a motion with leading axes ``shape``, with their expected shapes and dtypes. Only rigid motions so far: G = 0."""
     return {
         f"{name}.homography": (motion.homography, (*shape, 3, 3), torch.float32),
         f"{name}.color": (motion.color, (*shape, 3, 4), torch.float32),
@@ -316,7 +318,7 @@ def _of_motion(name: str, motion: Motion, shape: tuple[int, ...]) -> dict[str, t
 
 
 def _from_version_1(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a plan of the first version, in which the back was layer 0 of a stack."""
+    """Convert a version 1 state, in which the back was layer 0 of a stack."""
     old = (
         "source",
         "homography",
@@ -364,7 +366,7 @@ def _from_version_1(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def compose(
     homography: Float32[np.ndarray, "B T 3 3"], color: Float32[np.ndarray, "B T 3 4"], recursive: Bool[np.ndarray, " B"]
 ) -> tuple[Float32[np.ndarray, "B T 3 3"], Float32[np.ndarray, "B T 3 4"]]:
-    """Maps from frame to frame, of the clips that are recursive, multiplied up to maps from the image."""
+    """Multiply the frame-to-frame maps of recursive clips into maps from the image; other clips stay unchanged."""
     if not recursive.any():
         return homography, color
     colored = bool((color != color_maps.IDENTITY).any())
@@ -378,7 +380,7 @@ def compose(
 
 
 def _describe_back(plan: MotionPlan, i: int) -> list[str]:
-    """What the back of a clip of a composed plan shows, and how fast it moves."""
+    """Lines about the back of clip ``i`` of a composed plan: what it shows, and how fast it moves."""
     matrices, last = plan.back.motion.homography[i].double(), plan.num_frames - 1
     lines = [f"  back: image {int(plan.back.image[i])}"]
     corners = torch.from_numpy(geometry.frame_corners(plan.frame_size))
@@ -392,7 +394,7 @@ def _describe_back(plan: MotionPlan, i: int) -> list[str]:
 
 
 def _describe_layer(plan: MotionPlan, i: int, layer: int) -> list[str]:
-    """What a layer of a clip shows and where; nothing where it is never seen."""
+    """Lines about a layer: what it shows and where. Empty if the layer is never visible."""
     layers = plan.layers
     if not layers.opacity[i, layer].any():
         return []
@@ -400,7 +402,7 @@ def _describe_layer(plan: MotionPlan, i: int, layer: int) -> list[str]:
     placed = geometry.transform_points(layers.motion.homography[i, layer].double(), box.reshape(2, 2))
     return [
         f"  layer {layer}: {of} {int(layers.texture[i, layer])}",
-        f"    of it the box {_span(*box.tolist())}",
+        f"    shows the box {_span(*box.tolist())} of it",
         *(f"    at {_span(*placed[t].flatten().tolist())} of frame {t}" for t in sorted({0, plan.num_frames - 1})),
         *_describe_color(layers.motion.color[i, layer]),
     ]
@@ -414,7 +416,7 @@ def _describe_color(color: Float32[Tensor, "T 3 4"]) -> list[str]:
 
 
 def _describe_blend(plan: MotionPlan, i: int) -> str:
-    """With what a clip is mixed, and where and when unless that is all of it."""
+    """A line about what clip ``i`` is mixed with; region and frames are named unless they are the whole clip."""
     assert plan.blend is not None
     partner, weight, box, frames = (tensor[i].tolist() for tensor in vars(plan.blend).values())
     (x0, y0, x1, y1), (first, last), (h, w) = box, frames, plan.frame_size

@@ -1,4 +1,4 @@
-"""``PMG``, the pseudo-motion generator: images in, clips out."""
+"""``PMG``, the pseudo-motion generator: a batch of images in, a batch of clips out."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,36 +23,36 @@ MOST_FRAMES = 4096
 
 
 class PMG(nn.Module):
-    """Pseudo-motion generator: makes a video clip of every image of a batch.
+    """Pseudo-motion generator: turns every image of a batch into a video clip.
 
-    For each clip one transform and its parameters are drawn and applied again and again (paper, section 3.2). A clip depends on the seed,
-    its id and its image alone, whatever the batch, worker, rank or device; with "cutmix" or ``mix``, on its partner's image too. Partners
-    come from the batch, so a clip then depends on which ids are in it, unless ``partner_images`` are given.
+    For each clip, one transform and its parameters are drawn and applied repeatedly (paper, section 3.2). A clip depends only on the seed,
+    its id and its image, not on the batch, worker, rank or device. With "cutmix" or ``mix`` it also depends on its partner's image.
+    Partners come from the batch, so such a clip depends on which ids are in the batch, unless ``partner_images`` are given.
 
     Args:
-        transforms: what to draw from: names of ``TRANSFORMS`` and ``EXTRA_TRANSFORMS``, ``Transform`` objects, or a mapping of either to
+        transforms: what to draw from: names in ``TRANSFORMS`` and ``EXTRA_TRANSFORMS``, ``Transform`` objects, or a mapping of either to
             weights. The default is the paper's best set (Table 3).
-        num_frames: T, at least 1.
-        size: of the frames: an int, ``(h, w)``, or None for that of the images.
-        resampling: "recursive": a transform defined on the previous frame reads it, as in the paper's equation 1, and blurs a little at
-            every step. "composed": one resampling from the source image per frame, sharp (not from the paper).
-        padding_mode: what shows where a frame has no image: "zeros" (black), "border" or "reflection" (not from the paper).
-        crop: ``(min_scale, max_scale)`` draws a random window as the first view, its area as a share of the largest window's. None: the
-            largest centered window of the frame's aspect ratio.
-        mix: ``Mixup()`` or ``VideoMix()`` to mix every clip with a partner's, as in the paper's best recipe (Table 4); None for not.
-        mean: per channel, on values in [0, 1]; subtracted from the clips.
-        std: per channel; the clips are divided by it. Given together with ``mean``.
-        dtype: of the clips: torch.uint8 or a float type. None: that of the images, or float32 for uint8 images that are normalized.
-        data_format: "BCTHW" or "BTCHW".
-        seed: any integer of 64 bits; None is 0.
-        renderer: "reference" (anywhere, differentiable), "fused" (compiled kernels: by Triton for CUDA images, by numba for those on the
-            CPU, or an error) or "auto": fused for images that need no gradient, else the reference. On CUDA devices the first clip of
-            every transform is compared with the reference's; where they differ there is a warning, and the reference renders.
-            ``explain`` says which one runs.
-        validate: also check the values of float images on a GPU, which waits for it. On the CPU they are always checked.
+        num_frames: T, from 1 to 4096.
+        size: size of the frames: an int, ``(h, w)``, or None for the size of the images.
+        resampling: "recursive": transforms defined on the previous frame read it, as in the paper's equation 1, so frames become slightly
+            more blurred at every step. "composed": every frame is resampled once from the image, and stays sharp (not from the paper).
+        padding_mode: what shows beyond the edge of the image: "zeros" (black), "border" or "reflection" (not from the paper).
+        crop: ``(min_scale, max_scale)``: the first view is a random window whose area is drawn as a fraction of the largest window's.
+            None: the first view is the largest centered window with the frame's aspect ratio.
+        mix: ``Mixup()`` or ``VideoMix()`` to mix every clip with a partner clip, as in the paper's best recipe (Table 4). None: no mixing.
+        mean: per-channel mean of values in [0, 1], subtracted from the clips. Must be given together with ``std``.
+        std: per-channel standard deviation, by which the clips are then divided.
+        dtype: dtype of the clips: torch.uint8 or a float dtype. None: that of the images, but float32 for uint8 images that are normalized.
+        data_format: order of the clips' axes, "BCTHW" or "BTCHW".
+        seed: 64-bit integer; None means 0.
+        renderer: "reference" (any device, differentiable), "fused" (kernels compiled by Triton for CUDA devices and by numba for CPUs; an
+            error elsewhere) or "auto". "auto" uses the fused renderer for images that need no gradient, else the reference. On a CUDA
+            device it first compares the fused renderer's first clip of every transform with the reference's; if they differ, it warns
+            and uses the reference. ``explain`` says which one runs.
+        validate: also check that float images on a GPU lie in [0, 1], which synchronizes with the GPU. On the CPU they are always checked.
 
     Raises:
-        TypeError, ValueError: for arguments outside these.
+        TypeError, ValueError: for invalid arguments.
 
     Example:
         >>> import torch
@@ -103,7 +103,7 @@ class PMG(nn.Module):
         self.validate = validate
 
     def extra_repr(self) -> str:
-        """The arguments that were given, or their defaults."""
+        """The constructor's arguments, for ``repr``."""
         weighted = ", ".join(f"{t}: {w:g}" for t, w in zip(self.transforms, self.weights, strict=True))
         rest = (
             "num_frames",
@@ -123,21 +123,21 @@ class PMG(nn.Module):
 
     @untraced
     def forward(self, images: Tensor, *, ids: Tensor | None = None, partner_images: Tensor | None = None) -> Tensor:
-        """Clips of a batch of images.
+        """Make a clip of every image.
 
         Args:
             images: ``(B, C, H, W)``, uint8 or float in [0, 1], C = 1, 3 or 4.
-            ids: int64 ``(B,)`` on the CPU; the same id and seed move an image the same way again. None: drawn from torch's default
-                generator, so ``torch.manual_seed`` governs.
-            partner_images: as ``images``; clip i is mixed with a clip of ``partner_images[i]``, and shows it in "cutmix". It then
-                depends on nothing else in the batch, at twice the cost: the partners' clips are made too. None: partners come from the
-                batch.
+            ids: int64 ``(B,)``, clip ids. The same id and seed always give the same motion. None: drawn from torch's default CPU
+                generator, which ``torch.manual_seed`` seeds.
+            partner_images: like ``images``. Clip i is mixed with a clip of ``partner_images[i]``, and "cutmix" shows a box of it, so clip
+                i depends on nothing else in the batch. This renders the partners' clips too, at twice the cost. None: partners come from
+                the batch.
 
         Returns:
-            ``(B, C, T, h, w)``, or ``(B, T, C, h, w)`` under ``data_format="BTCHW"``, on the device of the images.
+            Clips ``(B, C, T, h, w)``, or ``(B, T, C, h, w)`` with ``data_format="BTCHW"``, on the device of the images.
 
         Raises:
-            TypeError, ValueError: for images or ids outside these.
+            TypeError, ValueError: for invalid images or ids.
             RuntimeError: for CUDA images in a forked worker process.
 
         """
@@ -147,12 +147,19 @@ class PMG(nn.Module):
 
     @untraced
     def plan(self, shape: Sequence[int], *, ids: Tensor | None = None, partner_images: bool = False) -> MotionPlan:
-        """What ``forward`` would do to images of a shape: every decision, on the CPU, without a pixel.
+        """Decide what ``forward`` would do to images of this shape, on the CPU, without rendering.
 
         Args:
             shape: ``(B, C, H, W)`` of the images.
             ids: as for ``forward``.
-            partner_images: whether there will be any. The plan is then for 2 B clips: those of the images, then those of their partners.
+            partner_images: whether partner images will be passed to ``render``. The plan then holds 2 B clips: those of the images,
+                followed by those of the partner images.
+
+        Returns:
+            The plan, on the CPU.
+
+        Raises:
+            TypeError, ValueError: for an invalid shape or ids, and for images without RGB channels where a transform needs them.
 
         """
         batch, channels, source_h, source_w = checks.shape(shape)
@@ -168,7 +175,7 @@ class PMG(nn.Module):
         return self._plan((source_h, source_w), draws, partner)
 
     def _plan(self, image_size: tuple[int, int], draws: Draws, partner: Tensor | None) -> MotionPlan:
-        """The plan of the clips that draw; their partners are drawn too where they are not given."""
+        """The plan of all clips in ``draws``. Partners are drawn from the batch where ``partner`` is None."""
         frame_size = self.size or image_size
         texture = draws.partner("source") if partner is None else partner
         view = View.first(image_size, frame_size, self.num_frames, self.crop, draws, texture.numpy())
@@ -193,12 +200,18 @@ class PMG(nn.Module):
         )
 
     def render(self, images: Tensor, plan: MotionPlan, *, partner_images: Tensor | None = None) -> Tensor:
-        """Clips of a plan: deterministic replay.
+        """Render the clips of a plan. Deterministic.
 
         Args:
-            images: as for ``forward``; as many, and as large, as the plan is for.
-            plan: from ``plan``, or changed by you.
-            partner_images: as for ``forward``, where the plan is for these.
+            images: as for ``forward``, with the number and size that the plan was made for.
+            plan: from ``plan``, possibly modified.
+            partner_images: as for ``forward``, if the plan was made with ``partner_images=True``.
+
+        Returns:
+            As ``forward``.
+
+        Raises:
+            TypeError, ValueError: for invalid images, or images that do not match the plan.
 
         """
         checks.images(images)
@@ -220,13 +233,13 @@ class PMG(nn.Module):
         )
 
     def explain(self) -> str:
-        """For people: which renderer would run on which device, and why."""
+        """Say which renderer would run on which device, and why."""
         return explain(self.renderer, self.dtype)
 
 
-@np.errstate(all="ignore")  # motions beyond all bounds, of ranges that allow them, are no reason to warn
+@np.errstate(all="ignore")  # extreme ranges can overflow; that is the user's choice, not worth a warning
 def _plan_motion(transforms: Sequence[Transform], chosen: Int64[np.ndarray, " b"], draws: Draws, view: View) -> tuple[Motion, Layers]:
-    """How every clip moves by the transform chosen for it, and the layers over its back; as many for every clip."""
+    """Motion and layers of every clip, by the transform chosen for it. Absent layers pad all clips to the same number of layers."""
     depth = max(transform.num_layers for transform in transforms)
     motions, layers, clips = [], [], []
     for number, transform in enumerate(transforms):
@@ -246,7 +259,7 @@ def _plan_motion(transforms: Sequence[Transform], chosen: Int64[np.ndarray, " b"
 
 
 def _make_back(motion: Motion, reads_previous: Bool[np.ndarray, " b"], *, composed: bool) -> Back:
-    """The back of every clip, of its own image; composed: no frame reads the one before it."""
+    """The back of every clip, showing the clip's own image. ``composed``: multiply the steps so that every frame reads the image."""
     if composed:
         homography, color = compose(motion.homography.numpy(), motion.color.numpy(), reads_previous)
         motion = dataclasses.replace(motion, homography=torch.from_numpy(homography), color=torch.from_numpy(color))

@@ -1,4 +1,4 @@
-"""How much of a clip can be tracked: a measure of the paper's hypothesis on what makes a clip good for training (section 4.2)."""
+"""How much of a clip can be tracked, which the paper's hypothesis relates to how well a clip trains a model (section 4.2)."""
 
 from collections.abc import Sequence
 
@@ -11,31 +11,31 @@ from pseudomotion import geometry
 from pseudomotion.plan import MotionPlan
 from pseudomotion.render.output import to_unit
 
-FLAT = 1e-5  # variance of gray levels in [0, 1] below which a patch or window counts as flat: a standard deviation of 0.8 of 255 levels
+FLAT = 1e-5  # patches with a smaller variance of gray in [0, 1] are flat; a standard deviation of 0.8 levels out of 255
 
 
 def trackability(
     clips: Tensor, plan: MotionPlan, *, frames: Sequence[int] = (2, 8, 16), patch_size: int = 16, tolerance: float = 2.0
 ) -> Float[Tensor, "B n"]:
-    """Fraction of the patches of frame 1 that template matching finds in other frames where the plan says they are.
+    """Fraction of frame 1's patches that template matching finds at their true positions in other frames.
 
-    A patch is searched for in the whole frame by zero-mean normalized cross-correlation (ZNCC) of gray levels. It counts as found if the
-    maximum lies within the tolerance of its true position. Patches whose true position has left the frame are not counted, so the measure
-    does not depend on how fast the image leaves. A flat patch is never found. Positions are those of the back. Not from the paper, which
-    states the hypothesis in words.
+    Each patch is searched for in the whole frame by zero-mean normalized cross-correlation (ZNCC) of gray values. It is found if the
+    maximum lies within ``tolerance`` of its true position, which the plan gives. Patches whose true position has left the frame are not
+    counted, so the measure does not depend on how fast the image leaves. A flat patch is never found. Positions are those of the back.
+    The measure is not from the paper, which states the hypothesis in words.
 
     Args:
         clips: ``(B, C, T, h, w)``, uint8 or float in [0, 1], not normalized.
-        plan: from which the clips were rendered.
-        frames: numbers of the frames to search, counted from 1.
-        patch_size: side in pixels of the patches, which tile frame 1 without overlap.
-        tolerance: in pixels.
+        plan: the plan from which the clips were rendered.
+        frames: frames to search, counted from 1.
+        patch_size: side of the patches in pixels; patches tile frame 1 without overlap.
+        tolerance: largest distance from the true position, in pixels.
 
     Returns:
-        ``(B, len(frames))``, in [0, 1]; NaN where no patch is left in the frame.
+        ``(B, len(frames))``, in [0, 1]; NaN if no patch is left in the frame.
 
     Raises:
-        ValueError: for clips of another shape than the plan's, frames that it does not have, or a patch size that does not fit.
+        ValueError: if the clips do not have the plan's shape, a frame does not exist, or a patch does not fit in the frame.
 
     """
     if clips.ndim != 5 or (len(clips), *clips.shape[2:]) != (len(plan), plan.num_frames, *plan.frame_size):
@@ -63,10 +63,10 @@ def trackability(
 
 
 def best_match(pair: Float[Tensor, "2 h w"], patch_size: int) -> tuple[Float[Tensor, "n 2"], Bool[Tensor, " n"]]:
-    """Where every patch of the first picture correlates best with the second.
+    """Where every patch of the first image correlates best with the second image.
 
     Returns:
-        Top left corner (x, y) of the best match, for the patches in row-major order; and whether the patch has any texture.
+        Top left corner (x, y) of the best match for the n patches in row-major order, and whether each patch has any texture.
 
     """
     first, second = pair - 0.5

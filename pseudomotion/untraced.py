@@ -1,4 +1,4 @@
-"""Keep ``torch.compile`` out of drawing and planning: Inductor fuses numpy's operations and rounds them differently."""
+"""Keep ``torch.compile`` out of drawing and planning: Inductor would fuse numpy's operations and round them differently."""
 
 import functools
 import sys
@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 def untraced(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorator: the function and everything it calls always run in eager mode, with a graph break where compiled code calls it.
 
-    Same as ``torch.compiler.disable``, which however imports the compiler at decoration time and would double the import time of this
-    package. As long as nobody has imported the compiler, nothing can be traced.
+    Like ``torch.compiler.disable``, which however imports the compiler at decoration time and would double this package's import time.
+    As long as nothing has imported the compiler, nothing can be traced.
     """
     disabled: Callable[Arguments, Result] | None = None
 

@@ -1,6 +1,6 @@
-"""What is known exactly about the motion of a clip: pure functions of its plan, batched, on the plan's device.
+"""Exact motion labels of clips: pure, batched functions of the plan, computed on the plan's device.
 
-A new label is a function of a plan and a size in a file of its own, and an entry in ``LABELS``.
+A new label is a function ``(plan, size)`` in a file of its own, with an entry in ``LABELS``.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from pseudomotion.labels.motion import DisplacementStats, displacement_stats, fl
 from pseudomotion.labels.patches import PatchCorrespondence, patch_correspondence
 from pseudomotion.labels.warp import WarpedLabels, warp_labels
 
-# Labels that need nothing but ``(plan, size)``; ``size`` is that of the frames they are for, None for the plan's own.
+# Labels that can be called as ``label(plan, size)``; ``size`` is the frame size of the labels, None for the plan's own.
 LABELS: dict[str, Callable[..., Any]] = {
     "flow": flow,
     "occlusion": occlusion,

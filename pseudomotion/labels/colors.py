@@ -1,4 +1,4 @@
-"""Flow as a picture: direction as hue, length as saturation."""
+"""Optical flow as a color image: direction as hue, length as saturation."""
 
 import math
 
@@ -6,27 +6,27 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-# Steps from red to yellow, yellow to green, and so on round the circle back to red; more of them where the eye tells hues apart.
+# Number of colors from red to yellow, yellow to green, and so on back to red; more where the eye distinguishes hues better.
 WHEEL = (("RY", 15), ("YG", 6), ("GC", 4), ("CB", 11), ("BM", 13), ("MR", 6))
 RAMPS = {"RY": (1, "up", 0), "YG": ("down", 1, 0), "GC": (0, 1, "up"), "CB": (0, "down", 1), "BM": ("up", 0, 1), "MR": (1, 0, "down")}
-UNKNOWN = 1e9
+UNKNOWN = 1e9  # longer vectors, in pixels, mean unknown flow
 
 
 def flow_to_rgb(flow: Tensor, largest: float | None = None) -> UInt8[Tensor, "*b 3 h w"]:
-    """Flow in the colors of the Middlebury benchmark: white where nothing moves, red to the right, and on round the color circle.
+    """Flow in the color coding of the Middlebury benchmark: white where nothing moves, red for motion to the right.
 
     Source: Baker et al., "A database and evaluation methodology for optical flow", IJCV 2011.
 
     Args:
-        flow: ``(..., 2, h, w)``, (u, v) in pixels. Not finite, or longer than 1e9 pixels, means unknown and comes out black.
-        largest: length in pixels that gets the full color; longer vectors come out darker. None: the longest in ``flow``.
+        flow: ``(..., 2, h, w)``, (u, v) in pixels. Vectors that are not finite, or longer than 1e9 pixels, are unknown and become black.
+        largest: length in pixels that is shown fully saturated; longer vectors are darker. None: the largest length in ``flow``.
 
     Returns:
-        ``(..., 3, h, w)`` on the device of the flow.
+        RGB image ``(..., 3, h, w)``, uint8, on the device of the flow.
 
     Raises:
-        TypeError: where the flow is no float tensor.
-        ValueError: for another shape, or a ``largest`` that is not positive.
+        TypeError: if the flow is not a float tensor.
+        ValueError: for any other shape, or if ``largest`` is not positive and finite.
 
     """
     if not isinstance(flow, Tensor) or not flow.is_floating_point():
@@ -43,7 +43,7 @@ def flow_to_rgb(flow: Tensor, largest: float | None = None) -> UInt8[Tensor, "*b
     length = length / full.clamp(min=torch.finfo(torch.float64).tiny)
 
     wheel = _wheel().to(flow.device)
-    # The wheel begins at the right and goes round downwards. Its 55 colors make 55 steps; the benchmark's own code makes 54 of them, and
+    # The wheel starts at the right and turns downwards. Its 55 colors are 55 steps apart; the benchmark's own code uses 54 steps and
     # jumps where the circle closes.
     place = (torch.atan2(-v, -u) / math.pi + 1) / 2 * len(wheel)
     low = place.floor().long()
@@ -54,7 +54,7 @@ def flow_to_rgb(flow: Tensor, largest: float | None = None) -> UInt8[Tensor, "*b
 
 
 def _wheel() -> Float[Tensor, "n 3"]:
-    """The benchmark's 55 colors, from red."""
+    """The benchmark's 55 colors, starting at red, in [0, 1]."""
     parts = []
     for name, count in WHEEL:
         up = torch.arange(count, dtype=torch.float64) / count

@@ -1,4 +1,4 @@
-"""How much videos move, by the difference of their frames, and the halves of a dataset that the paper compares (its Table 13)."""
+"""Frame difference as a measure of motion, and the halves of a dataset by it that the paper compares (Table 13)."""
 
 import warnings
 from collections.abc import Iterator
@@ -20,18 +20,18 @@ from pseudomotion.video.read import open_video
 
 __all__ = ["Halves", "frame_difference", "split_by_difference"]
 
-COMMON_SIZE = (112, 112)
+COMMON_SIZE = (112, 112)  # (h, w) to which frames of files are resized
 
 
 @dataclass(frozen=True)
 class Halves:
-    """Three overlapping halves of a list of videos, as its lines in their order, and what could not be read."""
+    """Three overlapping halves of a list of videos, as lines of the list in their original order, and the videos skipped."""
 
-    top: list[str]  # those that move most
-    middle: list[str]  # from the 25th to the 75th percentile
-    bottom: list[str]  # those that move least
-    differences: dict[str, float]  # frame difference of every line that could be read
-    skipped: dict[str, str]  # the reason, for every other line
+    top: list[str]  # largest frame difference
+    middle: list[str]  # 25th to 75th percentile
+    bottom: list[str]  # smallest frame difference
+    differences: dict[str, float]  # frame difference, for every line whose video could be read
+    skipped: dict[str, str]  # reason, for every other line
 
 
 @overload
@@ -47,25 +47,25 @@ def frame_difference(clips: str | Path, *, stride: int = ..., data_format: str =
 def frame_difference(
     clips: Tensor | str | Path, *, stride: int = 1, data_format: str = "BCTHW", size: tuple[int, int] | None = COMMON_SIZE
 ) -> Float64[Tensor, " B"] | float:
-    """Mean absolute difference of successive frames, over pixels, channels and time, of values in [0, 1].
+    """Mean absolute difference of successive frames over pixels, channels and time, of values in [0, 1].
 
-    The paper's Table 13 sorts videos by "frame difference" without defining it; this is the simplest reading. Camera motion raises it,
-    and so do cuts, flicker and noise.
+    The paper's Table 13 sorts videos by "frame difference" without defining it; this is the simplest reading. It grows with camera motion,
+    and also with cuts, flicker and noise.
 
     Args:
-        clips: uint8, or float in [0, 1], of shape ``(B, C, T, h, w)`` or ``(B, T, C, h, w)``; or the path of a video file.
-        stride: from one compared frame to the next, in frames.
-        data_format: of clips, "BCTHW" or "BTCHW".
-        size: ``(h, w)`` to which the frames of a file are resized, so that files of different sizes can be compared. None: their own. Of
-            several video streams the one that ``read_clip`` reads is taken.
+        clips: ``(B, C, T, h, w)`` or ``(B, T, C, h, w)``, uint8 or float in [0, 1]; or the path of a video file.
+        stride: distance between compared frames, in frames.
+        data_format: order of the clips' axes, "BCTHW" or "BTCHW".
+        size: ``(h, w)`` to which a file's frames are resized, so that files of different sizes are comparable. None: not resized. If a file
+            has several video streams, the same one as in ``read_clip`` is used.
 
     Returns:
-        ``(B,)`` for clips, a number for a file.
+        ``(B,)`` for clips, a float for a file.
 
     Raises:
         TypeError: for clips that are neither uint8 nor float.
-        ValueError: for fewer than two frames, or a file that is not a video or broken.
-        OSError: if there is no such file.
+        ValueError: for fewer than two frames, and for a file that is broken or not a video.
+        OSError: if the file cannot be opened.
 
     """
     stride = checks.positive_int("stride", stride, checks.LARGEST_SIDE)
@@ -91,24 +91,24 @@ def split_by_difference(
     size: tuple[int, int] | None = COMMON_SIZE,
     strict: bool = False,
 ) -> Halves:
-    """The half of a list of videos that moves most, the one in between, and the one that moves least (paper, Table 13). They overlap.
+    """Split a list of videos into three overlapping halves: most, medium and least frame difference (paper, Table 13).
 
     Args:
-        list_file: one video per line, ``path label`` or the path alone, as for ``VideoFrames``. Empty lines are left out.
-        root: folder from which relative paths start. None: that of the list file.
+        list_file: one video per line, ``path label`` or the path alone, as for ``VideoFrames``. Empty lines are ignored.
+        root: folder that relative paths start from. None: the folder of the list file.
         stride: as for ``frame_difference``.
         size: as for ``frame_difference``.
-        strict: raise an error for a video that cannot be read, instead of leaving it out.
+        strict: raise an error for a video that cannot be read, instead of skipping it.
 
     Returns:
-        Lines as they stand in the file, in its order; of n videos each half has n // 2.
+        Halves of n // 2 of the n readable videos each, as lines of the file in their original order.
 
     Raises:
-        OSError: if the list file cannot be read; with ``strict``, a video.
-        ValueError: if fewer than two videos can be read; with ``strict``, for a broken video.
+        OSError: if the list file cannot be read or, with ``strict``, a video cannot be opened.
+        ValueError: if fewer than two videos can be read or, with ``strict``, a video is broken.
 
     Warns:
-        UserWarning: names the videos that were skipped.
+        UserWarning: names the skipped videos and the reasons.
 
     """
     list_file = Path(list_file)
@@ -119,7 +119,7 @@ def split_by_difference(
     for line in tqdm(lines, desc="videos", unit="video", delay=2, leave=False):
         try:
             differences[line] = _difference_of_file(folder / parse_line(line)[0], stride, size)
-        except (OSError, ValueError) as error:  # noqa: PERF203  one broken file does not end it
+        except (OSError, ValueError) as error:  # noqa: PERF203  one broken file must not end the loop
             if strict:
                 raise
             skipped[line] = str(error)
@@ -150,7 +150,7 @@ def _difference_of_file(path: Path, stride: int, size: tuple[int, int] | None) -
 
 
 def _frames(path: Path, size: tuple[int, int] | None) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Decoded frames, one at a time."""
+    """Decode the frames of a file one at a time, resized to ``size``."""
     with open_video(path) as (container, stream):
         for frame in container.decode(stream):
             h, w = size or (frame.height, frame.width)

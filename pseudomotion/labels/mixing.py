@@ -1,4 +1,4 @@
-"""Labels of clips that are mixed: both clips' labels, and the weight of each at every pixel."""
+"""Labels of mixed clips: the labels of both clips, and their weights at every pixel."""
 
 import dataclasses
 from typing import NamedTuple
@@ -12,35 +12,35 @@ from pseudomotion.plan import MotionPlan
 
 
 class MixedLabels(NamedTuple):
-    """The labels of B clips and of their partners, and how much of each shows."""
+    """The labels of B clips and of their partners, with their weights."""
 
     own: Shaped[Tensor, "B ..."]
     partner: Shaped[Tensor, "B ..."]
     lam: Float32[Tensor, "B T h w"]  # weight of the clip's own pixel, in [0, 1]; the partner's is 1 - lam
-    share: Float32[Tensor, " B"]  # its mean over the clip: the weight of a label that belongs to the whole clip
+    share: Float32[Tensor, " B"]  # mean of lam over the clip: the weight of the clip's own label, such as a class
 
 
 def unmixed(plan: MotionPlan) -> MotionPlan:
-    """The plan without its mixing: the clips as they were before partners were blended or pasted in."""
+    """The plan without its blend: the clips before partners are mixed in."""
     return dataclasses.replace(plan, blend=None)
 
 
 def mix_labels(plan: MotionPlan, labels: Tensor, size: int | tuple[int, int] | None = None) -> MixedLabels:
-    """Labels of both clips that a mixed clip consists of, with their weights.
+    """Labels of the two clips that make up each mixed clip, with their weights.
 
-    For mixup both apply, each by its weight. For VideoMix the weights are 0 and 1, so that ``torch.where(lam > 0.5, own, partner)`` is
-    the label of whichever clip shows; ``flow`` and ``tracks`` of the mixed plan are that already.
+    With mixup both labels apply, each by its weight. With VideoMix all weights are 0 or 1, so ``torch.where(lam > 0.5, own, partner)`` is
+    the label of the visible clip; ``flow`` and ``tracks`` of a mixed plan return that already. Not from the paper.
 
     Args:
-        plan: with or without partners; without, all weights are 1.
-        labels: ``(B, ...)``, one entry for every clip before mixing: classes, or ``flow(unmixed(plan))``.
-        size: of the frames that ``lam`` is for. None: the plan's own.
+        plan: the plan of B clips. Without a blend, all weights are 1.
+        labels: ``(B, ...)``, one entry per clip before mixing, such as classes or ``flow(unmixed(plan))``.
+        size: frame size of ``lam``: an int, ``(h, w)``, or None for the plan's own.
 
     Returns:
         Both labels, the weight at every pixel and its mean.
 
     Raises:
-        ValueError: for labels of another number of clips.
+        ValueError: if ``labels`` does not have one entry per clip.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Flow, tracks, occlusion and displacement: where every pixel of a clip goes."""
+"""Optical flow, occlusion, point tracks and displacement statistics of clips."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,32 +17,32 @@ PATCH = 16  # side of VideoMAE's patches
 def flow(
     plan: MotionPlan, size: int | tuple[int, int] | None = None, *, anchor: int | None = None, backward: bool = False
 ) -> Float32[Tensor, "B K 2 h w"]:
-    """Exact optical flow of every clip: where the layer that shows at a pixel takes it. Not from the paper.
+    """Exact optical flow of every clip: the displacement of each pixel with the visible layer. Not from the paper.
 
-    Flow is defined at every pixel, also where it leads out of the frame or under another layer (``occlusion`` tells), and in padding,
-    which moves with the back layer. Of clips that are blended (mixup), it is the flow of the clip itself; ``mix_labels`` adds the
-    partner's. Where a partner is pasted in (VideoMix), it is the flow of whichever clip shows.
+    Flow is defined at every pixel: also where it leads out of the frame or under another layer (see ``occlusion``), and in padding, which
+    moves with the back. For blended clips (mixup) it is the flow of the clip itself; ``mix_labels`` adds the partner's. Where a partner is
+    pasted in (VideoMix), it is the flow of the visible clip.
 
     Args:
-        plan: of clips of T frames.
-        size: of the frames that the flow is for; vectors scale with it. None: the plan's own.
-        anchor: None: from each frame to the next, K = T - 1. A frame number, negative from the end: from that frame to every frame t,
-            K = T, zero at the anchor itself.
-        backward: turn it round: from each frame to the one before it, or from every frame t to the anchor.
+        plan: the plan of B clips of T frames.
+        size: frame size of the flow, to which vectors are scaled: an int, ``(h, w)``, or None for the plan's own.
+        anchor: None: flow from each frame to the next, K = T - 1. A frame index, negative from the end: flow from that frame to every frame
+            t, K = T, zero at the anchor itself.
+        backward: reverse the direction: from each frame to the previous one, or from every frame t to the anchor.
 
     Returns:
-        ``(B, K, 2, h, w)``: (u, v) = (dx, dy) in pixels of ``size``. On the plan's device. Forward flow is given on the pixels of frame k
-        (of the anchor), backward flow on those of frame k + 1 (of frame k).
+        ``(B, K, 2, h, w)``: (u, v) = (dx, dy) in pixels of ``size``, on the plan's device. Entry k is defined on the pixels of frame k
+        (``backward``: frame k + 1); with an anchor, on those of the anchor (``backward``: frame k).
 
     Raises:
-        ValueError: for an anchor that is no frame, or a size outside 1 to 32768.
+        TypeError, ValueError: for an anchor that is not a frame of the plan, or a side outside 1 to 32768.
 
     """
     surfaces = Surfaces.of(plan, size)
     x, y = surfaces.pixels()
     pairs = _pairs(surfaces, anchor, backward)
     vectors = torch.empty(len(plan), len(pairs), 2, *surfaces.size, dtype=torch.float32, device=x.device)
-    for k, (origin, target) in enumerate(pairs):  # one frame at a time stays in the cache
+    for k, (origin, target) in enumerate(pairs):  # one frame at a time, to stay in the cache
         moved = surfaces.displace(surfaces.top(origin, x, y), origin, target, x, y)
         vectors[:, k, :1], vectors[:, k, 1:] = moved.dx, moved.dy
     return vectors
@@ -51,22 +51,22 @@ def flow(
 def occlusion(
     plan: MotionPlan, size: int | tuple[int, int] | None = None, *, anchor: int | None = None, backward: bool = False
 ) -> Bool[Tensor, "B K h w"]:
-    """Pixels whose counterpart, at the end of their flow, is out of the frame or covered by another layer. Not from the paper.
+    """Pixels whose flow leads out of the frame or under another layer. Not from the paper.
 
-    With an anchor, a counterpart in a clip that reads its previous frame counts as such even if it left the frame on the way and came
-    back; ``tracks`` knows better.
+    With an anchor, in a clip that reads its previous frame, a pixel that leaves the frame and later returns is not marked in the frames
+    after its return, although its content is lost; ``tracks`` accounts for that.
 
     Args:
-        plan: of clips of T frames.
+        plan: the plan of B clips of T frames.
         size: as for ``flow``.
         anchor: as for ``flow``.
-        backward: as for ``flow``: then it marks what has just come into view.
+        backward: as for ``flow``; then this marks disocclusions, what has just come into view.
 
     Returns:
-        ``(B, K, h, w)``, True where the flow of the same arguments leads to nothing that can be seen.
+        ``(B, K, h, w)``, True where ``flow`` with the same arguments leads to a point that is not visible.
 
     Raises:
-        ValueError: as ``flow``.
+        TypeError, ValueError: as for ``flow``.
 
     """
     surfaces = Surfaces.of(plan, size)
@@ -82,22 +82,22 @@ def occlusion(
 
 
 def tracks(plan: MotionPlan, points: Tensor | None = None, *, frame: int = 0) -> tuple[Float32[Tensor, "B T N 2"], Bool[Tensor, "B T N"]]:
-    """Points followed through their clips, and where they are visible. Not from the paper.
+    """Trajectories of points through their clips, and their visibility. Not from the paper.
 
-    A point belongs to the layer that shows there in ``frame``. It is visible while it is in the frame and no other layer covers it; in a
-    clip that reads its previous frame, what has left the frame once is lost for good.
+    A point belongs to the layer that is visible there in ``frame``. It is visible while it lies in the frame and no other layer covers it.
+    In a clip that reads its previous frame, a point that has left the frame never becomes visible again.
 
     Args:
-        plan: of clips of T frames.
-        points: ``(N, 2)`` for all clips or ``(B, N, 2)``: (x, y) in pixels of ``frame``. None: the centers of patches of 16 pixels.
-        frame: the frame that the points are given in, negative from the end.
+        plan: the plan of B clips of T frames.
+        points: (x, y) in pixels of ``frame``: ``(B, N, 2)``, or ``(N, 2)`` for all clips. None: the centers of 16-pixel patches.
+        frame: index of the frame in which the points are given, negative from the end.
 
     Returns:
-        Tracks ``(B, T, N, 2)``, (x, y) in pixels, also where invisible; and visible ``(B, T, N)``.
+        Tracks ``(B, T, N, 2)``, (x, y) in pixels, also where invisible; and visibility ``(B, T, N)``.
 
     Raises:
-        ValueError: for points of another shape, or a frame that there is not.
-        TypeError: for points that are not of a float or integer type.
+        ValueError: for points of any other shape, or a frame that is not in the plan.
+        TypeError: for points whose dtype is neither float nor integer.
 
     """
     surfaces = Surfaces.of(plan)
@@ -109,25 +109,25 @@ def tracks(plan: MotionPlan, points: Tensor | None = None, *, frame: int = 0) ->
 
 @dataclass(frozen=True)
 class DisplacementStats:
-    """How far each of B clips moves; of its back layer."""
+    """How far the back of each of B clips moves."""
 
-    mean: Float64[Tensor, " B"]  # px per step, mean over pixels and steps
-    percentile_95: Float64[Tensor, " B"]  # px per step, by nearest rank
-    visible: Float64[Tensor, " B"]  # share of the first frame still in view in the last
+    mean: Float64[Tensor, " B"]  # pixels per step, mean over pixels and steps
+    percentile_95: Float64[Tensor, " B"]  # pixels per step, by nearest rank
+    visible: Float64[Tensor, " B"]  # fraction of the first frame that is still visible in the last frame
 
 
 def displacement_stats(plan: MotionPlan, *, samples: int = 16) -> DisplacementStats:
-    """Displacement per step and share of the first frame still in view, of every clip's back layer. Not from the paper.
+    """Displacement per step of every clip's back, and how much of the first frame stays visible. Not from the paper.
 
     Args:
-        plan: of at least two frames.
-        samples: points per axis of the grid, spread over the frame, that is looked at.
+        plan: a plan of at least two frames.
+        samples: points per axis of the regular grid over the frame at which displacement is evaluated.
 
     Returns:
-        Figures of shape ``(B,)``, for pixels of the plan's own frame size.
+        Statistics of shape ``(B,)``, in pixels of the plan's own frame size.
 
     Raises:
-        ValueError: for a plan of one frame, which has no steps.
+        ValueError: for a plan of one frame.
 
     """
     if plan.num_frames < 2:
@@ -140,13 +140,13 @@ def displacement_stats(plan: MotionPlan, *, samples: int = 16) -> DisplacementSt
     moved = torch.hypot(step.dx, step.dy).flatten(1)
     last = surfaces.move(0, slice(0, 1), slice(-1, None), x, y)
     visible = surfaces.in_frame(x + last.dx, y + last.dy) & last.in_front
-    # torch.quantile refuses more than 16 million values, which 4,600 clips of 16 frames have.
+    # Not torch.quantile, which refuses more than 16 million values; 4,600 clips of 16 frames have as many.
     rank = -(-moved.shape[1] * 95 // 100)
     return DisplacementStats(moved.mean(-1), moved.kthvalue(rank, -1).values, visible.double().mean((1, 2, 3)))
 
 
 def _pairs(surfaces: Surfaces, anchor: int | None, backward: bool) -> list[tuple[slice, slice]]:
-    """Frames that flow starts from and leads to."""
+    """K pairs of frames (origin, target) between which flow is computed."""
     frames = [slice(t, t + 1) for t in range(surfaces.num_frames)]
     if anchor is None:
         pairs = list(pairwise(frames))
@@ -156,7 +156,7 @@ def _pairs(surfaces: Surfaces, anchor: int | None, backward: bool) -> list[tuple
 
 
 def frame_number(name: str, value: int, num_frames: int) -> int:
-    """A frame's number from 0; negative ones count from the end."""
+    """A frame index from 0; negative values count from the end."""
     value = checks.integer(name, value, "the number of a frame")
     if not -num_frames <= value < num_frames:
         raise ValueError(f"{name} must be a frame of the plan, from {-num_frames} to {num_frames - 1}, got {value}")
@@ -164,7 +164,7 @@ def frame_number(name: str, value: int, num_frames: int) -> int:
 
 
 def check_points(name: str, value: Tensor, batch: int, width: int = 2) -> Tensor:
-    """Points or boxes of every clip, ``(B, N, width)``."""
+    """Check points or boxes: real numbers, ``(N, width)`` or ``(B, N, width)``."""
     if not isinstance(value, Tensor) or value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must be a tensor of coordinates, got {value.dtype if isinstance(value, Tensor) else type(value).__name__}")
     if value.ndim not in (2, 3) or value.shape[-1] != width or (value.ndim == 3 and value.shape[0] != batch):
@@ -173,7 +173,7 @@ def check_points(name: str, value: Tensor, batch: int, width: int = 2) -> Tensor
 
 
 def patch_centers(size: tuple[int, int]) -> Float64[Tensor, "N 2"]:
-    """Centers (x, y) of the whole patches in a frame, row by row; of a frame smaller than a patch, its own center."""
+    """Centers (x, y) of the complete patches in a frame, in row-major order; along a side shorter than a patch, its center."""
     y, x = (
         torch.arange(side // PATCH, dtype=torch.float64) * PATCH + (PATCH - 1) / 2
         if side >= PATCH

@@ -1,4 +1,4 @@
-"""Motion labels drawn over the frames of a clip, for people to look at."""
+"""Visualization of motion labels: flow, tracks and a moving grid, drawn over the frames of a clip."""
 
 import colorsys
 from collections.abc import Iterable, Sequence
@@ -15,14 +15,14 @@ from pseudomotion.plan import MotionPlan
 Frames = UInt8[np.ndarray, "T h w 3"]
 Color = tuple[int, int, int]
 
-FINE = 3  # lines are drawn so many times larger and then reduced, which smooths them
-TAIL = 5  # earlier frames that a track's line reaches back to
-POINTS, MESH = 12, 10  # per axis
+FINE = 3  # supersampling factor, for antialiasing
+TAIL = 5  # number of previous positions that a track's line connects
+POINTS, MESH = 12, 10  # points per axis of tracks and of the grid
 LINE = (255, 214, 10)
 
 
 def draw_flow(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
-    """A clip in gray under the colors of its flow to the next frame; the last frame under those of the flow that led to it."""
+    """The clip in gray, tinted by its flow to the next frame; the last frame by the flow from the previous one."""
     if plan.num_frames < 2:
         return frames
     vectors = torch.cat([flow(plan)[clip], -flow(plan, backward=True)[clip, -1:]])
@@ -32,7 +32,7 @@ def draw_flow(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
 
 
 def draw_tracks(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
-    """A clip with points that ride on it, each in a color of its own, and the last few places they were at."""
+    """The clip with tracked points, each in its own color, and lines through their last few positions."""
     places, visible = tracks(plan, _lattice(plan.frame_size, POINTS))
     _, h, w, _ = frames.shape
     colors = [_hue(n / POINTS**2) for n in range(POINTS**2)]
@@ -53,7 +53,7 @@ def draw_tracks(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
 
 
 def draw_grid(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
-    """A clip with a square mesh laid on its first frame that moves as the picture does."""
+    """The clip with a square grid that is placed on the first frame and moves with the image."""
     points = _lattice(plan.frame_size, MESH)
     places, visible = tracks(plan, points)
     pairs = [(n, n + 1) for n in range(MESH**2) if (n + 1) % MESH] + [(n, n + MESH) for n in range(MESH**2 - MESH)]
@@ -62,7 +62,7 @@ def draw_grid(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
     def lines(t: int) -> Iterable[tuple[Sequence[float], Color, float]]:
         for a, b in pairs:
             start, end = places[clip, t, a], places[clip, t, b]
-            # Neighbors on different layers part; a line between them would show no motion there is.
+            # Grid neighbors on different layers drift apart; a line between them would suggest a motion that does not exist.
             if visible[clip, t, a] and visible[clip, t, b] and (end - start).norm() < 3 * edge:
                 yield ([*start.tolist(), *end.tolist()], LINE, max(min(frames.shape[1:3]) / 200, 0.7))
 
@@ -73,7 +73,7 @@ SHOWS = {"flow": draw_flow, "tracks": draw_tracks, "grid": draw_grid}
 
 
 def _lattice(size: tuple[int, int], count: int) -> Tensor:
-    """``count`` x ``count`` points (x, y), row by row, spread evenly over a frame."""
+    """``count`` x ``count`` points (x, y) in row-major order, spread evenly over a frame."""
     y, x = ((torch.arange(count, dtype=torch.float64) + 0.5) / count * side - 0.5 for side in size)
     return torch.cartesian_prod(y, x).flip(-1)
 
@@ -88,7 +88,7 @@ def _overlay(
     lines: Iterable[tuple[Sequence[float], Color, float]],
     dots: Iterable[tuple[Sequence[float], Color, float]],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A frame under smooth lines ``(x0, y0, x1, y1)`` of a half width, and dots ``(x, y)`` of a radius, in pixels."""
+    """Draw antialiased lines ``((x0, y0, x1, y1), color, half width)`` and dots ``((x, y), color, radius)``, in pixels, over a frame."""
     h, w, _ = frame.shape
     layer = Image.new("RGBA", (w * FINE, h * FINE))
     pen = ImageDraw.Draw(layer)

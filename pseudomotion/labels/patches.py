@@ -1,4 +1,4 @@
-"""Which token of a video transformer shows what another one showed before."""
+"""Correspondence between the tokens of a video transformer: which token showed the same content before."""
 
 from typing import NamedTuple
 
@@ -13,34 +13,34 @@ from pseudomotion.plan import MotionPlan
 
 
 class PatchCorrespondence(NamedTuple):
-    """Where the content of every token of B clips comes from. The N tokens are in VideoMAE's order: tubelets, in each rows of patches."""
+    """Where the content of every token of B clips comes from. The N tokens are in VideoMAE's order: by tubelet, then row, then column."""
 
-    token: Int64[Tensor, "B N"]  # the one that shows most of it, in 0 to N - 1; -1 where none shows any
-    share: Float32[Tensor, "B N"]  # share of this token's pixels that come from that one, and are visible there
-    visible: Float32[Tensor, "B N"]  # share that is visible there in any token
+    token: Int64[Tensor, "B N"]  # token that shows most of the content, in 0 to N - 1; -1 if none shows any
+    share: Float32[Tensor, "B N"]  # fraction of the pixels that are visible in that token
+    visible: Float32[Tensor, "B N"]  # fraction of the pixels that are visible in any token of that tubelet
 
 
 def patch_correspondence(
     plan: MotionPlan, size: int | tuple[int, int] | None = None, *, patch: int = 16, tubelet: int = 2, anchor: int | None = None
 ) -> PatchCorrespondence:
-    """For every token, the token that it came from and how much of it is visible there: whether patches can be tracked.
+    """For every token, the earlier token that shows the same content, and how much of it is visible there.
 
-    The quantity behind the paper's hypothesis (sections 3.2 and 4.7) that masked video modelling learns from patches that can be tracked;
-    this way to measure it is not from the paper. Every pixel of a token is traced back: frame k of its tubelet to frame k of the other.
+    This measures the paper's hypothesis (sections 3.2 and 4.7) that masked video modeling learns from patches that can be tracked; the
+    measure itself is not from the paper. Every pixel of a token is traced from frame k of its tubelet to frame k of the other tubelet.
 
     Args:
-        plan: of clips whose number of frames is a multiple of ``tubelet``.
-        size: of the frames, a multiple of ``patch``. None: the plan's own.
+        plan: the plan of B clips whose number of frames is a multiple of ``tubelet``.
+        size: frame size, a multiple of ``patch``: an int, ``(h, w)``, or None for the plan's own.
         patch: side of a patch in pixels.
         tubelet: frames per token.
-        anchor: None: tokens come from the tubelet before, and those of the first tubelet from none. The number of a tubelet, negative
-            from the end: from that tubelet, in which each token comes from itself.
+        anchor: None: tokens are traced to the previous tubelet; those of the first tubelet have no counterpart. The index of a tubelet,
+            negative from the end: tokens are traced to that tubelet, whose own tokens correspond to themselves.
 
     Returns:
-        Figures of shape ``(B, N)``, N = T / tubelet * h / patch * w / patch.
+        Tensors of shape ``(B, N)``, N = T / tubelet * h / patch * w / patch.
 
     Raises:
-        ValueError: where sizes are no multiples, or there is no such anchor.
+        TypeError, ValueError: if sizes are not multiples, or the anchor does not exist.
 
     """
     patch = checks.positive_int("patch", patch, checks.LARGEST_SIDE)
@@ -71,7 +71,7 @@ def patch_correspondence(
 
 
 def _votes(surfaces: Surfaces, frame: int, other: int, patch: int) -> Float32[Tensor, "B n m"]:
-    """For every patch of a frame, how many of its pixels come from which patch of another frame; the last column is for those lost."""
+    """Count, for each of n patches, the pixels that come from each patch of another frame; the last column counts invisible pixels."""
     h, w = surfaces.size
     rows, columns = h // patch, w // patch
     frames = slice(min(frame, other), max(frame, other) + 1)

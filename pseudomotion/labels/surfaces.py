@@ -1,7 +1,8 @@
-"""What can show at a pixel: the layers of every clip as moving surfaces, and where points on them go.
+"""The back and layers of every clip as moving surfaces: which one is visible at a point, and where points on it go.
 
-Points come as ``x`` and ``y`` that broadcast against ``(B, K, *places)``, so that the pixels of a frame need no list of points:
-``x`` of shape (1, 1, 1, w) and ``y`` of shape (1, 1, h, 1) are all of them. Frames come as slices, which a GPU takes without waiting.
+Points are passed as ``x`` and ``y`` that broadcast against ``(B, K, *places)``. All pixels of a frame are thus ``x`` of shape (1, 1, 1, w)
+and ``y`` of shape (1, 1, h, 1), without a list of points. Frames are passed as slices, because indexing with them never synchronizes with
+a GPU.
 """
 
 from dataclasses import dataclass, replace
@@ -15,14 +16,14 @@ from torch import Tensor
 from pseudomotion import checks, geometry
 from pseudomotion.plan import Blend, MotionPlan
 
-Clips = Int64[Tensor, " b"] | slice  # some clips of the batch
+Clips = Int64[Tensor, " b"] | slice  # positions of clips in the batch
 
 EVERYONE = slice(None)
-HORIZON = 1e-3  # homogeneous denominators below this (of 1 at the frame's center) are out of sight, as in the renderers
+HORIZON = 1e-3  # points with a smaller homogeneous denominator (1 at the frame's center) are invisible, as in the renderers
 
 
 class Moved(NamedTuple):
-    """Displacement of points in pixels, and whether they stay in front of the horizon."""
+    """Displacement of points in pixels, and whether they are in front of the horizon."""
 
     dx: Float64[Tensor, "b K *places"]
     dy: Float64[Tensor, "b K *places"]
@@ -31,27 +32,27 @@ class Moved(NamedTuple):
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Everything that can show in B clips of T frames, back to front.
+    """All surfaces that can be visible in B clips of T frames, from back to front.
 
-    The first of the S surfaces are the plan's layers. Where the plan pastes a partner in (VideoMix: weight 1 within a box, in some
-    frames), the partner's layers follow, each behind a window that is the box. Padding belongs to the back layer and moves with it.
+    The first of the S surfaces are the plan's back and layers. If the plan pastes partners in (VideoMix: weight 1 within a box, in some
+    frames), the partners' back and layers follow, each visible only inside that box. Padding belongs to the back and moves with it.
     """
 
-    to_frame: Float64[Tensor, "B S T 3 3"]  # source pixel to frame pixel
+    to_frame: Float64[Tensor, "B S T 3 3"]  # image pixel to frame pixel
     to_source: Float64[Tensor, "B S T 3 3"]  # its inverse, with denominator 1 at the frame's center
-    source: Int64[Tensor, "B S"]  # index in the batch of the image
-    box: Float64[Tensor, "B S 4"]  # opaque part of the image, source pixels
-    present: Bool[Tensor, "B S T"]
-    window: Float64[Tensor, "B S 4"]  # part of the frame in which the surface can show, frame pixels
-    recursive: Bool[Tensor, "B S"]  # what has left the frame is lost for good
-    layered: tuple[tuple[int, Clips], ...]  # surfaces before the first, and the clips that have them
+    source: Int64[Tensor, "B S"]  # index in the batch of the surface's image
+    box: Float64[Tensor, "B S 4"]  # opaque part of the image: edges (x0, y0, x1, y1) in image pixels
+    present: Bool[Tensor, "B S T"]  # frames in which the surface exists
+    window: Float64[Tensor, "B S 4"]  # part of the frame where the surface can be visible: edges in frame pixels
+    recursive: Bool[Tensor, "B S"]  # reads its previous frame, so content that has left the frame is lost
+    layered: tuple[tuple[int, Clips], ...]  # surfaces in front of the first, and the clips that have them
     reads_previous: bool  # some surface is recursive
-    stacked: int  # back and layers of one clip: each multiple of it is a back
+    stacked: int  # 1 + L, surfaces per clip; every multiple of it is the index of a back
     size: tuple[int, int]  # (h, w) of the frames
 
     @classmethod
     def of(cls, plan: MotionPlan, size: int | tuple[int, int] | None = None) -> "Surfaces":
-        """The surfaces of a plan, in frames of its own or another size."""
+        """The surfaces of a plan, in frames of ``size``, or of its own size if that is None."""
         if not isinstance(plan, MotionPlan):
             raise TypeError(f"plan must be a MotionPlan, got {type(plan).__name__}")
         h, w = checks.frame_size(size) or plan.frame_size
@@ -82,7 +83,7 @@ class Surfaces:
         return surfaces._with_partners(plan.blend, frame.new_tensor([scale_x, scale_y] * 2)) if plan.blend and plan.mixes else surfaces
 
     def _with_partners(self, blend: Blend, scale: Tensor) -> "Surfaces":
-        """The surfaces, and before them those of the partners that are pasted in."""
+        """Add, in front, the surfaces of the partners that are pasted in."""
         t = torch.arange(self.num_frames, device=self.box.device)
         first, last = blend.frames[:, None].unbind(-1)
         pasted = ((blend.weight >= 1)[:, None] & (t >= first) & (t < last))[:, None]
@@ -101,45 +102,45 @@ class Surfaces:
         )
 
     def __len__(self) -> int:
-        """S."""
+        """S, the number of surfaces per clip."""
         return self.to_frame.shape[1]
 
     @property
     def num_frames(self) -> int:
-        """T."""
+        """T, the number of frames."""
         return self.to_frame.shape[2]
 
     def pixels(self) -> tuple[Float64[Tensor, "1 1 1 w"], Float64[Tensor, "1 1 h 1"]]:
-        """``x`` and ``y`` of all pixels of a frame."""
+        """Coordinates ``x`` and ``y`` of all pixels of a frame."""
         h, w = self.size
         x, y = (torch.arange(side, dtype=torch.float64, device=self.box.device) for side in (w, h))
         return x[None, None, None], y[None, None, :, None]
 
     def move(self, surface: int, origin: slice, target: slice, x: Tensor, y: Tensor, clips: Clips = EVERYONE) -> Moved:
-        """Where points of frames ``origin`` go in frames ``target``, on one surface.
+        """Displacement of points on one surface from frames ``origin`` to frames ``target``.
 
-        The change is computed from the difference of the homographies, so that nothing moves, exactly, where they are equal.
+        It is computed from the difference of the homographies, so that it is exactly zero if they are equal.
         """
         before, after = self.to_frame[clips, surface, origin], self.to_frame[clips, surface, target]
         difference = after - before
         change = geometry.matmul(difference, self.to_source[clips, surface, origin].expand_as(difference))
         a, b, c = _linear(change, x, y)
         in_front = c > HORIZON - 1
-        a, b = a.addcmul_(x, c, value=-1), b.addcmul_(y, c, value=-1)  # in place: the arrays are large, and new memory is slow
+        a, b = a.addcmul_(x, c, value=-1), b.addcmul_(y, c, value=-1)  # in place: allocating large arrays is slow
         w = c.add_(1).clamp_(min=HORIZON)
         return Moved(a.div_(w), b.div_(w), in_front)
 
     def at_source(
         self, surface: int, frames: slice, x: Tensor, y: Tensor, clips: Clips = EVERYONE
     ) -> tuple[Float64[Tensor, "b K *places"], Float64[Tensor, "b K *places"], Bool[Tensor, "b K *places"]]:
-        """The source pixel that frame pixels show on one surface, and whether it is in front of the horizon."""
+        """Image coordinates of frame pixels on one surface, and whether they are in front of the horizon."""
         u, v, w = _linear(self.to_source[clips, surface, frames], x, y)
         in_front = w > HORIZON
         w = w.clamp_(min=HORIZON)
         return u.div_(w), v.div_(w), in_front
 
     def covers(self, surface: int, frames: slice, x: Tensor, y: Tensor, clips: Clips = EVERYONE) -> Bool[Tensor, "b K *places"]:
-        """Whether a surface paints points of the frames; one before it may hide it."""
+        """Whether a surface covers points of the frames; surfaces in front of it may hide it."""
         places = max(x.ndim, y.ndim) - 2
         covered = within(x, y, self.window[clips, surface, None]) & spread(self.present[clips, surface, frames], places)
         if surface % self.stacked == 0:
@@ -148,7 +149,7 @@ class Surfaces:
         return covered & within(u, v, self.box[clips, surface, None]) & in_front
 
     def top(self, frames: slice, x: Tensor, y: Tensor) -> Int64[Tensor, "B K *places"]:
-        """The surface that shows at points of the frames."""
+        """Index of the surface that is visible at points of the frames."""
         places = [max(sides) for sides in zip(x.shape[2:], y.shape[2:], strict=True)]
         shape = (len(self.box), len(range(*frames.indices(self.num_frames))), *places)
         if len(self) == 1:
@@ -165,7 +166,7 @@ class Surfaces:
         return (x >= -0.5) & (x < w - 0.5) & (y >= -0.5) & (y < h - 0.5)
 
     def displace(self, shown: Int64[Tensor, "B K *places"], origin: slice, target: slice, x: Tensor, y: Tensor) -> Moved:
-        """Where points go, each on the surface that shows there."""
+        """Displacement of points, each with the surface ``shown`` there."""
         moved = self.move(0, origin, target, x, y)
         for surface, clips in self.layered:
             theirs = self.move(surface, origin, target, _of(x, clips), _of(y, clips), clips)
@@ -175,9 +176,9 @@ class Surfaces:
         return moved
 
     def follow(self, frame: int, frames: slice, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "B K *places"]]:
-        """Points of one frame, followed to neighboring frames: ``x``, ``y`` and whether they are visible there.
+        """Coordinates in ``frames`` of points given in ``frame``, and whether they are visible there.
 
-        ``frames`` must contain ``frame``: in a clip that reads its previous frame, what left the frame on the way is lost.
+        ``frames`` must contain ``frame``, because in a clip that reads its previous frame, points that leave the frame in between are lost.
         """
         origin = slice(frame, frame + 1)
         shown = self.top(origin, x, y)
@@ -191,7 +192,7 @@ class Surfaces:
         return u, v, visible
 
     def from_source(self, surface: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "B T *places"]]:
-        """Source pixels of a surface's image in every frame, and whether they are visible there."""
+        """Frame coordinates, in every frame, of pixels of a surface's image, and whether they are visible there."""
         u, v, w = _linear(self.to_frame[:, surface], x, y)
         in_front = w > HORIZON
         w = w.clamp_(min=HORIZON)
@@ -202,29 +203,29 @@ class Surfaces:
 
 
 def _never_false(flags: Bool[Tensor, "B K *places"]) -> Bool[Tensor, "B K *places"]:
-    """True up to the first False along the frames."""
+    """True before the first False along the frames."""
     return flags.int().cummin(1).values.bool()
 
 
 def _of(coordinate: Tensor, clips: Clips) -> Tensor:
-    """Coordinates of some clips; those that all clips share stay as they are."""
+    """Coordinates of some clips; coordinates shared by all clips stay unchanged."""
     return coordinate if len(coordinate) == 1 else coordinate[clips]
 
 
 def spread(tensor: Tensor, places: int) -> Tensor:
-    """``(B, K)``, made to broadcast against ``(B, K, *places)``."""
+    """Append axes of length 1 to ``(B, K)``, so that it broadcasts against ``(B, K, *places)``."""
     return tensor.reshape(*tensor.shape, *[1] * places)
 
 
 def within(x: Tensor, y: Tensor, box: Float64[Tensor, "B K 4"]) -> Bool[Tensor, "..."]:
-    """Whether points lie in boxes ``(x0, y0, x1, y1)``."""
+    """Whether points lie inside boxes ``(x0, y0, x1, y1)``."""
     places = max(x.ndim, y.ndim) - 2
     x0, y0, x1, y1 = (spread(edge, places) for edge in box.unbind(-1))
     return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
 
 
 def _linear(matrices: Float64[Tensor, "B K 3 3"], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``matrices @ (x, y, 1)``, its three entries; products along a row or a column of pixels are formed once."""
+    """The three components of ``matrices @ (x, y, 1)``; products that depend on x or y alone are computed once."""
     places = max(x.ndim, y.ndim) - 2
     first, second, third = (
         spread(row[..., 0], places) * x + (spread(row[..., 1], places) * y + spread(row[..., 2], places)) for row in matrices.unbind(-2)
@@ -233,9 +234,9 @@ def _linear(matrices: Float64[Tensor, "B K 3 3"], x: Tensor, y: Tensor) -> tuple
 
 
 def _from_source(plan: MotionPlan) -> Float64[Tensor, "B S T 3 3"]:
-    """Pixel of what the back and every layer show to pixel of every frame.
+    """Homographies from image pixel to pixel of every frame, for the back and every layer.
 
-    As in ``MotionPlan.composed``, but not rounded to float32 and without reading the plan back.
+    As in ``MotionPlan.composed``, but in float64, and without copying the plan to the host.
     """
     recursive = plan.back.reads_previous[:, None, None]
     steps = plan.back.motion.homography.double()

@@ -1,4 +1,4 @@
-"""Labels given for still images, carried along their clips."""
+"""Labels of still images, warped along their clips: boxes, points, masks and maps."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,20 +11,21 @@ from pseudomotion.labels.motion import check_points
 from pseudomotion.labels.surfaces import Surfaces, within
 from pseudomotion.plan import MotionPlan
 
-PROBES = 8  # points per axis of a box that are looked for
+PROBES = 8  # points per axis of a box whose visibility is tested
 
 
 @dataclass(frozen=True)
 class WarpedLabels:
-    """Labels along B clips of T frames; what was not asked for is None.
+    """Labels along B clips of T frames; None for labels that were not passed.
 
-    Boxes and points come from S surfaces: the layers of the clip, back to front, and where partners are pasted in (VideoMix) theirs after
-    them. With one layer and no pasting S is 1. Number n of surface s is at position s * N + n, and belongs to image ``source[:, s]``.
+    Boxes and points come from S surfaces: the back and the layers of the clip, back to front; if partners are pasted in (VideoMix), theirs
+    follow. Without layers and pasting S is 1. Box or point n of surface s, which belongs to image ``source[:, s]``, is at position
+    s * N + n of M = S * N.
     """
 
-    source: Int64[Tensor, "B S"]  # index in the batch of the image that a surface shows
-    boxes: Float32[Tensor, "B T M 4"] | None = None  # (x0, y0, x1, y1), edges, in frame pixels
-    boxes_visible: Float32[Tensor, "B T M"] | None = None  # share of the object's box that is visible, in [0, 1]; 0 for one not in the clip
+    source: Int64[Tensor, "B S"]  # index in the batch of the image that each surface shows
+    boxes: Float32[Tensor, "B T M 4"] | None = None  # edges (x0, y0, x1, y1) in frame pixels
+    boxes_visible: Float32[Tensor, "B T M"] | None = None  # fraction of the box that is visible, in [0, 1]; 0 if not in the clip
     points: Float32[Tensor, "B T M 2"] | None = None  # (x, y) in frame pixels
     points_visible: Bool[Tensor, "B T M"] | None = None
     masks: Shaped[Tensor, "B T h w"] | None = None
@@ -41,24 +42,24 @@ def warp_labels(
     maps: Tensor | None = None,
     fill: float = 0,
 ) -> WarpedLabels:
-    """Carry labels of the source images along the clips made of them: detection, tracking, segmentation, depth. Not from the paper.
+    """Warp labels of the images along their clips: for detection, tracking, segmentation, depth. Not from the paper.
 
     Args:
-        plan: of B clips, of as many images of source size ``(H, W)``.
-        size: of the frames. None: the plan's own.
-        boxes: ``(B, N, 4)``, or ``(N, 4)`` for all images: ``(x0, y0, x1, y1)`` in source pixels, edges, so that a whole image is
-            (-0.5, -0.5, W - 0.5, H - 0.5). A box becomes the smallest upright box around its four moved corners, cut off at the frame.
-        points: ``(B, N, 2)`` or ``(N, 2)``: (x, y) in source pixels.
-        masks: ``(B, H, W)`` of any type: the nearest pixel's value is taken, never a blend.
-        maps: ``(B, C, H, W)`` floats, such as depth: bilinear, the values as they are.
-        fill: value of masks and maps where a frame shows no image; their dtype must be able to hold it.
+        plan: the plan of B clips, for B images of size ``(H, W)``.
+        size: frame size of the labels: an int, ``(h, w)``, or None for the plan's own.
+        boxes: ``(B, N, 4)``, or ``(N, 4)`` for all images: edges ``(x0, y0, x1, y1)`` in image pixels, so the whole image is
+            (-0.5, -0.5, W - 0.5, H - 0.5). A box becomes the axis-aligned bounding box of its four moved corners, clipped to the frame.
+        points: ``(B, N, 2)`` or ``(N, 2)``: (x, y) in image pixels.
+        masks: ``(B, H, W)`` of any dtype, sampled at the nearest pixel.
+        maps: ``(B, C, H, W)``, float, such as depth, sampled bilinearly. Values are not changed otherwise.
+        fill: value of masks and maps where a frame shows no image; their dtype must be able to represent it.
 
     Returns:
         The labels, in frames of ``size``, on the plan's device.
 
     Raises:
-        ValueError: for labels of another shape, or a fill that they cannot hold.
-        TypeError: for coordinates or maps that are no numbers or no floats.
+        ValueError: for labels of any other shape, or a fill value that their dtype cannot represent.
+        TypeError: for coordinates that are not real numbers, or maps that are not floats.
 
     """
     surfaces = Surfaces.of(plan, size)
@@ -93,7 +94,7 @@ def _check_raster(name: str, value: Tensor, plan: MotionPlan, ndim: int) -> Shap
 
 
 def _check_fill(name: str, fill: float, dtype: torch.dtype) -> None:
-    """Refuse what would become another value: -100 is 156 in uint8."""
+    """Reject a fill value that would change in ``dtype``: -100 would become 156 in uint8."""
     if dtype.is_floating_point or dtype.is_complex:
         fits = not math.isfinite(fill) or abs(fill) <= torch.finfo(dtype).max
     elif dtype == torch.bool:
@@ -135,7 +136,7 @@ def _warp_boxes(surfaces: Surfaces, boxes: Float64[Tensor, "B N 4"]) -> tuple[Fl
 
 
 def _warp_raster(surfaces: Surfaces, raster: Shaped[Tensor, "B C H W"], fill: float, *, nearest: bool) -> Shaped[Tensor, "B C T h w"]:
-    """Frames of what the raster holds for the images, of the surface that shows at each pixel."""
+    """Sample the raster in every frame, at each pixel from the image of the visible surface."""
     x, y = surfaces.pixels()
     out = raster.new_full((*raster.shape[:2], surfaces.num_frames, *surfaces.size), fill)
     sample = _nearest if nearest else _bilinear
@@ -152,7 +153,7 @@ def _warp_raster(surfaces: Surfaces, raster: Shaped[Tensor, "B C H W"], fill: fl
 
 
 def _painted(surfaces: Surfaces, t: int, shown: Int64[Tensor, "B 1 h w"]) -> Bool[Tensor, "B 1 h w"]:
-    """Where a frame shows an image at all: not where a clip that reads its previous frame has read from beyond one."""
+    """Where a frame shows image content: not where a clip that reads its previous frame has sampled outside an earlier frame."""
     x, y = surfaces.pixels()
     painted = torch.ones_like(shown, dtype=torch.bool)
     if surfaces.reads_previous:
@@ -177,7 +178,7 @@ def _bilinear(raster: Shaped[Tensor, "B C H W"], x: Float64[Tensor, "B h w"], y:
 
 
 def _pick(raster: Shaped[Tensor, "B C H W"], column: Int64[Tensor, "B h w"], row: Int64[Tensor, "B h w"]) -> Shaped[Tensor, "B C h w"]:
-    """Values at pixels, at the nearest one for those outside."""
+    """Values at integer pixel coordinates, clamped to the raster."""
     h, w = raster.shape[-2:]
     index = (row.clamp(0, h - 1) * w + column.clamp(0, w - 1)).flatten(1)
     picked = raster.flatten(2).gather(2, index[:, None].expand(-1, raster.shape[1], -1))

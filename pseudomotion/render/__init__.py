@@ -1,7 +1,7 @@
-"""``(images, plan) -> clips`` by renderers that give the same clips, and ``explain``, which says which one runs and why.
+"""``render``: ``(images, plan) -> clips``, by interchangeable renderers, and ``explain``, which says which one runs and why.
 
-``reference`` defines what is right and works anywhere. The fused renderers go from images to finished clips in compiled kernels: ``cuda``
-in Triton's, ``cpu`` in numba's.
+``reference`` defines what is right and runs anywhere. The fused renderers compute finished clips from images in compiled kernels: ``cuda``
+in Triton, ``cpu`` in numba.
 """
 
 import importlib
@@ -48,25 +48,25 @@ def render(
     data_format: str = "BCTHW",
     renderer: str = "auto",
 ) -> Tensor:
-    """Clips of a plan: deterministic replay of what ``PMG.plan`` decided.
+    """Render the clips of a plan. Deterministic.
 
     Args:
-        images: ``(B, C, H, W)``, uint8 or float in [0, 1], C = 1, 3 or 4; as many, and as large, as the plan is for.
-        plan: from ``PMG.plan``, or changed by you.
-        textures: ``(N, C, H, W)``, what layers show, as large as ``plan.texture_size``; None where that is None: layers show ``images``.
-        count: how many clips are wanted, from the first; those after them are there to be mixed in. None: all.
-        mean: per channel, on values in [0, 1]; subtracted from the clips. None for none.
-        std: per channel; the clips are divided by it. Given together with ``mean``.
-        dtype: of the clips: torch.uint8 or a float type. None: that of the images, or float32 for uint8 images that are normalized.
-        data_format: "BCTHW" or "BTCHW".
-        renderer: "reference" (anywhere, differentiable), "fused" (compiled, or an error) or "auto", as for ``PMG``.
+        images: ``(B, C, H, W)``, uint8 or float in [0, 1], C = 1, 3 or 4; B and the size must match the plan.
+        plan: from ``PMG.plan``, possibly modified.
+        textures: ``(N, C, H, W)``, images that layers show, of size ``plan.texture_size``. None if that is None: layers show ``images``.
+        count: number of clips to return, from the first; later clips only serve as partners. None: all.
+        mean: per-channel mean of values in [0, 1], subtracted from the clips. None: clips are not normalized.
+        std: per-channel standard deviation, by which the clips are then divided. Must be given together with ``mean``.
+        dtype: dtype of the clips: torch.uint8 or a float dtype. None: that of the images, but float32 for uint8 images that are normalized.
+        data_format: order of the clips' axes, "BCTHW" or "BTCHW".
+        renderer: "reference" (anywhere, differentiable), "fused" (compiled kernels, or an error) or "auto", as for ``PMG``.
 
     Returns:
-        ``(count, C, T, h, w)``, or ``(count, T, C, h, w)`` under ``data_format="BTCHW"``, on the device of the images.
+        Clips ``(count, C, T, h, w)``, or ``(count, T, C, h, w)`` with ``data_format="BTCHW"``, on the device of the images.
 
     Raises:
-        TypeError, ValueError: for arguments outside these, and where "fused" was asked for and these images are not for it.
-        RuntimeError: where "fused" was asked for and this machine cannot run it.
+        TypeError, ValueError: for invalid arguments, and if "fused" is requested for images that it does not support.
+        RuntimeError: if "fused" is requested and this machine cannot run it.
 
     """
     checks.images(images)
@@ -101,19 +101,19 @@ def choose(
     needs_grad: bool = False,
     textured: bool = False,
 ) -> Choice:
-    """The renderer for images of a device and dtype.
+    """Choose the renderer for images on a device.
 
     Args:
-        renderer: "auto", "fused" or "reference", as the user asked.
-        device: of the images.
-        dtype: of the images; None for one that both renderers take.
-        out_dtype: of the clips; likewise.
-        needs_grad: whether gradients are to reach the images or textures.
-        textured: whether there are textures beside the images.
+        renderer: "auto", "fused" or "reference", as requested.
+        device: device of the images.
+        dtype: dtype of the images; None: assume a supported one.
+        out_dtype: dtype of the clips; None: assume a supported one.
+        needs_grad: whether images or textures require gradients.
+        textured: whether textures are given.
 
     Raises:
-        ValueError: where "fused" was asked for and these images are not for it.
-        RuntimeError: where it was asked for and this machine cannot run it.
+        ValueError: if "fused" is requested for images that it does not support.
+        RuntimeError: if "fused" is requested and this machine cannot run it.
 
     """
     if renderer == "reference":
@@ -134,7 +134,13 @@ def choose(
 
 
 def explain(renderer: str = "auto", out_dtype: torch.dtype | None = None) -> str:
-    """For people: which renderer would run on which device, and why."""
+    """Say which renderer would run on which device, and why.
+
+    Args:
+        renderer: "auto", "fused" or "reference".
+        out_dtype: dtype of the clips; None: assume a supported one.
+
+    """
     lines = [f"renderer={renderer!r}"]
     for name in ("cpu", "cuda"):
         try:
@@ -147,7 +153,7 @@ def explain(renderer: str = "auto", out_dtype: torch.dtype | None = None) -> str
 
 
 def _check_plan(plan: MotionPlan, images: Tensor, textures: Tensor | None) -> None:
-    """Whether a plan is for these images and textures."""
+    """Raise ``TypeError`` or ``ValueError`` if a plan does not match the images and textures."""
     if not isinstance(plan, MotionPlan):
         raise TypeError(f"plan must be a MotionPlan, got {type(plan).__name__}")
     batch, channels, *size = images.shape
@@ -181,7 +187,7 @@ def _compiled_by(device: torch.device, renderer: str) -> str | None:
 
 
 def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool, textured: bool) -> str | None:
-    """Why the fused renderer is not for these images, if so."""
+    """Why the fused renderer does not support these images; None if it does."""
     allowed = ", ".join(str(allowed).removeprefix("torch.") for allowed in FUSED_DTYPES)
     for name, given in (("images are", dtype), ("clips are to be", out_dtype)):
         if given is not None and given not in FUSED_DTYPES:
@@ -192,7 +198,7 @@ def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad:
 
 
 def _unable(device: torch.device, compiler: str | None) -> str | None:
-    """Why the fused renderer does not run on a device, if so."""
+    """Why the fused renderer cannot run on this device; None if it can."""
     if compiler is None:
         return f"images are on {device.type}; the fused renderer is for CPUs and CUDA devices"
     if torch.compiler.is_compiling():
@@ -202,7 +208,7 @@ def _unable(device: torch.device, compiler: str | None) -> str | None:
 
 @cache
 def _import_error(compiler: str) -> str | None:
-    """Why kernels cannot be imported, if so. Those for CPUs are compiled then, or loaded from where they are kept."""
+    """Why the kernels cannot be imported; None if they can. Importing compiles those for CPUs, or loads them from the cache on disk."""
     try:
         importlib.import_module(f"pseudomotion.render.{'cuda' if compiler == 'triton' else 'cpu'}")
     except ImportError as error:
@@ -211,7 +217,7 @@ def _import_error(compiler: str) -> str | None:
     return None
 
 
-NUMBA_HINT = "pip install 'pseudomotion[cpu]' makes rendering on the CPU several times as fast"
+NUMBA_HINT = "pip install numba makes rendering on the CPU several times as fast"
 
 
 @cache
@@ -255,6 +261,6 @@ def _reference(
     images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None = None
 ) -> Shaped[Tensor, "B _ _ h w"]:
     plan = plan.to(images.device)
-    with torch.autocast(images.device.type, enabled=False):  # a model's lower precision is none for coordinates and colors
+    with torch.autocast(images.device.type, enabled=False):  # autocast's lower precision would ruin coordinates
         clips = reference.render(to_unit(images), plan, None if textures is None else to_unit(textures))
         return finish(clips, plan.blend if plan.mixes else None, output)

@@ -1,7 +1,7 @@
-"""Proof by example: "auto" takes the fused renderer only where that has made the reference's clips on the device at hand.
+"""Runtime check of the fused renderer: "auto" uses it only after its clips have matched the reference's on the device at hand.
 
-Kernels are compiled for each device by whichever Triton is installed there, which no test elsewhere can vouch for. So the first clip of
-every transform is rendered by both, and compared: once for each kind of call, which waits for the device then and never again.
+The installed Triton compiles the kernels for each device, and tests on other machines cannot cover that. So the first clip of every
+transform is rendered by both renderers and compared, once per kind of call. Only these first calls synchronize with the device.
 """
 
 import dataclasses
@@ -16,24 +16,24 @@ from pseudomotion.motion import map_fields
 from pseudomotion.plan import MotionPlan
 from pseudomotion.transforms import ALL_TRANSFORMS
 
-TOLERANCE = 4e-3  # mean difference, of values in [0, 1]: one level of 8 bits, and a few times what float32 and bfloat16 come to
+TOLERANCE = 4e-3  # mean difference of values in [0, 1]: one 8-bit level, a few times the rounding of float32 and bfloat16
 
 Images = Shaped[Tensor, "B C H W"]
 Render = Callable[[Images, MotionPlan], Tensor]
 
-_found: dict[tuple[Hashable, int], bool] = {}  # of kinds of calls and transforms: whether the renderers agree
+_found: dict[tuple[Hashable, int], bool] = {}  # (kind of call, transform): whether the renderers agree
 
 
 def agree(fused: Render, reference: Render, images: Images, plan: MotionPlan, *, unit: float, key: Hashable) -> bool:
-    """Whether two renderers make the same clips of all transforms in a plan.
+    """Whether two renderers make the same clips for all transforms in a plan.
 
     Args:
-        fused: the renderer in doubt; where it is wrong, or raises an exception, there is a warning.
-        reference: the one that is right.
-        images: of the plan.
+        fused: the renderer to check. If its clips differ, or it raises an exception, there is a warning.
+        reference: the renderer that defines what is right.
+        images: ``(B, C, H, W)``, for the plan.
         plan: on the CPU.
-        unit: what white differs from black by in finished clips.
-        key: what else the kernels depend on; whatever was found out for it is not tried again.
+        unit: difference between white and black in the output format.
+        key: everything else that the kernels depend on; results are cached per key and transform.
 
     """
     transforms = plan.transform.tolist()
@@ -45,7 +45,7 @@ def agree(fused: Render, reference: Render, images: Images, plan: MotionPlan, *,
 
 
 def _excerpt(plan: MotionPlan, clips: list[int]) -> tuple[MotionPlan, Tensor]:
-    """A plan of some clips and of those that they show, or are mixed with, and where these stand in the whole plan."""
+    """A plan of some clips, including the clips they show or are mixed with, and the positions of all these in the full plan."""
     shown = [*clips, *plan.back.image[clips].tolist(), *plan.layers.texture[clips].flatten().tolist()]
     shown += [] if plan.blend is None else plan.blend.partner[clips].tolist()
     members = torch.tensor(list(dict.fromkeys(shown)), device="cpu")
@@ -70,7 +70,7 @@ def _compare(fused: Render, reference: Render, images: Images, plan: MotionPlan,
     shown = images[members.to(images.device)]
     try:
         made, expected = fused(shown, plan), reference(shown, plan)
-    except Exception as error:  # whatever a compiler, a driver or a device may raise
+    except Exception as error:  # a compiler, driver or device may raise anything
         return _distrust(images, f"failed with {type(error).__name__}: {error}")
     off = (made.double() - expected.double()).abs().flatten(1).mean(1).tolist()
     wrong = {int(transform) for transform, difference in zip(plan.transform, off, strict=True) if not difference <= tolerance}

@@ -1,7 +1,7 @@
-"""The reference renderer: the definition of a clip, in plain torch on kornia's pixel coordinates.
+"""The reference renderer, which defines what a clip is: plain torch, in kornia's pixel coordinates.
 
-Works on any device and is differentiable with respect to images and textures. Nothing here reads a tensor's values, so it compiles into
-one graph and never waits for a device.
+It runs on any device and is differentiable with respect to images and textures. It never reads tensor values on the host, so it compiles
+to a single graph and never synchronizes with the device.
 """
 
 import torch
@@ -19,16 +19,16 @@ Images = Float[Tensor, "N C H W"]
 Pyramid = list[Float[Tensor, "N C _ _"]]
 Frames = Float[Tensor, "n C t h w"]
 
-HORIZON = 1e-3  # homogeneous denominators below this (of 1 at the frame's center) are as far outside the image as matters
+HORIZON = 1e-3  # smallest homogeneous denominator (1 at the frame's center); smaller ones would lie far outside the image anyway
 
 
 def render(images: Images, plan: MotionPlan, textures: Float[Tensor, "M C _ _"] | None = None) -> Float[Tensor, "B C T h w"]:
-    """Clips of a plan before they are blended with their partners.
+    """Render the clips of a plan, before they are blended with their partners.
 
     Args:
-        images: in [0, 1], float32 or float64. Coordinates are rounded to the same precision.
+        images: ``(N, C, H, W)`` in [0, 1], float32 or float64. Coordinates are rounded to the same precision.
         plan: on the same device.
-        textures: that layers show; None: they show the images.
+        textures: ``(M, C, _, _)``, images that layers show; None: layers show ``images``.
 
     """
     clips = images.new_empty(len(plan), images.shape[1], plan.num_frames, *plan.frame_size)
@@ -45,7 +45,7 @@ def render(images: Images, plan: MotionPlan, textures: Float[Tensor, "M C _ _"] 
 
 
 def _paint_back(pyramid: Pyramid, plan: MotionPlan, p: Pass) -> Frames:
-    """Equation 1 of the paper: frame t is f(frame t-1). Where no frame reads another: every frame is f_t(image)."""
+    """Equation 1 of the paper: frame t is f(frame t-1). In a pass that is not recursive, every frame is f_t(image)."""
     back, motion = plan.back, plan.back.motion
     images = [level[back.image[p.clips]] for level in pyramid]
     to_read = geometry.inverse(motion.homography[p.clips].double())  # (n, T, 3, 3): pixel of frame t to pixel of what it reads
@@ -63,7 +63,7 @@ def _paint_back(pyramid: Pyramid, plan: MotionPlan, p: Pass) -> Frames:
 
 
 def _paint_layer(pyramid: Pyramid, plan: MotionPlan, layer: int, p: Pass) -> tuple[Frames, Float[Tensor, "n 1 T h w"]]:
-    """What a layer shows, and its opacity at every pixel."""
+    """The frames that a layer shows, and its opacity at every pixel."""
     layers, motion = plan.layers, plan.layers.motion
     textures = [level[layers.texture[p.clips, layer]] for level in pyramid]
     to_texture = geometry.inverse(motion.homography[p.clips, layer].double())
@@ -76,7 +76,7 @@ def _paint_layer(pyramid: Pyramid, plan: MotionPlan, layer: int, p: Pass) -> tup
 
 
 def _read(images: Pyramid, to_image: Float[Tensor, "n t 3 3"], detail: Float[Tensor, "n t"], p: Pass, plan: MotionPlan) -> Frames:
-    """Frames sampled from images: from the level of the pyramid that each asks for, or from two, added up by their shares."""
+    """Sample frames from an image pyramid, interpolating linearly between two levels where ``detail`` is fractional."""
     levels = []
     for level in range(p.levels[0], p.levels[1] + 1):
         height, width = images[level].shape[-2:]
@@ -87,7 +87,7 @@ def _read(images: Pyramid, to_image: Float[Tensor, "n t 3 3"], detail: Float[Ten
 
 
 def _pyramid(images: Images, passes: list[Pass] | tuple[Pass, ...]) -> Pyramid:
-    """The images, and their averages over blocks of 2x2, 4x4, ... pixels; a block at the far edge may be cut off."""
+    """The images, and their averages over blocks of 2x2, 4x4, ... pixels; blocks at the right and bottom edges may be cut off."""
     pyramid = [images]
     for _ in range(max([0, *(p.levels[1] for p in passes)])):
         pyramid.append(F.avg_pool2d(pyramid[-1], 2, ceil_mode=True, count_include_pad=False))
@@ -95,7 +95,7 @@ def _pyramid(images: Images, passes: list[Pass] | tuple[Pass, ...]) -> Pyramid:
 
 
 def _to_level(to_image: Float[Tensor, "n t 3 3"], level: int) -> Float[Tensor, "n t 3 3"]:
-    """Homographies to pixels of an image, made to lead to the pixels of a level of its pyramid."""
+    """Turn homographies to image pixels into homographies to the pixels of a pyramid level."""
     if level == 0:
         return to_image
     size = 2.0**level
@@ -104,13 +104,13 @@ def _to_level(to_image: Float[Tensor, "n t 3 3"], level: int) -> Float[Tensor, "
 
 
 def _grid(to_read: Float[Tensor, "n t 3 3"], size: tuple[int, int], frame_size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Where the pixels of frames read images of a size, in ``grid_sample``'s coordinates: -1 and 1 at the outermost pixel centers."""
+    """Sampling grid for images of ``size``, ``(n, t, h, w, 2)``, in ``grid_sample``'s coordinates: -1 and 1 at the outer pixel centers."""
     normalize = normal_transform_pixel(*size, dtype=to_read.dtype, device=to_read.device)
     return _points(geometry.matmul(normalize.expand_as(to_read), to_read), frame_size, dtype)
 
 
 def _points(matrices: Float[Tensor, "n t 3 3"], frame_size: tuple[int, int], dtype: torch.dtype) -> Float[Tensor, "n t h w 2"]:
-    """Every pixel of a frame under homographies."""
+    """Apply homographies to all pixels of a frame."""
     h, w = frame_size
     x = torch.arange(w, dtype=dtype, device=matrices.device)
     y = torch.arange(h, dtype=dtype, device=matrices.device)[:, None]
@@ -121,9 +121,9 @@ def _points(matrices: Float[Tensor, "n t 3 3"], frame_size: tuple[int, int], dty
 
 
 def _sample(images: Float[Tensor, "n C H W"], grid: Float[Tensor, "n t h w 2"], padding_mode: str) -> Frames:
-    """Bilinear samples."""
+    """Sample images bilinearly."""
     if padding_mode == "zeros":
-        # One pixel makes no axis from -1 to 1, and would be found everywhere; black neighbors make one.
+        # On an axis of one pixel, grid_sample's [-1, 1] is degenerate: all coordinates hit that pixel. Black neighbors avoid this.
         images = F.pad(images, [int(side == 1) for side in images.shape[:-3:-1] for _ in range(2)])
     n, t, h, w, _ = grid.shape
     frames = F.grid_sample(images, grid.flatten(1, 2), padding_mode=padding_mode, align_corners=True)  # (n, C, t * h, w)
@@ -131,7 +131,7 @@ def _sample(images: Float[Tensor, "n C H W"], grid: Float[Tensor, "n t h w 2"], 
 
 
 def _recolor(frames: Frames, color: Float[Tensor, "n t 3 4"], p: Pass) -> Frames:
-    """Frames under their color maps, clamped to [0, 1]."""
+    """Apply color maps to frames, and clamp to [0, 1]."""
     if not p.colored:
         return frames
     weights = color.to(frames)[..., None, None].unbind(2)  # rows, each (n, t, 4, 1, 1)

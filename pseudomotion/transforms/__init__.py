@@ -1,7 +1,7 @@
-"""The transforms that make motion, by name: a new one is one file beside these and one import here.
+"""The transforms that make motion, by name. A new transform takes one file in this package and one import here.
 
-``TRANSFORMS`` holds the paper's eight, ``EXTRA_TRANSFORMS`` all others, which are not from the paper. A plan stores the position of its
-transform in ``ALL_TRANSFORMS``, which begins with the paper's.
+``TRANSFORMS`` holds the paper's eight, ``EXTRA_TRANSFORMS`` all others, which are not from the paper. A plan stores positions in
+``ALL_TRANSFORMS``, which starts with the paper's.
 """
 
 from pseudomotion.transforms.affine import Affine as Affine

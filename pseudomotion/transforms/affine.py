@@ -10,15 +10,15 @@ from pseudomotion.transforms.base import Motion, Params, Range, Transform, View,
 
 @dataclass(frozen=True)
 class Affine(Transform):
-    """Each frame is the previous one under a constant affine map about the frame's center.
+    """Each frame is the previous frame under a constant affine map about the frame's center.
 
-    Source: section 3.2, item 5, and equation 1; the ranges are not from the paper. All are per step.
+    Source: section 3.2, item 5, and equation 1; the ranges are not from the paper. All ranges are per step.
 
     Args:
-        degrees: rotation, in degrees, from x towards y (clockwise on the screen).
-        translate: shift along x and along y, drawn apart, as a share of the frame's width and height.
+        degrees: rotation in degrees, from x towards y (clockwise on the screen).
+        translate: shift along x and along y, drawn independently, as a fraction of the frame's width and height.
         scale: scaling factor.
-        shear: shear along x and along y, drawn apart, in degrees.
+        shear: shear angles along x and along y, drawn independently, in degrees.
 
     """
 
@@ -43,7 +43,7 @@ class Affine(Transform):
         return {name: between(bounds, number) for (name, bounds), number in zip(ranges.items(), numbers, strict=True)}
 
     def make_plan(self, params: Params, view: View) -> Motion:
-        """The first view, then the constant map."""
+        """Frame 0 shows the first view; the map then repeats at every step."""
         h, w = view.frame_size
         turn = geometry.rotation_scale_shear(params["degrees"], params["scale"], params["shear_x"], params["shear_y"])
         shift = geometry.translation(params["translate_x"] * w, params["translate_y"] * h)

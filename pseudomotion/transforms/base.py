@@ -1,4 +1,4 @@
-"""What a transform is: ranges (fields), numbers drawn from them (``make_params``), and the motion they mean (``make_plan``)."""
+"""``Transform``, the base class: fields are ranges, ``make_params`` draws from them, ``make_plan`` turns the draws into motion."""
 
 import dataclasses
 import math
@@ -23,23 +23,23 @@ Params = Mapping[str, Numbers]
 
 
 def allowed(default: Range, low: float, high: float) -> Any:
-    """A field that holds a range ``(low, high)`` to draw from, itself within ``[low, high]``."""
+    """A dataclass field for a range ``(a, b)`` to draw from, where ``low <= a <= b <= high`` must hold."""
     return dataclasses.field(default=default, metadata={"allowed": (low, high)})
 
 
 @dataclass(frozen=True)
 class View:
-    """The first view of ``b`` clips: which window of the source fills the frame. A window is a center and a scale.
+    """The first view of b clips: the window of the source image that fills the frame, given by a center and a scale.
 
-    A window of center ``(x, y)`` and scale ``s`` shows, at frame pixel ``(u, v)``, the source at ``x + s (u - (w-1)/2)``,
-    ``y + s (v - (h-1)/2)``. It *lies inside* the source where no sample, and none of the pixels averaged into it, is outside.
+    A window with center ``(x, y)`` and scale ``s`` shows, at frame pixel ``(u, v)``, the image at ``x + s (u - (w-1)/2)``,
+    ``y + s (v - (h-1)/2)``. It *lies inside* the image if all its samples do, including the pixels averaged into them.
     """
 
-    source_size: tuple[int, int]
-    frame_size: tuple[int, int]
-    num_frames: int
-    center: Float64[np.ndarray, "b 2"]
-    scale: Float64[np.ndarray, " b"]
+    source_size: tuple[int, int]  # (H, W) of the images
+    frame_size: tuple[int, int]  # (h, w)
+    num_frames: int  # T
+    center: Float64[np.ndarray, "b 2"]  # (x, y) in image pixels
+    scale: Float64[np.ndarray, " b"]  # image pixels per frame pixel
     partner: Int64[np.ndarray, " b"]  # index in the batch of the image that a layer of the clip may show
 
     @classmethod
@@ -52,9 +52,9 @@ class View:
         draws: Draws,
         partner: Int64[np.ndarray, " b"] | None = None,
     ) -> "View":
-        """The largest centered window, or with ``crop`` a random one whose area is drawn as a share of the largest one's.
+        """The largest centered window, or, with ``crop``, a random window whose area is a fraction of the largest one's.
 
-        Without a ``partner``, every clip is its own.
+        If ``partner`` is None, every clip is its own partner.
         """
         b = len(draws.ids)
         center = np.broadcast_to([(source_size[1] - 1) / 2, (source_size[0] - 1) / 2], (b, 2))
@@ -68,20 +68,20 @@ class View:
 
     @staticmethod
     def largest_scale(source_size: tuple[int, int], frame_size: tuple[int, int]) -> float:
-        """Scale of the largest window that lies inside the source."""
+        """Scale of the largest window that lies inside the image."""
         sides = list(zip(source_size, frame_size, strict=True))
         scale = min(source / frame for source, frame in sides)
         block = float(averaged(np.array([scale]))[0])
-        # A larger scale would read beyond the outermost pixel centers, where padding mixes in: dark lines around an enlarged image.
+        # A larger scale would sample beyond the outermost pixel centers, where black padding blends in as a dark border.
         fits = [(source - block) / (frame - 1) for source, frame in sides if frame > 1 and source > block]
         return min([scale, *fits])
 
     def select(self, clips: Int64[np.ndarray, " n"]) -> "View":
-        """The view of some clips of the batch."""
+        """The view of the clips at these positions in the batch."""
         return dataclasses.replace(self, center=self.center[clips], scale=self.scale[clips], partner=self.partner[clips])
 
     def limits(self, scale: Numbers) -> tuple[Float64[np.ndarray, "b 2"], Float64[np.ndarray, "b 2"]]:
-        """Least and greatest center (x, y) of a window of ``scale`` that lies inside the source; both its middle if none does."""
+        """Smallest and largest center (x, y) of windows of ``scale`` inside the image; both are its center if no window fits."""
         (source_h, source_w), (h, w) = self.source_size, self.frame_size
         margin = (averaged(scale) - 1) / 2
         low = np.stack([scale * ((w - 1) / 2) + margin, scale * ((h - 1) / 2) + margin], -1)
@@ -89,36 +89,36 @@ class View:
         return np.minimum(low, middle), np.maximum(2 * middle - low, middle)
 
     def place(self, scale: Numbers, at: Float64[np.ndarray, "b 2"]) -> Float64[np.ndarray, "b 2"]:
-        """Center of a window of ``scale`` inside the source; ``at`` in [0, 1] goes from its least to its greatest (x, y)."""
+        """Center of a window of ``scale`` inside the image; ``at`` in [0, 1] interpolates between the limits of (x, y)."""
         low, high = self.limits(scale)
         return low + (high - low) * at
 
     def window(self, center: Float64[np.ndarray, "*b 2"], scale: Float64[np.ndarray, "*b"]) -> Float64[np.ndarray, "*b 3 3"]:
-        """Homography, source pixel to frame pixel, of a window."""
+        """Homography from image pixel to frame pixel of a window."""
         h, w = self.frame_size
         zoom = 1 / scale
         x, y = (w - 1) / 2 - center[..., 0] * zoom, (h - 1) / 2 - center[..., 1] * zoom
         return stack([[zoom, 0.0, x], [0.0, zoom, y], [0.0, 0.0, 1.0]])
 
     def still(self) -> Float64[np.ndarray, "b T 3 3"]:
-        """The first view on every frame."""
+        """Homographies that show the first view in every frame."""
         first = self.window(self.center, self.scale)
         return np.broadcast_to(first[:, None], (len(first), self.num_frames, 3, 3))
 
     def then(self, step: Float64[np.ndarray, "b 3 3"]) -> Float64[np.ndarray, "b T 3 3"]:
-        """The first view on frame 0, and the same ``step`` from each frame to the next (for transforms that read the previous frame)."""
+        """The first view in frame 0, then ``step`` from every frame to the next: for transforms that read the previous frame."""
         steps = np.repeat(step[:, None], self.num_frames, 1)
         steps[:, 0] = self.window(self.center, self.scale)
         return steps
 
     def motion(self, homography: Float64[np.ndarray, "b T 3 3"], color: Float64[np.ndarray, "b T 3 4"] | None = None) -> Motion:
-        """A rigid motion without layers, of the source's own colors where no color map is given."""
+        """A rigid motion without layers. If ``color`` is None, colors do not change."""
         if color is None:
             color = np.broadcast_to(color_maps.IDENTITY, (len(self.scale), self.num_frames, 3, 4))
         return Motion(homography, color)
 
     def layer(self, box: Float64[np.ndarray, "b 4"], homography: Float64[np.ndarray, "b T 3 3"]) -> Layers:
-        """One layer, visible throughout: a box of the partner's image, in its own colors."""
+        """One layer, visible in every frame: a box of the partner's image, with unchanged colors."""
         b, t = len(box), self.num_frames
         color = np.broadcast_to(color_maps.IDENTITY, (b, 1, t, 3, 4))
         motion = Motion(homography[:, None], color)
@@ -126,7 +126,7 @@ class View:
         return Layers(self.partner[:, None], box[:, None], sharp, motion, np.ones((b, 1, t)))
 
     def absent_layers(self, count: int) -> Layers:
-        """Layers that are never seen: whole partner images of opacity 0."""
+        """``count`` layers of opacity 0, to pad clips to the same number of layers."""
         h, w = self.source_size
         b, t = len(self.scale), self.num_frames
         box = np.broadcast_to([-0.5, -0.5, w - 0.5, h - 0.5], (b, 4))
@@ -136,19 +136,23 @@ class View:
 
 
 class Transform(ABC):
-    """Base of all transforms: a frozen dataclass whose fields are ranges ``(low, high)``, per step from one frame to the next.
+    """Base class of transforms: a frozen dataclass whose fields are ranges ``(low, high)``, usually per step.
 
-    A subclass sets ``name``, declares its ranges with ``allowed`` and writes ``make_params`` and ``make_plan``. Both are vectorized
-    in numpy over the clips of the batch that drew this transform; the clip at position i depends on the draws and the view at i alone.
+    A subclass sets ``name``, declares its ranges with ``allowed`` and implements ``make_params`` and ``make_plan``. Both are vectorized
+    in numpy over the b clips that drew this transform; clip i must depend only on the draws and the view of clip i.
+
+    Raises:
+        TypeError, ValueError: if a range is not a pair of finite numbers in ascending order within its allowed limits.
+
     """
 
     name: ClassVar[str]
-    reads_previous: ClassVar[bool] = False  # frame t+1 is made from frame t, else every frame from the source image
-    needs_rgb: ClassVar[bool] = False  # has a color map, so images need three channels
-    num_layers: ClassVar[int] = 0  # how many layers it paints over the back
+    reads_previous: ClassVar[bool] = False  # True: frame t+1 reads frame t. False: every frame reads the image
+    needs_rgb: ClassVar[bool] = False  # True: applies a color map, so images need three channels
+    num_layers: ClassVar[int] = 0  # number of layers it paints over the back
 
     def __post_init__(self) -> None:
-        """Check every range; a list becomes a tuple."""
+        """Check every range, and convert lists to tuples."""
         for field in dataclasses.fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses
             value, (low, high) = getattr(self, field.name), field.metadata["allowed"]
             if not isinstance(value, (tuple, list)) or not all(isinstance(v, (int, float)) for v in value):
@@ -161,23 +165,23 @@ class Transform(ABC):
 
     @abstractmethod
     def make_params(self, draws: Draws) -> Params:
-        """Draw: one number per clip for every parameter, in this transform's units."""
+        """Draw one number per clip for every parameter, in the transform's own units: arrays ``(b,)`` by name."""
 
     @abstractmethod
     def make_plan(self, params: Params, view: View) -> Motion:
-        """Decide: the motion that the parameters mean for this first view."""
+        """Turn the parameters into a motion that starts at the first view."""
 
 
 def averaged(scale: Numbers) -> Numbers:
-    """Side of the blocks of source pixels that are averaged into one, where frames show so many source pixels per pixel."""
+    """Side, in image pixels, of the blocks averaged into one sample at ``scale`` image pixels per frame pixel; a power of 2."""
     return np.ldexp(1.0, np.ceil(level_of_detail(scale)).astype(int))
 
 
 def between(bounds: Range, number: Numbers) -> Numbers:
-    """``number`` in [0, 1], spread over a range."""
+    """Map ``number`` in [0, 1] linearly to a range."""
     return bounds[0] + (bounds[1] - bounds[0]) * number
 
 
 def steps(num_frames: int) -> Float64[np.ndarray, " T"]:
-    """Number of the frame, 0 to T-1."""
+    """Frame indices 0 to T-1, as floats."""
     return np.arange(num_frames, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Color jitter: the same small change of color at every step."""
+"""Color jitter: the same small color change at every step."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,15 +12,15 @@ from pseudomotion.transforms.base import Motion, Params, Range, Transform, View,
 
 @dataclass(frozen=True)
 class ColorJitter(Transform):
-    """Each frame is the previous one under a constant affine color map: brightness, contrast, saturation, then hue.
+    """Each frame is the previous frame under a constant affine color map: brightness, contrast, saturation, then hue.
 
-    Source: section 3.2, item 7, and equation 1; the ranges are not from the paper. All are per step; ``pseudomotion.color`` says how the
-    maps differ from torchvision's.
+    Source: section 3.2, item 7, and equation 1; the ranges are not from the paper. All ranges are per step. ``pseudomotion.color``
+    describes how the maps differ from torchvision's.
 
     Args:
-        brightness: factor.
+        brightness: factor on every channel.
         contrast: factor on the distance from mid-gray 0.5.
-        saturation: factor on the distance from the pixel's own gray; at least 0.
+        saturation: factor on the distance from the pixel's own luma.
         hue: rotation about the gray axis, in turns (0.5 is the opposite color).
 
     """
@@ -44,7 +44,7 @@ class ColorJitter(Transform):
         }
 
     def make_plan(self, params: Params, view: View) -> Motion:
-        """The first view in its own colors, then the constant map."""
+        """Frame 0 shows the first view in its own colors; the color map then repeats at every step."""
         step = color.compose(color.contrast(params["contrast"]), color.gain(params["brightness"]))
         step = color.compose(color.hue(params["hue"]), color.compose(color.saturation(params["saturation"]), step))
         colors = np.repeat(step[:, None], view.num_frames, 1)

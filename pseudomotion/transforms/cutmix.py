@@ -13,14 +13,14 @@ from pseudomotion.transforms.sliding_window import straight_path
 
 @dataclass(frozen=True)
 class CutMix(Transform):
-    """The first view stands still; before it, a box cut from the partner's image moves along a straight line and stays in the frame.
+    """The first view stands still. Over it, a box cut from the partner's image moves in a straight line and stays in the frame.
 
-    The partner is another image of the batch, so this transform alone depends on which images are together in a batch. Source: section
-    3.2, item 8 ("move a small area of the image in the manner of Sliding Window"); the ranges are not from the paper.
+    By default the partner is another image of the batch, so, unlike other transforms, clips depend on which ids are in the batch. Source:
+    section 3.2, item 8 ("move a small area of the image in the manner of Sliding Window"); the ranges are not from the paper.
 
     Args:
-        size: width and height of the box, drawn apart, as a share of the frame's.
-        speed: distance per step, as a share of the frame's shorter side. A path too long for the frame is shortened.
+        size: width and height of the box, drawn independently, as a fraction of the frame's width and height.
+        speed: distance per step, as a fraction of the frame's shorter side. A path that is too long for the frame is shortened.
 
     """
 
@@ -30,7 +30,7 @@ class CutMix(Transform):
     speed: Range = allowed((0.01, 0.04), 0, 1)
 
     def make_params(self, draws: Draws) -> Params:
-        """Draw the box's size, its place in the partner's image, and its path over the frame."""
+        """Draw the box's size, its position in the partner's image, and its path over the frame."""
         width, height, from_x, from_y, speed, direction, x, y = draws.numbers(self.name, 8)
         return {
             "width": between(self.size, width),
@@ -48,7 +48,7 @@ class CutMix(Transform):
         (source_h, source_w), (h, w) = view.source_size, view.frame_size
         frame = np.array([w, h], dtype=np.float64)
         source = np.array([source_w, source_h], dtype=np.float64)
-        # The box's soft edge reads half a pixel beyond it, and the pyramid what it averages; both must lie inside the image.
+        # The box's soft edge samples half a pixel beyond it, and pyramid levels average whole blocks; both must lie inside the image.
         margin = ((averaged(view.scale) + 1) / 2)[:, None]
         half = np.stack([params["width"], params["height"]], -1) * frame / 2 * view.scale[:, None]
         half = np.minimum(half, source / 2 - margin).clip(min=0)

@@ -12,12 +12,12 @@ from pseudomotion.transforms.base import Motion, Params, Range, Transform, View,
 
 @dataclass(frozen=True)
 class Fade(Transform):
-    """Brightness goes from 1 towards 0 (fade out) or from 0 towards 1 (fade in, equally likely), by the same amount each step.
+    """Brightness goes from 1 towards 0 (fade out) or from 0 towards 1 (fade in), equally likely, by the same amount at every step.
 
     Source: section 3.2, item 4; the range is not from the paper.
 
     Args:
-        depth: how far the fade gets by the last frame, as a share of the whole way, in [0, 1].
+        depth: total change of brightness by the last frame, in [0, 1].
 
     """
 
@@ -26,11 +26,11 @@ class Fade(Transform):
     depth: Range = allowed((0.7, 1.0), 0, 1)
 
     def make_params(self, draws: Draws) -> Params:
-        """Draw the depth, and out or in (below or above 0.5)."""
+        """Draw the depth, and the direction: fade out below 0.5, else fade in."""
         depth, fade_in = draws.numbers(self.name, 2)
         return {"depth": between(self.depth, depth), "in": fade_in}
 
     def make_plan(self, params: Params, view: View) -> Motion:
-        """The first view on every frame, under a gain."""
+        """The first view in every frame, under a varying gain."""
         way = params["depth"][:, None] * (steps(view.num_frames) / max(view.num_frames - 1, 1))
         return view.motion(view.still(), color.gain(np.where(params["in"][:, None] < 0.5, 1 - way, way)))

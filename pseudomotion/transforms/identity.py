@@ -1,4 +1,4 @@
-"""Identity: the first view, still."""
+"""Identity: a still clip of the first view."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,5 +18,5 @@ class Identity(Transform):
         return {}
 
     def make_plan(self, params: Params, view: View) -> Motion:
-        """The same window on every frame."""
+        """The same window in every frame."""
         return view.motion(view.still())

@@ -15,10 +15,16 @@ from pseudomotion.transforms.base import Motion, Params, Range, Transform, View,
 def straight_path(
     params: Params, low: Float64[np.ndarray, "b 2"], high: Float64[np.ndarray, "b 2"], unit: Float64[np.ndarray, " b"], num_frames: int
 ) -> Float64[np.ndarray, "b T 2"]:
-    """Points (x, y) on a straight line at constant speed that stays between ``low`` and ``high``.
+    """Points (x, y) on a straight path at constant speed that stays between ``low`` and ``high``.
 
-    ``params`` holds ``direction`` (turns, from x towards y), ``speed`` (``unit`` per step) and the place of the path, ``x`` and ``y`` in
-    [0, 1]. A path too long for the room it has becomes shorter, and keeps its direction.
+    Args:
+        params: arrays ``(b,)``: ``direction`` in turns, from x towards y; ``speed`` in ``unit`` per step; ``x`` and ``y``, the position of
+            the path within the bounds, in [0, 1].
+        low: smallest (x, y).
+        high: largest (x, y).
+        unit: unit of the speed, in pixels.
+        num_frames: T. A path too long for the bounds is shortened and keeps its direction.
+
     """
     sine, cosine = sincos(params["direction"] * (2 * math.pi))
     travel = np.stack([cosine, sine], -1) * (params["speed"] * unit * (num_frames - 1))[:, None]
@@ -32,13 +38,13 @@ def straight_path(
 
 @dataclass(frozen=True)
 class SlidingWindow(Transform):
-    """A window of constant size moves over the source image along a straight line in any direction, and stays inside it.
+    """A window of constant size moves over the source image in a straight line in any direction, and stays inside the image.
 
     Source: section 3.2, item 2; the ranges are not from the paper.
 
     Args:
-        size: side of the window, as a share of the first view's side, in (0, 1]. At 1 on an image without room to spare nothing moves.
-        speed: distance per step, as a share of the frame's shorter side. A path too long for the image is shortened.
+        size: side of the window, as a fraction of the first view's side. At 1 there may be no room to move.
+        speed: distance per step, as a fraction of the frame's shorter side. A path that is too long for the image is shortened.
 
     """
 
@@ -47,12 +53,12 @@ class SlidingWindow(Transform):
     speed: Range = allowed((0.01, 0.04), 0, 1)
 
     def make_params(self, draws: Draws) -> Params:
-        """Draw size, speed, direction (turns) and place."""
+        """Draw size, speed, direction (in turns) and position of the path."""
         size, speed, direction, x, y = draws.numbers(self.name, 5)
         return {"size": between(self.size, size), "speed": between(self.speed, speed), "direction": direction, "x": x, "y": y}
 
     def make_plan(self, params: Params, view: View) -> Motion:
-        """A window on every frame."""
+        """A window for every frame."""
         scale = view.scale * params["size"]
         low, high = view.limits(scale)
         centers = straight_path(params, low, high, scale * min(view.frame_size), view.num_frames)

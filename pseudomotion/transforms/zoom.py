@@ -11,13 +11,13 @@ from pseudomotion.transforms.base import Motion, Params, Range, Transform, View,
 
 @dataclass(frozen=True)
 class Zoom(Transform):
-    """A window of the source image shrinks (zoom in) or grows (zoom out, equally likely) by a constant ratio per step.
+    """A window of the source image shrinks (zoom in) or grows (zoom out), equally likely, by a constant ratio per step.
 
-    The widest window is the first view's; the others lie inside it, around one fixed point that is drawn. Source: section 3.2, item 3;
-    the range is not from the paper.
+    The largest window is the first view; the others lie inside it and share a drawn fixed point. Source: section 3.2, item 3; the range
+    is not from the paper.
 
     Args:
-        ratio: ratio of the window's sides from one frame to the next, at least 1. Fifteen steps of 1.05 make 2.08.
+        ratio: ratio of the window's sides in successive frames, at least 1. Fifteen steps of 1.05 multiply to 2.08.
 
     """
 
@@ -25,12 +25,12 @@ class Zoom(Transform):
     ratio: Range = allowed((1.025, 1.05), 1, 2)
 
     def make_params(self, draws: Draws) -> Params:
-        """Draw the ratio, in or out (below or above 0.5), and the fixed point, as a share of the frame."""
+        """Draw the ratio, the direction (zoom in below 0.5, else out), and the fixed point as a fraction of the frame."""
         ratio, out, x, y = draws.numbers(self.name, 4)
         return {"ratio": between(self.ratio, ratio), "out": out, "x": x, "y": y}
 
     def make_plan(self, params: Params, view: View) -> Motion:
-        """A window on every frame."""
+        """A window for every frame."""
         powers = np.ones((len(params["ratio"]), view.num_frames))
         for t in range(1, view.num_frames):
             powers[:, t] = powers[:, t - 1] / params["ratio"]

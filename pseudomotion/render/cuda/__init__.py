@@ -1,6 +1,7 @@
-"""The fused renderer for CUDA devices: Triton kernels, and ``launch``, which fills their table and starts them.
+"""The fused renderer for CUDA devices.
 
-Imports Triton, so nothing imports this package before a fused renderer is wanted.
+``launch`` packs a plan into a table (layout: ``table``) and launches the kernels in ``clips``, which call the functions in ``pixels`` for
+each tile of pixels. This package imports Triton, so it is imported only when the fused renderer is used.
 """
 
 from pseudomotion.render.cuda.launch import render

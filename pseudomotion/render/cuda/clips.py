@@ -1,24 +1,24 @@
-"""The kernels that are launched: reduced copies of images, frames from images, and frames from the frames before them."""
+"""The launched kernels: ``halve`` builds pyramid levels, ``paint_clips`` samples images, ``step_clips`` samples previous frames."""
 
 # mypy: ignore-errors
-# What Triton compiles only looks like Python: its functions have no types to check, and jaxtyping's hook must not wrap them.
+# Triton functions only look like Python: they have no types to check, and jaxtyping's import hook must not wrap them.
 
 import triton
 import triton.language as tl
 
 from pseudomotion.render.cuda.pixels import (
-    between,
+    lerp,
+    load_int32,
     paint,
     paint_back,
     paint_layers,
+    partner_share,
     partner_weight,
     pixels,
     project,
     recolor,
     sample,
     store,
-    whole,
-    within,
 )
 from pseudomotion.render.cuda.table import CLIP, FLAGS, FRAME, HEADER, INDEX, PARTNER, RECURSIVE, WANTED
 
@@ -36,9 +36,9 @@ def halve(
     C: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Average planes (height, width) over blocks of 2x2 pixels, of fewer at an odd edge; one program makes a tile of one plane.
+    """Average planes (height, width) over 2x2 blocks; blocks at an odd edge are cut off. One program makes a tile of one plane.
 
-    Images lie ``source_size`` apart, and their planes begin at ``source_start``; likewise those of the target.
+    ``source_size`` is the stride between images and ``source_start`` the offset of an image's first plane; likewise for the target.
     """
     h, w = (height + 1) // 2, (width + 1) // 2
     tiles = (h * w + BLOCK - 1) // BLOCK
@@ -47,7 +47,7 @@ def halve(
     channel = (plane % C).to(tl.int64)
     position, mask, _, _ = pixels(tl.program_id(0) % tiles, h, w, BLOCK)
     left, top = position % w * 2, position // w * 2
-    # At an odd edge the last row or column counts twice, and the average is that of what is there.
+    # At an odd edge the last row or column counts twice, which gives the average of the pixels that exist.
     right, bottom = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1) * width
     top *= width
     place = source + image * source_size + source_start + channel * height * width
@@ -85,38 +85,44 @@ def paint_clips(
     ROUND: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Every frame of clips whose frames, and whose partners' frames, read source images. A program paints one tile of one frame."""
+    """All frames of clips that, like their partners, read images only. One program paints one tile of one frame."""
     program = tl.program_id(0)
     tiles = (h * w + BLOCK - 1) // BLOCK
     frame = (program // tiles) % num_frames
     row = table + HEADER + (first + program // tiles // num_frames) * CLIP
     position, mask, x, y = pixels(program % tiles, h, w, BLOCK)
-    clip = whole(row + INDEX)
-    a, b, c, d = paint(
+    clip = load_int32(row + INDEX)
+    red, green, blue, alpha = paint(
         images, pyramid, frames, clip, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
     )
     weight = partner_weight(row, frame)
     if MIXES and weight > 0:
-        partner = whole(row + PARTNER)
-        e, f, g, i = paint(
+        partner = load_int32(row + PARTNER)
+        their_red, their_green, their_blue, their_alpha = paint(
             images, pyramid, frames, partner, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
         )
-        share = within(row, weight, x, y)
-        a, b, c, d = between(a, e, share), between(b, f, share), between(c, g, share), between(d, i, share)
+        share = partner_share(row, weight, x, y)
+        red, green, blue, alpha = (
+            lerp(red, their_red, share),
+            lerp(green, their_green, share),
+            lerp(blue, their_blue, share),
+            lerp(alpha, their_alpha, share),
+        )
     place = out + clip.to(tl.int64) * clip_stride + frame.to(tl.int64) * frame_stride
-    store(place + position, channel_stride, table, a, b, c, d, mask, C, ROUND)
+    store(place + position, channel_stride, table, red, green, blue, alpha, mask, C, ROUND)
 
 
 @triton.jit
-def _read(pixel, plane, C: tl.constexpr):
-    a = tl.load(pixel)
-    b, c, d = a, a, a
+def _load(pixel, plane, C: tl.constexpr):
+    """All channels of a pixel; the channels lie ``plane`` apart."""
+    red = tl.load(pixel)
+    green, blue, alpha = red, red, red
     if C > 1:
-        b = tl.load(pixel + plane)
-        c = tl.load(pixel + plane + plane)
+        green = tl.load(pixel + plane)
+        blue = tl.load(pixel + plane + plane)
         if C == 4:
-            d = tl.load(pixel + plane + plane + plane)
-    return a, b, c, d
+            alpha = tl.load(pixel + plane + plane + plane)
+    return red, green, blue, alpha
 
 
 @triton.jit(do_not_specialize=["first", "slots", "frame"])
@@ -148,60 +154,35 @@ def step_clips(
     ROUND: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Frame ``frame`` of the clips of a chunk, into working frames (2, slots, C, h, w) of which one half holds the frame before.
+    """Frame ``frame`` of the clips of a chunk. Working frames (2, slots, C, h, w) are double-buffered: one half is the previous frame.
 
-    Working frames hold the back alone: layers are painted over it on the way out, and never fed back. Unmixed clips are written out at
-    once. Where clips are mixed, a frame waits for all its partners: the launch after it writes it, and one launch more than there are
-    frames writes the last.
+    Working frames hold the back alone: layers are painted over it when a frame is written out, and are never fed back. Without mixing a
+    frame is written out at once. With mixing it needs its partner's frame too, so the next launch writes it, and T + 1 launches make T
+    frames.
     """
     tiles = (h * w + BLOCK - 1) // BLOCK
     slot = tl.program_id(0) // tiles
     row = table + HEADER + (first + slot) * CLIP
     position, mask, x, y = pixels(tl.program_id(0) % tiles, h, w, BLOCK)
-    clip, flags = whole(row + INDEX), whole(row + FLAGS)
+    clip, flags = load_int32(row + INDEX), load_int32(row + FLAGS)
     plane = h * w
     half = slots.to(tl.int64) * plane * C
     before = working + ((frame + 1) % 2) * half
     own = before + slot.to(tl.int64) * plane * C
     place = out + clip.to(tl.int64) * clip_stride + frame.to(tl.int64) * frame_stride + position
-    if MIXES and frame > 0 and (flags & WANTED) != 0:
-        a, b, c, d = _read(own + position, plane, C)
-        a, b, c, d = paint_layers(
-            a,
-            b,
-            c,
-            d,
-            images,
-            pyramid,
-            frames,
-            clip,
-            frame - 1,
-            num_frames,
-            x,
-            y,
-            height,
-            width,
-            pyramid_size,
-            C,
-            LAYERS,
-            REDUCES,
-            COLORED,
-            PADDING,
-        )
-        weight = partner_weight(row, frame - 1)
-        if weight > 0:
-            their_slot = whole(row + PARTNER)
-            partner = whole(table + HEADER + (first + their_slot) * CLIP + INDEX)
-            e, f, g, i = _read(before + their_slot.to(tl.int64) * plane * C + position, plane, C)
-            e, f, g, i = paint_layers(
-                e,
-                f,
-                g,
-                i,
+    # Nested: Triton 3.2 and 3.3 cannot compile three conditions chained with `and`.
+    if MIXES and frame > 0:  # noqa: SIM102
+        if (flags & WANTED) != 0:
+            red, green, blue, alpha = _load(own + position, plane, C)
+            red, green, blue, alpha = paint_layers(
+                red,
+                green,
+                blue,
+                alpha,
                 images,
                 pyramid,
                 frames,
-                partner,
+                clip,
                 frame - 1,
                 num_frames,
                 x,
@@ -215,33 +196,65 @@ def step_clips(
                 COLORED,
                 PADDING,
             )
-            share = within(row, weight, x, y)
-            a, b, c, d = between(a, e, share), between(b, f, share), between(c, g, share), between(d, i, share)
-        store(place - frame_stride, channel_stride, table, a, b, c, d, mask, C, ROUND)
+            weight = partner_weight(row, frame - 1)
+            if weight > 0:
+                their_slot = load_int32(row + PARTNER)
+                partner = load_int32(table + HEADER + (first + their_slot) * CLIP + INDEX)
+                their_red, their_green, their_blue, their_alpha = _load(before + their_slot.to(tl.int64) * plane * C + position, plane, C)
+                their_red, their_green, their_blue, their_alpha = paint_layers(
+                    their_red,
+                    their_green,
+                    their_blue,
+                    their_alpha,
+                    images,
+                    pyramid,
+                    frames,
+                    partner,
+                    frame - 1,
+                    num_frames,
+                    x,
+                    y,
+                    height,
+                    width,
+                    pyramid_size,
+                    C,
+                    LAYERS,
+                    REDUCES,
+                    COLORED,
+                    PADDING,
+                )
+                share = partner_share(row, weight, x, y)
+                red, green, blue, alpha = (
+                    lerp(red, their_red, share),
+                    lerp(green, their_green, share),
+                    lerp(blue, their_blue, share),
+                    lerp(alpha, their_alpha, share),
+                )
+            store(place - frame_stride, channel_stride, table, red, green, blue, alpha, mask, C, ROUND)
     if frame < num_frames:
         if frame > 0 and (flags & RECURSIVE) != 0:
             step = frames + (clip * LAYERS * num_frames + frame) * FRAME
             u, v = project(step, x, y)
-            a, b, c, d = sample(own, u, v, h, w, C, PADDING)
+            red, green, blue, alpha = sample(own, u, v, h, w, C, PADDING)
             if COLORED:
-                a, b, c = recolor(step, a, b, c)
+                red, green, blue = recolor(step, red, green, blue)
         else:
-            a, b, c, d = paint_back(
+            red, green, blue, alpha = paint_back(
                 images, pyramid, frames, clip, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
             )
         after = working + (frame % 2) * half + slot.to(tl.int64) * plane * C + position
-        tl.store(after, a, mask=mask)
+        tl.store(after, red, mask=mask)
         if C > 1:
-            tl.store(after + plane, b, mask=mask)
-            tl.store(after + plane + plane, c, mask=mask)
+            tl.store(after + plane, green, mask=mask)
+            tl.store(after + plane + plane, blue, mask=mask)
             if C == 4:
-                tl.store(after + plane + plane + plane, d, mask=mask)
+                tl.store(after + plane + plane + plane, alpha, mask=mask)
         if not MIXES:
-            a, b, c, d = paint_layers(
-                a,
-                b,
-                c,
-                d,
+            red, green, blue, alpha = paint_layers(
+                red,
+                green,
+                blue,
+                alpha,
                 images,
                 pyramid,
                 frames,
@@ -259,4 +272,4 @@ def step_clips(
                 COLORED,
                 PADDING,
             )
-            store(place, channel_stride, table, a, b, c, d, mask, C, ROUND)
+            store(place, channel_stride, table, red, green, blue, alpha, mask, C, ROUND)

@@ -1,13 +1,14 @@
-"""The fused renderer: Triton kernels that go from images to formatted clips without a full-size intermediate.
+"""The fused renderer: Triton kernels that turn images into formatted clips without a full-size intermediate.
 
-Made for CUDA; with ``TRITON_INTERPRET=1`` it runs on the CPU, slowly, for tests. Within 1e-4 of ``render.reference`` per resampling in
-float32, and within one level in 8 bits. Not differentiable.
+It is made for CUDA. With ``TRITON_INTERPRET=1`` it runs on the CPU, slowly, for tests. Float32 output is within 1e-4 of
+``render.reference`` per resampling, 8-bit output within one level. It is not differentiable.
 
-Everything that depends on the clip alone is computed here in float64 on the host, packed into one table, and crosses to the device in one
-asynchronous copy; nothing is read back. Launches a batch: one for all clips whose frames read source images; and for clips that read their
-previous frame, T for each chunk of them (T + 1 where clips are mixed). A chunk is as many clips as have both their working frames in the
-device's L2 cache, so a batch of one chunk takes at most T + 2. Where frames show more than 1.5 source pixels per pixel, one launch more
-for each halving of the source.
+Everything that is constant per clip is computed here on the host in float64, packed into one table (``table``), and copied to the device
+asynchronously. Nothing is read back.
+
+Kernel launches per batch: one for all clips that read images in every frame, and T per chunk of clips that read their previous frame
+(T + 1 with mixing). A chunk holds as many clips as have both their working frames in the device's L2 cache, so a batch of one chunk takes
+at most T + 2 launches. Each pyramid level, needed where frames show more than 1.5 image pixels per pixel, takes one more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,27 +25,31 @@ from pseudomotion.render.cuda import clips as kernels
 from pseudomotion.render.cuda import table as layout
 from pseudomotion.render.output import Output
 
-L2_BYTES = 2**22  # where a device does not say: the 4 MiB that GPUs since 2018 have at least
-BLOCK = 1024  # pixels a program paints
+L2_BYTES = 2**22  # assumed where the device reports no size; every GPU since 2018 has at least 4 MiB
+BLOCK = 1024  # pixels per program
 
 
 class Chunk(NamedTuple):
     """Clips that are rendered by the same launches."""
 
     clips: Int64[Tensor, " n"]
-    partner: Int64[Tensor, " n"]  # clip of the batch, or position in ``clips`` where the chunk is stepped
-    wanted: Bool[Tensor, " n"]  # False: rendered for its partner alone, and written by another chunk
-    stepped: bool
+    partner: Int64[Tensor, " n"]  # position in the batch; in a stepped chunk, position in ``clips``
+    wanted: Bool[Tensor, " n"]  # False: rendered only as a partner, and not written by this chunk
+    stepped: bool  # True: rendered frame by frame, because some clip or partner reads its previous frame
 
 
 def render(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, chunk: int | None = None) -> Shaped[Tensor, "B _ _ h w"]:
-    """Clips of a plan, formatted.
+    """Render the clips of a plan in their output format.
 
     Args:
-        images: uint8 or float16, bfloat16 or float32 in [0, 1], not requiring gradients.
-        plan: for as many images of the same size, on the CPU.
-        output: of the clips after those that are wanted, only what is mixed in is rendered. Its dtype: uint8, float16, bfloat16 or float32.
-        chunk: most clips of which working frames are held at a time. None: as many as fit the L2 cache.
+        images: ``(N, C, H, W)``, uint8, or float16, bfloat16 or float32 in [0, 1]; must not require gradients.
+        plan: for these N images, on the CPU.
+        output: format of the clips; its dtype is uint8, float16, bfloat16 or float32. Clips from position ``output.count`` on are rendered
+            only where they are mixed into others.
+        chunk: largest number of clips whose working frames are held at a time. None: as many as fit in the L2 cache.
+
+    Returns:
+        ``(count, C, T, h, w)`` or ``(count, T, C, h, w)``, on the device of the images.
 
     """
     (_, c, height, width), t, (h, w) = images.shape, plan.num_frames, plan.frame_size
@@ -60,7 +65,7 @@ def render(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, 
     tiles, block = _tiles(h, w)
     options = {
         "C": c,
-        "LAYERS": 1 + plan.num_layers,  # the back and those over it
+        "LAYERS": 1 + plan.num_layers,  # the back counts as one
         "REDUCES": bool(detail.any()),
         "COLORED": any(p.colored for passes in (plan.passes, *plan.layer_passes) for p in passes),
         "MIXES": plan.mixes,
@@ -91,15 +96,15 @@ def render(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, 
 
 
 def _clips_in_cache(device: torch.device, values: int) -> int:
-    """How many clips have two float32 working frames of so many values in the L2 cache; at least one."""
+    """How many clips fit in the L2 cache with two float32 working frames of ``values`` numbers each; at least one."""
     cache = torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else L2_BYTES
     return max(1, cache // (2 * 4 * values))
 
 
 def _chunks(plan: MotionPlan, count: int, most: int) -> Iterator[Chunk]:
-    """The wanted clips in groups: first all that can be painted from the sources, then the others, at most ``most`` at a time.
+    """Split the wanted clips into chunks: first all that read images only, then the others, at most ``most`` clips per chunk.
 
-    A clip that is mixed needs its partner in its group. Partners follow each other, so that few clips are rendered in two groups.
+    The partner of a mixed clip must be in the same chunk. Clips are ordered along chains of partners, so few are rendered twice.
     """
     themselves = torch.arange(len(plan), device="cpu")
     partners = themselves if plan.blend is None else torch.where(plan.blend.weight > 0, plan.blend.partner, themselves)
@@ -121,7 +126,7 @@ def _chunks(plan: MotionPlan, count: int, most: int) -> Iterator[Chunk]:
 
 
 def _along(partner: Sequence[int], clips: Sequence[int]) -> Iterator[int]:
-    """Clips, each followed by its partner where that is among them and has not been."""
+    """Reorder clips so that each is followed by its partner, unless that is not among them or came earlier."""
     left = dict.fromkeys(clips)
     for clip in clips:
         while clip in left:
@@ -132,13 +137,13 @@ def _along(partner: Sequence[int], clips: Sequence[int]) -> Iterator[int]:
 
 def _stepped(group: dict[int, bool], partner: Sequence[int]) -> Chunk:
     slot = {clip: place for place, clip in enumerate(group)}
-    partners = [slot.get(partner[clip], 0) for clip in group]  # that of a clip which is not wanted is not looked at
+    partners = [slot.get(partner[clip], 0) for clip in group]  # 0 for unwanted clips, whose partner is never read
     clips, partner_slots, wanted = (torch.tensor(list(values), device="cpu") for values in (group, partners, group.values()))
     return Chunk(clips, partner_slots, wanted, stepped=True)
 
 
 def _pyramid(images: Shaped[Tensor, "B C H W"], levels: int) -> tuple[Float32[Tensor, "B n"], list[int]]:
-    """Reduced copies of every image one after the other, and where each begins; the last number is the size of all."""
+    """Pyramid levels 1 to ``levels`` of every image, concatenated; and the offset of each level, then their total size n."""
     b, c, height, width = images.shape
     sides = [(-(-height // 2**level), -(-width // 2**level)) for level in range(levels + 1)]
     starts = [0, *accumulate(c * h * w for h, w in sides[1:])]
@@ -152,13 +157,13 @@ def _pyramid(images: Shaped[Tensor, "B C H W"], levels: int) -> tuple[Float32[Te
 
 
 def _tiles(h: int, w: int) -> tuple[int, int]:
-    """How many programs paint a frame, and how many pixels each; a power of 2."""
+    """Number of programs per frame, and pixels per program, a power of 2."""
     block = min(BLOCK, 1 << (h * w - 1).bit_length())
     return -(-h * w // block), block
 
 
 def _epilogue(output: Output) -> Float[Tensor, " 8"]:
-    """Scale and shift that finish each of four channels."""
+    """Scale, then shift, of four channels: normalization, or the factor of 8-bit output."""
     scale = torch.full((4,), 255.0 if output.dtype == torch.uint8 else 1.0, dtype=torch.float32, device="cpu")
     shift = torch.zeros_like(scale)
     if output.mean is not None and output.std is not None:
@@ -177,7 +182,7 @@ def _table(
     *,
     pinned: bool,
 ) -> Float[Tensor, " n"]:
-    """All that the kernels need to know, laid out as in ``table``; pinned, so that a device can copy it by itself."""
+    """The kernels' table, laid out as in ``table``. Pinned memory lets the device copy it asynchronously."""
     rows, frames = sum(len(group.clips) for group in chunks), detail.numel()
     end = len(epilogue) + layout.CLIP.value * rows
     table = torch.empty(end + layout.FRAME.value * frames, dtype=torch.float32, device="cpu", pin_memory=pinned)
@@ -188,7 +193,7 @@ def _table(
 
 
 def _fill_clips(rows: Float[Tensor, "n 12"], plan: MotionPlan, chunks: Sequence[Chunk]) -> None:
-    """Write the clips' part of the table."""
+    """Fill the clip rows of the table."""
     clips = torch.cat([group.clips for group in chunks])
     bits = rows.view(torch.int32)
     bits[:, layout.INDEX.value] = clips.int()
@@ -203,7 +208,7 @@ def _fill_clips(rows: Float[Tensor, "n 12"], plan: MotionPlan, chunks: Sequence[
 
 
 def _fill_frames(rows: Float[Tensor, "B S T 32"], plan: MotionPlan, detail: Float64[Tensor, "B S T"], starts: Sequence[int]) -> None:
-    """Write the frames' part of the table: the back of every clip, then its layers."""
+    """Fill the frame rows of the table: the back of every clip, then its layers."""
     back, layers, bits = plan.back, plan.layers, rows.view(torch.int32)
     _fill_motion(rows[:, 0], back.motion, plan.frame_size)
     _fill_motion(rows[:, 1:], layers.motion, plan.frame_size)
@@ -216,14 +221,14 @@ def _fill_frames(rows: Float[Tensor, "B S T 32"], plan: MotionPlan, detail: Floa
     level = detail.floor().long()
     bits[..., layout.REDUCED.value] = (2**level).int()
     rows[..., layout.NEXT.value] = detail - level
-    # Level k of the pyramid begins at starts[k - 1]; the images themselves, level 0, lie elsewhere.
+    # Level k of the pyramid begins at starts[k - 1]. Level 0, the images themselves, is not part of it.
     begin = torch.tensor([0, *starts, 0], dtype=torch.int32, device="cpu")
     bits[..., layout.START.value] = begin[level]
     bits[..., layout.START.value + 1] = begin[level + 1]
 
 
 def _fill_motion(rows: Float[Tensor, "*b T 32"], motion: Motion, frame_size: tuple[int, int]) -> None:
-    """Write where frames read, and their color maps."""
+    """Fill in the inverse homographies (frame pixel to pixel of what is read) and the color maps."""
     back = geometry.inverse(motion.homography.double())
     y, x = ((side - 1) / 2 for side in frame_size)
     center = back[..., 2, 0] * x + back[..., 2, 1] * y + back[..., 2, 2]

@@ -1,11 +1,11 @@
-"""What kernels do with a tile of pixels: find where they read, sample, recolor, layer, mix, store.
+"""Device functions for a tile of pixels: project, sample, recolor, paint layers, mix, store.
 
-Positions within a plane of pixels are 32-bit (a plane has at most 2^30 of them); positions of planes are 64-bit. A channel that the images
-do not have is a copy of one they have, which the compiler drops.
+Offsets within a plane are 32-bit (a plane has at most 2^30 pixels); offsets of planes are 64-bit. Functions always pass four channels:
+where images have fewer, the missing ones are copies of the first, which the compiler removes.
 """
 
 # mypy: ignore-errors
-# What Triton compiles only looks like Python: its functions have no types to check, and jaxtyping's hook must not wrap them.
+# Triton functions only look like Python: they have no types to check, and jaxtyping's import hook must not wrap them.
 
 import triton
 import triton.language as tl
@@ -28,18 +28,18 @@ from pseudomotion.render.cuda.table import (
 )
 
 HORIZON = tl.constexpr(1e-3)  # as in ``render.reference``
-HALF_EVEN = tl.constexpr(12582912.0)  # 1.5 * 2^23: a float32 below 2^22 loses its fraction when this is added, halves to even
+HALF_EVEN = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding and subtracting it rounds a float32 below 2^22 to an integer, half to even
 
 
 @triton.jit
-def whole(pointer):
-    """The int32 stored in a table of float32."""
+def load_int32(pointer):
+    """The int32 whose bits are stored in a table of float32."""
     return tl.load(pointer).to(tl.int32, bitcast=True)
 
 
 @triton.jit
 def project(row, x, y):
-    """Where frame pixels (x, y) read."""
+    """Coordinates that frame pixels (x, y) read, under the homography of a frame's table row."""
     back = row + BACK
     u = tl.load(back) * x + (tl.load(back + 1) * y + tl.load(back + 2))
     v = tl.load(back + 3) * x + (tl.load(back + 4) * y + tl.load(back + 5))
@@ -50,7 +50,7 @@ def project(row, x, y):
 
 @triton.jit
 def _taps(at, side, PADDING: tl.constexpr):
-    """Along one axis of ``side`` pixels: the two neighbors of each coordinate and their weights."""
+    """Along one axis of ``side`` pixels: the two neighbors of each coordinate, and their weights."""
     last = side - 1.0
     if PADDING == "zeros":
         at = tl.minimum(tl.maximum(at, -1.0), last + 1.0)
@@ -73,7 +73,7 @@ def _taps(at, side, PADDING: tl.constexpr):
 
 
 @triton.jit
-def _blend(plane, top, bottom, left, right, above, below, before, after):
+def _bilinear(plane, top, bottom, left, right, above, below, before, after):
     """Bilinear samples of one channel, in [0, 1]."""
     upper = before * tl.load(plane + (top + left)).to(tl.float32) + after * tl.load(plane + (top + right)).to(tl.float32)
     lower = before * tl.load(plane + (bottom + left)).to(tl.float32) + after * tl.load(plane + (bottom + right)).to(tl.float32)
@@ -85,25 +85,25 @@ def _blend(plane, top, bottom, left, right, above, below, before, after):
 
 @triton.jit
 def sample(image, x, y, height, width, C: tl.constexpr, PADDING: tl.constexpr):
-    """All channels of an image (C, height, width) at (x, y)."""
+    """All channels of an image (C, height, width) at (x, y), bilinear."""
     left, right, before, after = _taps(x, width, PADDING)
     top, bottom, above, below = _taps(y, height, PADDING)
     top *= width
     bottom *= width
-    a = _blend(image, top, bottom, left, right, above, below, before, after)
-    b, c, d = a, a, a
+    red = _bilinear(image, top, bottom, left, right, above, below, before, after)
+    green, blue, alpha = red, red, red
     if C > 1:
         plane = height * width
-        b = _blend(image + plane, top, bottom, left, right, above, below, before, after)
-        c = _blend(image + plane + plane, top, bottom, left, right, above, below, before, after)
+        green = _bilinear(image + plane, top, bottom, left, right, above, below, before, after)
+        blue = _bilinear(image + plane + plane, top, bottom, left, right, above, below, before, after)
         if C == 4:
-            d = _blend(image + plane + plane + plane, top, bottom, left, right, above, below, before, after)
-    return a, b, c, d
+            alpha = _bilinear(image + plane + plane + plane, top, bottom, left, right, above, below, before, after)
+    return red, green, blue, alpha
 
 
 @triton.jit
 def _sample_reduced(pyramid, image, reduced, start, x, y, height, width, pyramid_size, C: tl.constexpr, PADDING: tl.constexpr):
-    """All channels of a reduced copy of an image at source coordinates (x, y)."""
+    """All channels of a pyramid level of an image, at (x, y) in pixels of the full-size image."""
     scale = 1.0 / reduced.to(tl.float32)
     height = (height + reduced - 1) // reduced
     width = (width + reduced - 1) // reduced
@@ -111,7 +111,7 @@ def _sample_reduced(pyramid, image, reduced, start, x, y, height, width, pyramid
 
 
 @triton.jit
-def _layer(
+def _read_image(
     images,
     pyramid,
     row,
@@ -125,29 +125,38 @@ def _layer(
     COLORED: tl.constexpr,
     PADDING: tl.constexpr,
 ):
-    """One layer's pixels from its source image, recolored, at source coordinates (x, y)."""
-    image = whole(row + IMAGE).to(tl.int64)
+    """Pixels of the back or of a layer, sampled from its image at image coordinates (x, y) and recolored."""
+    image = load_int32(row + IMAGE).to(tl.int64)
     if REDUCES:
-        reduced = whole(row + REDUCED)
+        reduced = load_int32(row + REDUCED)
         if reduced == 1:
-            a, b, c, d = sample(images + image * height * width * C, x, y, height, width, C, PADDING)
+            red, green, blue, alpha = sample(images + image * height * width * C, x, y, height, width, C, PADDING)
         else:
-            a, b, c, d = _sample_reduced(pyramid, image, reduced, whole(row + START), x, y, height, width, pyramid_size, C, PADDING)
+            red, green, blue, alpha = _sample_reduced(
+                pyramid, image, reduced, load_int32(row + START), x, y, height, width, pyramid_size, C, PADDING
+            )
         share = tl.load(row + NEXT)
         if share > 0:
-            start = whole(row + START + 1)
-            e, f, g, h = _sample_reduced(pyramid, image, reduced * 2, start, x, y, height, width, pyramid_size, C, PADDING)
-            a, b, c, d = between(a, e, share), between(b, f, share), between(c, g, share), between(d, h, share)
+            start = load_int32(row + START + 1)
+            next_red, next_green, next_blue, next_alpha = _sample_reduced(
+                pyramid, image, reduced * 2, start, x, y, height, width, pyramid_size, C, PADDING
+            )
+            red, green, blue, alpha = (
+                lerp(red, next_red, share),
+                lerp(green, next_green, share),
+                lerp(blue, next_blue, share),
+                lerp(alpha, next_alpha, share),
+            )
     else:
-        a, b, c, d = sample(images + image * height * width * C, x, y, height, width, C, PADDING)
+        red, green, blue, alpha = sample(images + image * height * width * C, x, y, height, width, C, PADDING)
     if COLORED:
-        a, b, c = recolor(row, a, b, c)
-    return a, b, c, d
+        red, green, blue = recolor(row, red, green, blue)
+    return red, green, blue, alpha
 
 
 @triton.jit
 def recolor(row, red, green, blue):
-    """RGB under the frame's color map, clamped to [0, 1]."""
+    """Apply the frame's color map to RGB, and clamp to [0, 1]."""
     return (
         _color_row(row + COLOR, red, green, blue),
         _color_row(row + COLOR + 4, red, green, blue),
@@ -162,14 +171,14 @@ def _color_row(color, red, green, blue):
 
 
 @triton.jit
-def between(a, b, share):
-    """``a`` at share 0, ``b`` at share 1, exactly."""
-    return a * (1.0 - share) + b * share
+def lerp(first, second, share):
+    """Linear interpolation: exactly ``first`` at share 0 and exactly ``second`` at share 1."""
+    return first * (1.0 - share) + second * share
 
 
 @triton.jit
 def _coverage(row, x, y):
-    """Share of the pixels at source coordinates (x, y) that the layer's box covers."""
+    """How much of the pixels at texture coordinates (x, y) the layer's box covers, in [0, 1]."""
     box, feather = row + BOX, tl.load(row + FEATHER)
     across = tl.minimum(x - tl.load(box), tl.load(box + 2) - x) / feather + 0.5
     down = tl.minimum(y - tl.load(box + 1), tl.load(box + 3) - y) / feather + 0.5
@@ -198,15 +207,15 @@ def paint_back(
     """Pixels (x, y) of the back of a frame that reads its image."""
     row = frames + (clip * LAYERS * num_frames + frame) * FRAME
     u, v = project(row, x, y)
-    return _layer(images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING)
+    return _read_image(images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING)
 
 
 @triton.jit
 def paint_layers(
-    a,
-    b,
-    c,
-    d,
+    red,
+    green,
+    blue,
+    alpha,
     images,
     pyramid,
     frames,
@@ -224,17 +233,24 @@ def paint_layers(
     COLORED: tl.constexpr,
     PADDING: tl.constexpr,
 ):
-    """Pixels (x, y) of a back, (a, b, c, d), with all layers painted over it in order."""
+    """Paint all layers, in order, over pixels (x, y) of the back."""
     row = frames + (clip * LAYERS * num_frames + frame) * FRAME
     for _ in tl.static_range(LAYERS - 1):
         row += num_frames * FRAME
         opacity = tl.load(row + OPACITY)
         if opacity > 0:
             u, v = project(row, x, y)
-            e, f, g, h = _layer(images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING)
+            layer_red, layer_green, layer_blue, layer_alpha = _read_image(
+                images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING
+            )
             share = opacity * _coverage(row, u, v)
-            a, b, c, d = between(a, e, share), between(b, f, share), between(c, g, share), between(d, h, share)
-    return a, b, c, d
+            red, green, blue, alpha = (
+                lerp(red, layer_red, share),
+                lerp(green, layer_green, share),
+                lerp(blue, layer_blue, share),
+                lerp(alpha, layer_alpha, share),
+            )
+    return red, green, blue, alpha
 
 
 @triton.jit
@@ -256,15 +272,15 @@ def paint(
     COLORED: tl.constexpr,
     PADDING: tl.constexpr,
 ):
-    """Pixels (x, y) of a frame that reads images: the back, and all layers over it."""
-    a, b, c, d = paint_back(
+    """Pixels (x, y) of a frame that reads its image: the back, with all layers over it."""
+    red, green, blue, alpha = paint_back(
         images, pyramid, frames, clip, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
     )
     return paint_layers(
-        a,
-        b,
-        c,
-        d,
+        red,
+        green,
+        blue,
+        alpha,
         images,
         pyramid,
         frames,
@@ -286,28 +302,28 @@ def paint(
 
 @triton.jit
 def partner_weight(row, frame):
-    """Weight of the partner clip within its box in a frame."""
-    during = (frame >= whole(row + PARTNER_FRAMES)) & (frame < whole(row + PARTNER_FRAMES + 1))
+    """Weight of the partner clip in a frame, within its box; 0 outside its frames."""
+    during = (frame >= load_int32(row + PARTNER_FRAMES)) & (frame < load_int32(row + PARTNER_FRAMES + 1))
     return tl.where(during, tl.load(row + WEIGHT), 0.0)
 
 
 @triton.jit
-def within(row, weight, x, y):
-    """The partner clip's weight at frame pixels (x, y)."""
+def partner_share(row, weight, x, y):
+    """Weight of the partner clip at frame pixels (x, y): ``weight`` inside its box, 0 outside."""
     box = row + PARTNER_BOX
     inside = (x >= tl.load(box)) & (x < tl.load(box + 2)) & (y >= tl.load(box + 1)) & (y < tl.load(box + 3))
     return tl.where(inside, weight, 0.0)
 
 
 @triton.jit
-def store(out, step, table, a, b, c, d, mask, C: tl.constexpr, ROUND: tl.constexpr):
-    """Write finished pixels, channel by channel ``step`` apart: normalized, or scaled and rounded to 8 bits, and cast."""
-    _store_channel(out, table, a, mask, ROUND)
+def store(out, channel_stride, table, red, green, blue, alpha, mask, C: tl.constexpr, ROUND: tl.constexpr):
+    """Apply the header's scale and shift, round for 8-bit output, cast, and write; channels lie ``channel_stride`` apart."""
+    _store_channel(out, table, red, mask, ROUND)
     if C > 1:
-        _store_channel(out + step, table + 1, b, mask, ROUND)
-        _store_channel(out + step + step, table + 2, c, mask, ROUND)
+        _store_channel(out + channel_stride, table + 1, green, mask, ROUND)
+        _store_channel(out + channel_stride + channel_stride, table + 2, blue, mask, ROUND)
         if C == 4:
-            _store_channel(out + step + step + step, table + 3, d, mask, ROUND)
+            _store_channel(out + channel_stride + channel_stride + channel_stride, table + 3, alpha, mask, ROUND)
 
 
 @triton.jit
@@ -320,7 +336,7 @@ def _store_channel(out, table, value, mask, ROUND: tl.constexpr):
 
 @triton.jit
 def pixels(tile, h, w, BLOCK: tl.constexpr):
-    """A tile's pixels: their positions in the frame, which of them exist, and (x, y); the others repeat the last one."""
+    """A tile's pixels: offsets in the frame, mask of those that exist, x and y. Pixels past the end repeat the last one."""
     position = tile * BLOCK + tl.arange(0, BLOCK)
     mask = position < h * w
     position = tl.minimum(position, h * w - 1)
