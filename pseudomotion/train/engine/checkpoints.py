@@ -28,8 +28,8 @@ MODEL, OPTIMIZER, AVERAGE, STATE = "model", "optimizer.safetensors", "average.sa
 class Snapshot(NamedTuple):
     """What a checkpoint holds, copied to the CPU, so that training can go on while it is written."""
 
-    config: Any
-    model: dict[str, Tensor]
+    model: PreTrainedModel  # of which only the settings are written
+    weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     average: dict[str, Tensor]
     state: dict[str, Any]
@@ -48,8 +48,7 @@ def snapshot(model: PreTrainedModel, optimizer: Optimizer, average: nn.Module | 
     values = optimizer.state_dict()["state"]
     slots = {f"{number}.{name}": value for number, slot in values.items() for name, value in slot.items()}
     weights, averaged = model.state_dict(), {} if average is None else average.state_dict()
-    model.config.architectures = [type(model).__name__]  # as save_pretrained does
-    return Snapshot(model.config, _copied(weights), _copied(slots), _copied(averaged), state)
+    return Snapshot(model, _copied(weights), _copied(slots), _copied(averaged), state)
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -71,8 +70,7 @@ def save(folder: Path, taken: Snapshot, *, keep: int) -> Path:
     path = folder / f"step-{taken.state['step']:08d}"
     try:
         with whole_folder(path) as new:
-            taken.config.save_pretrained(new / MODEL)
-            save_file(taken.model, new / MODEL / "model.safetensors", metadata={"format": "pt"})
+            taken.model.save_pretrained(new / MODEL, state_dict=taken.weights)  # by the names that every version of transformers reads
             save_file(taken.optimizer, new / OPTIMIZER)
             if taken.average:
                 save_file(taken.average, new / AVERAGE)
@@ -172,7 +170,7 @@ def load(path: Path, model: PreTrainedModel, optimizer: Optimizer, average: nn.M
 
     """
     try:
-        model.load_state_dict(load_file(path / MODEL / "model.safetensors"))
+        model.load_state_dict(load_model(type(model), path / MODEL).state_dict())
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in load_file(path / OPTIMIZER).items():
             number, name = key.split(".", 1)

@@ -140,12 +140,12 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
 
     def take_checkpoint(done: int) -> None:
         watch.settle()
-        numbers = {"step": done, "items": items, "sums": watch.sums}
+        numbers = {"step": done, "items": items, "row": watch.sums}
         if accelerator.scaler is not None:
             numbers["scaler"] = accelerator.scaler.state_dict()
         writer.write(checkpoints.snapshot(task.model, optimizer, average, numbers))
 
-    sums = tuple(state.get("sums", (0, 0.0)))
+    sums = tuple(state.get("row", (0, 0.0)))
     watch = Watch(accelerator, steps, first, total, log_every=options.log_every, flops=task.flops, open_log=open_log, sums=sums)
     with checkpoints.Writer(out / CHECKPOINTS, options.keep) as writer, watch:
         saved = drawn = time.monotonic()
