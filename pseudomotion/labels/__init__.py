@@ -3,8 +3,6 @@
 A new label is a function ``(plan, size)`` in a file of its own, with an entry in ``LABELS``.
 """
 
-from collections.abc import Callable
-from typing import Any
 
 from pseudomotion.labels.colors import flow_to_rgb
 from pseudomotion.labels.differences import Halves, frame_difference, split_by_difference
@@ -14,7 +12,7 @@ from pseudomotion.labels.patches import PatchCorrespondence, patch_correspondenc
 from pseudomotion.labels.warp import WarpedLabels, warp_labels
 
 # Labels that can be called as ``label(plan, size)``; ``size`` is the frame size of the labels, None for the plan's own.
-LABELS: dict[str, Callable[..., Any]] = {
+LABELS = {
     "flow": flow,
     "occlusion": occlusion,
     "patch_correspondence": patch_correspondence,
