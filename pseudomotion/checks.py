@@ -220,13 +220,21 @@ def ids(value: Any, batch: int) -> Tensor:
 
 def item_ids(value: Any) -> list[int]:
     """The ids of items of a source, on the host."""
-    if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.ndim != 1:
-        came = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"ids must be an int64 tensor of shape (B,), got {came}")
+    if not isinstance(value, Tensor) or value.dtype != torch.int64:
+        raise TypeError(f"ids must be an int64 tensor, got {value.dtype if isinstance(value, Tensor) else type(value).__name__}")
+    if value.ndim != 1:
+        raise ValueError(f"ids must have shape (B,), got {tuple(value.shape)}")
     numbers: list[int] = value.tolist()
     if numbers and min(numbers) < 0:
         raise ValueError(f"ids must be at least 0, got {min(numbers)}")
     return numbers
+
+
+def item_indices(value: Any, length: int | None) -> Tensor:
+    """The item indices ``id % length`` of some ids, int64 ``(B,)`` on the CPU; without a length the ids themselves."""
+    item_ids(value)
+    ids: Tensor = value.to("cpu")
+    return ids if length is None else ids % length
 
 
 def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:

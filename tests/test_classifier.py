@@ -10,7 +10,7 @@ from torch import nn
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 from transformers.models.videomae.modeling_videomae import VideoMAELayer
 
-from pseudomotion.train.videomae.classifier import StochasticDepth, classification_model, freeze_encoder, layer_scale
+from pseudomotion.train.videomae.classifier import ClassifierLoss, StochasticDepth, classification_model, freeze_encoder, layer_scale
 
 
 def config(**more):
@@ -170,10 +170,23 @@ def test_learning_rates_of_layers():
 
 
 def test_a_linear_probe_trains_the_head_alone():
-    model = classification_model(config(), 4)
+    model = classification_model(config(), 4, drop_path=0.5)
     freeze_encoder(model)
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    assert trained == {"fc_norm.weight", "fc_norm.bias", "classifier.weight", "classifier.bias"}
+    assert trained == {"classifier.weight", "classifier.bias"}
+    objective = ClassifierLoss(model).train()
+    pixels, labels = clips(), torch.tensor([0, 1, 2])
+    assert objective(pixels, labels) == objective(pixels, labels), "the frozen encoder is noisy"
+    assert not any(module.training for module in model.videomae.modules())
+    assert model.classifier.training
+
+
+def test_the_loss_is_the_cross_entropy_of_labels_and_of_class_probabilities():
+    model = classification_model(config(), 4, head_scale=1).eval()
+    pixels, labels = clips(), torch.tensor([0, 3, 2])
+    expected = -model(pixel_values=pixels).logits.double().log_softmax(1)[range(3), labels].mean()
+    for targets in (labels, F.one_hot(labels, 4).float()):
+        assert ClassifierLoss(model).eval()(pixels, targets).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_wrong_arguments(pretrained, tmp_path):

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
+from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification, pipeline
 
 from pseudomotion.draws import Draws
 from pseudomotion.mix import Mixup, VideoMix
@@ -22,6 +23,7 @@ from pseudomotion.video import read_clip, write_video
 from pseudomotion.video.list_file import read_list, write_list
 
 CLASSES = ["red", "green", "blue"]
+NOTHING = {"videos": 0, "skipped": {}, "missing": []}
 MEAN, STD = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
 
@@ -164,7 +166,8 @@ def test_broken_videos_are_counted_not_replaced(run, lists, tmp_path, num_worker
     result = json.loads((tmp_path / "a.json").read_text())
     assert result["videos"] == 5
     assert [path.rpartition("/")[2] for path in result["skipped"]] == ["bad.mp4", "gone.mp4"]
-    assert "there is no video file" in list(result["skipped"].values())[1]
+    assert [path.rpartition("/")[2] for path in result["missing"]] == ["gone.mp4"]
+    assert "there is no such file" in list(result["skipped"].values())[1]
 
 
 def test_a_run_goes_on_as_if_nothing_had_happened(lists, tmp_path, monkeypatch):
@@ -251,6 +254,63 @@ def test_defaults_are_those_of_ucf101(lists):
     assert task(lists, cutmix=0.0, mixup=0.0).mix is None
 
 
+def test_a_linear_probe_has_defaults_of_its_own(lists):
+    """Which give way to what is asked for."""
+    made = task(lists, linear_probe=True, cutmix=0.5)
+    assert (made.source.copies, made.source.augmentation.randaugment.operations, made.source.augmentation.flip) == (1, 0, 0.5)
+    assert (made.mix, made.erasing.p, made.label_smoothing) == (VideoMix(0.5), 0, 0)
+    assert [group["weight_decay"] for group in made.groups()] == [0.0]
+    assert made.model.classifier.weight.std() > 0.015
+
+
+def test_the_saved_model_is_ready_to_be_used_by_others(run, lists):
+    """By transformers' own pipeline, with class names; and its card says how it was made."""
+    video = read_list(lists / "val.csv")[0][0]
+    found = pipeline("video-classification", str(run / "model"), frame_sampling_rate=2)(str(video))
+    assert {entry["label"] for entry in found} == set(CLASSES)
+    assert found[0]["label"] == CLASSES[read_list(lists / "val.csv")[0][1]]
+    settings = json.loads((run / "model" / "preprocessor_config.json").read_text())
+    assert (settings["image_mean"], settings["crop_size"]) == ([0.485, 0.456, 0.406], {"height": 16, "width": 16})
+    card = (run / "model" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == "video-classification"
+    assert "layer_decay: 1.0" in card
+    measured = [row["val_top1"] for row in read_metrics(run) if "val_top1" in row]
+    assert f"| val top1 | {measured[0]:.4g} (step 20) | {measured[-1]:.4g} (step 24) |" in card
+    assert (run / "best" / "README.md").is_file()
+
+
+def test_where_a_result_cannot_go_is_said_before_the_work(run, lists, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("it began to work")
+
+    monkeypatch.setattr("pseudomotion.train.evaluate.evaluate", never)
+    given = [str(run), "--test", str(lists / "val.csv"), "--cpu"]
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        evaluate.main([*given, "--out", str(tmp_path / "no" / "where.json")])
+    (tmp_path / "mine.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"it exists, and no pmg command made it; .*--force"):
+        evaluate.main([*given, "--out", str(tmp_path / "mine.json")])
+    with pytest.raises(FileNotFoundError, match="there is no model in nowhere"):
+        evaluate.main(["nowhere", "--test", str(lists / "val.csv"), "--cpu"])
+    monkeypatch.setattr("pseudomotion.train.evaluate.evaluate", lambda *_: {"top1": 1.0, "top5": 2.0, "mean_class_top1": 3.0} | NOTHING)
+    (tmp_path / "mine.json").unlink()
+    for _ in range(2):  # our own result is replaced
+        evaluate.main([*given, "--out", str(tmp_path / "mine.json")])
+    assert json.loads((tmp_path / "mine.json").read_text())["top1"] == 1.0
+
+
+def test_a_result_is_printed_also_where_it_cannot_be_written(run, lists, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pseudomotion.train.evaluate.evaluate", lambda *_: {"top1": 1.25, "top5": 2.0, "mean_class_top1": 3.0} | NOTHING)
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pseudomotion.train.evaluate.whole_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate.main([str(run), "--test", str(lists / "val.csv"), "--cpu", "--out", str(tmp_path / "a.json")])
+    assert "top-1 1.25 %" in capsys.readouterr().out
+
+
 def test_inputs_and_targets_belong_together(lists):
     """Clips each of one color: the mixed pixels tell what the label must be."""
     made = task(lists, erasing=0.0, label_smoothing=0.0)
@@ -289,7 +349,14 @@ def test_wrong_input(lists, run, tmp_path, pretrained):
     with pytest.raises(ValueError, match=r"train\.csv must have classes from 0 to 1, it has 2"):
         task(lists, classes=str(tmp_path / "two.txt"))
     with pytest.raises(FileNotFoundError, match="there is no model in nowhere"):
-        task(lists, init="nowhere")
+        task(lists, init="nowhere", model=None)
+    with pytest.raises(ValueError, match="model must be left out with init, whose model has its own, got 'tiny'"):
+        task(lists, init=str(pretrained))
+    with pytest.raises(ValueError, match=r"num_frames is 4 in the model of .*pretrained, got 8; leave it out"):
+        task(lists, init=str(pretrained), model=None, num_frames=8)
+    (tmp_path / "bare.csv").write_text("a.mp4\nb.mp4\n")
+    with pytest.raises(ValueError, match=r'bare\.csv must have lines of "path label", with a class from 0 for every video; 2 have none'):
+        task(lists, train=str(tmp_path / "bare.csv"))
     with pytest.raises(ValueError, match="label_smoothing must be from 0"):
         task(lists, label_smoothing=1.0)
     with pytest.raises(ValueError, match=r"odd\.csv must have classes from 0 to 2, it has 7"):

@@ -1,10 +1,17 @@
 """Image sources on good files and broken ones; that ids, batches, workers and ranks make no difference."""
 
+import errno
 import io
 import os
+import resource
 import struct
+import subprocess
+import sys
+import time
 import warnings
 import zlib
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +21,7 @@ from PIL import Image
 
 from pseudomotion import PMG, Mixup
 from pseudomotion.images import ImageBank, ImageFolder, VideoFrames, batches, load_image
+from pseudomotion.source import FileSource
 from pseudomotion.video import write_video
 
 
@@ -161,9 +169,179 @@ def test_ranks_share_an_epoch_without_overlap_or_loss(folder):
     source = ImageFolder(folder, 16)
     whole = epoch(source, 4, epoch=3)
     for world_size in (2, 5, 13):
-        parts = [epoch(source, 4, epoch=3, rank=rank, world_size=world_size) for rank in range(world_size)]
+        parts = [epoch(source, 4, epoch=3, rank=rank, world_size=world_size, even=False) for rank in range(world_size)]
         assert sum(map(len, parts)) == 12
         assert same({i: item for part in parts for i, item in part.items()}, whole)
+
+
+@pytest.mark.parametrize(("batch_size", "world_size"), [(1, 2), (2, 5), (3, 4), (4, 11)])
+def test_every_rank_gets_as_many_batches(folder, batch_size, world_size):
+    """So that no rank of a distributed training waits for another; what is left out changes with the epoch."""
+    source, missed = ImageFolder(folder, 16), set()
+    for number in range(40):
+        ranks = [list(batches(Echo(12), batch_size, epoch=number, rank=r, world_size=world_size)) for r in range(world_size)]
+        assert len({tuple(len(ids) for _, ids in rank) for rank in ranks}) == 1
+        seen = torch.cat([ids for rank in ranks for _, ids in rank])
+        assert len(seen.unique()) == len(seen) == 12 - 12 % world_size
+        missed |= set(range(12)) - set((seen % 12).tolist())
+    assert missed == (set(range(12)) if 12 % world_size else set())
+    with pytest.raises(ValueError, match="at least one item for each of 13 ranks, got 12; or pass even=False"):
+        next(batches(source, 4, rank=0, world_size=13))
+
+
+class Echo:
+    """A source that gives the ids back."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def get(self, ids):
+        return ids
+
+
+class Failing(FileSource):
+    """Items that fail a few times with an error of some number before they can be read."""
+
+    def __init__(self, error, times):
+        super().__init__()
+        self.error, self.left = error, times
+
+    def __len__(self):
+        return 2
+
+    def read(self, index, id_):
+        if index == 0 and self.left:
+            self.left -= 1
+            try:
+                raise self.error
+            except OSError as error:
+                raise ValueError(f"cannot read item {index}: {error}") from error
+        return torch.tensor([index])
+
+
+@pytest.mark.parametrize("name", ["EMFILE", "ENFILE", "EIO", "ESTALE", "ETIMEDOUT", "ENOMEM", "EINTR"])
+def test_a_failure_that_passes_is_not_the_files_fault(name, monkeypatch):
+    """Tried again; where it stays it is raised, and the file is read the next time."""
+    monkeypatch.setattr("pseudomotion.source.RETRY_AFTER", (0, 0, 0))
+    error, ids = OSError(getattr(errno, name), "for now"), torch.tensor([0, 1])
+    source = Failing(error, 3)
+    assert source.get(ids).tolist() == [[0], [1]]
+    source = Failing(error, 4)
+    with pytest.raises(ValueError, match=r"cannot read item 0.*for now"):
+        source.get(ids)
+    assert not source.skipped
+    assert source.get(ids).tolist() == [[0], [1]]
+    broken = Failing(OSError(errno.ENOENT, "gone"), 1)
+    assert broken.get(ids).tolist() == [[1], [1]]
+    assert list(broken.skipped) == [0]
+
+
+def test_no_free_file_descriptor_is_not_the_files_fault(folder, monkeypatch):
+    monkeypatch.setattr("pseudomotion.source.RETRY_AFTER", ())
+    source, ids, held = ImageFolder(folder, 16), torch.arange(12), []
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(200, limits[1]), limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(OSError, match="Too many open files"):
+            source.get(ids)
+    finally:
+        for handle in held:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not source.skipped
+    assert torch.equal(source.get(ids), ImageFolder(folder, 16).get(ids))
+
+
+WORKERS = """
+import multiprocessing, os, signal, sys
+import torch
+from pseudomotion.images import ImageFolder, batches
+
+def main(folder, method, num_workers):
+    multiprocessing.set_start_method(method)
+    multiprocessing.set_forkserver_preload(["pseudomotion.images"])
+    torch.set_num_threads(1)
+    source, seen = ImageFolder(folder, 16), {}
+    for images, ids in batches(source, 1, num_workers=num_workers):
+        workers = multiprocessing.active_children()
+        for worker in workers:  # as a terminal does, or SLURM
+            os.kill(worker.pid, signal.SIGTERM)
+            os.kill(worker.pid, signal.SIGINT)
+        seen[int(ids)] = images[0]
+    assert len(workers) == num_workers
+    assert not multiprocessing.active_children()
+    assert torch.equal(torch.stack([seen[i] for i in range(12)]), source.get(torch.arange(12)))
+    if method == "fork":
+        suspended = batches(source, 1, num_workers=2)
+        next(suspended)
+        print(*(worker.pid for worker in multiprocessing.active_children()))
+        return suspended
+
+if __name__ == "__main__":
+    suspended = main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize(("method", "num_workers"), [("fork", 2), ("spawn", 1), ("forkserver", 2)])
+def test_workers_leave_signals_to_the_main_process(folder, method, num_workers):
+    """Under every start method. A process that ends before its batches do neither waits for its workers nor leaves one behind."""
+    script = folder.parent / "program.py"
+    script.write_text(WORKERS)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, script, folder, method, str(num_workers)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    pids = done.stdout.split()
+    assert len(pids) == (2 if method == "fork" else 0)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_workers_end_with_a_main_process_that_was_killed(folder):
+    script = folder.parent / "program.py"
+    script.write_text(
+        "import multiprocessing, sys, time\n"
+        "from pseudomotion.images import ImageFolder, batches\n"
+        "if __name__ == '__main__':\n"
+        f"    reading = batches(ImageFolder({str(folder)!r}, 16), 1, num_workers=2)\n"
+        "    next(reading)\n"
+        "    print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)\n"
+        "    time.sleep(100)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True) as main:
+        pids = list(map(int, main.stdout.readline().split()))
+        main.kill()
+    assert len(pids) == 2
+
+    def alive(pid):
+        status = Path(f"/proc/{pid}/stat")
+        return status.exists() and ") Z " not in status.read_text()
+
+    for _ in range(600):
+        if not any(map(alive, pids)):
+            return
+        time.sleep(0.1)
+    raise AssertionError("workers are still there")
+
+
+def test_what_counts_as_an_image_or_a_class(folder):
+    """Hidden folders and formats without a decoder do not; every link to a folder does, unless it leads back up."""
+    save(folder / ".ipynb_checkpoints" / "0.png")
+    save(folder / "cat" / ".ipynb_checkpoints" / "0.png")
+    for name in ("features.h5", "clip.mpg", "figure.eps", "weather.grib", "drawing.wmf", "page.pdf"):
+        (folder / "bee" / name).write_bytes(b"x")
+    os.symlink(folder / "cat", folder / "dog")
+    os.symlink(folder / "cat", folder / "bee" / "cats")
+    os.symlink(folder, folder / "cat" / "back")
+    source = ImageFolder(folder, 16)
+    assert source.classes == ["ant", "bee", "cat", "dog"]
+    assert source.labels.bincount().tolist() == [2, 4 + 6, 6, 6]
 
 
 def rank_program(rank, folder, queue):
@@ -240,11 +418,11 @@ def test_an_empty_source_is_an_error(tmp_path, folder):
 
 
 @pytest.mark.parametrize(
-    ("ids", "error"), [(torch.tensor([0.5]), TypeError), (torch.tensor([-1]), ValueError), (torch.tensor(3), TypeError)]
+    ("ids", "error"), [(torch.tensor([0.5]), TypeError), (torch.tensor([-1]), ValueError), (torch.tensor(3), ValueError)]
 )
 def test_ids_are_checked(folder, ids, error):
     for source in (ImageFolder(folder, 16), ImageBank(ImageFolder(folder, 16))):
-        with pytest.raises(error, match="ids must be"):
+        with pytest.raises(error, match="ids must"):
             source.get(ids)
 
 

@@ -1,5 +1,8 @@
 """What pre-training reads, and which ids it trains on."""
 
+import pickle
+import tarfile
+
 import cv2
 import numpy as np
 import pytest
@@ -157,16 +160,69 @@ def test_where_images_come_from(folder, tmp_path):
         "num_workers": 0,
     }
     none = {"images": None, "source": None, "videos": None}
-    assert len(open_images(**{**none, "images": str(folder)}, **common)) == 15
+    assert len(open_images(**{**none, "images": [str(folder)]}, **common)) == 15
     assert isinstance(open_images(**{**none, "source": "noise"}, **common), Noise)
-    bank = open_images(**{**none, "images": str(folder)}, **{**common, "bank": True, "limit": 5})
+    bank = open_images(**{**none, "images": [str(folder)]}, **{**common, "bank": True, "limit": 5})
     assert isinstance(bank, ImageBank)
     assert len(bank) == 5
     bank.save(tmp_path / "bank.safetensors")
-    assert torch.equal(open_images(**{**none, "images": str(tmp_path / "bank.safetensors")}, **common).images, bank.images)
-    for wrong in (none, {**none, "images": str(folder), "source": "noise"}):
+    assert torch.equal(open_images(**{**none, "images": [str(tmp_path / "bank.safetensors")]}, **common).images, bank.images)
+    for wrong in (none, {**none, "images": [str(folder)], "source": "noise"}):
         with pytest.raises(ValueError, match="exactly one of --images, --source, --videos"):
             open_images(**wrong, **common)
+
+
+def test_images_of_several_kinds_in_a_row(folder, tmp_path):
+    """A folder, a bank, shards, and a dataset on the disk: every image once an epoch, classes kept apart, ids with their epoch."""
+    datasets = pytest.importorskip("datasets")
+    shades = {"bank": 91, "shard": 92, "rows": 93}
+    ImageBank(Flat(3, shades["bank"])).save(tmp_path / "bank.safetensors")
+    for k in range(2):
+        with tarfile.open(tmp_path / f"s-{k}.tar", "w") as tar:
+            for name in (f"{k}a.png", f"{k}a.seg.png", f"{k}b.png", f"{k}.json"):
+                Image.new("RGB", (9, 9), (shades["shard"], k, 0)).save(tmp_path / "one.png")
+                tar.add(tmp_path / "one.png", name)
+    Image.new("RGB", (9, 9), (shades["rows"],) * 3).save(tmp_path / "row.png")
+    rows = datasets.Dataset.from_dict({"image": [str(tmp_path / "row.png")] * 2}).cast_column("image", datasets.Image())
+    rows.save_to_disk(tmp_path / "rows")
+    names = [folder, tmp_path / "bank.safetensors", tmp_path / "s-{0..1}.tar", tmp_path / "rows"]
+    source = opened([str(name) for name in names])
+    assert len(source) == 15 + 3 + 4 + 2
+    shown = source.get(torch.arange(24))[:, 0, 0, 0].tolist()
+    assert shown[15:] == [91] * 3 + [92] * 4 + [93] * 2
+    assert torch.equal(source.get(torch.tensor([23 + 24, 0, 16]))[:, 0, 0, 0], torch.tensor([93, shown[0], 91]))
+    assert pickle.loads(pickle.dumps(source)).get(torch.tensor([16]))[0, 0, 0, 0] == 91
+    few = Subset(source, 6, 0)
+    assert len({*few.get(torch.arange(6))[:, 0, 0, 0].tolist()} & {91, 92, 93}) >= 1, "a source is a class beside the folder's five"
+    with pytest.raises(ValueError, match="images must have one size: a bank has 8 x 8, the others get 9 x 9; say --image-size 8"):
+        opened([str(name) for name in names], size=9)
+
+
+def test_shards_that_cannot_be_read_by_number_are_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(__file__, "x.png")
+    with pytest.raises(ValueError, match="shards must be uncompressed, or be made into a bank by pmg-bank"):
+        opened([str(tmp_path / "a.tar.gz")])
+    with pytest.raises(FileNotFoundError):
+        opened([str(tmp_path / "none-{0..1}.tar")])
+
+
+class Flat:
+    """Images of one shade."""
+
+    def __init__(self, n, shade):
+        self.n, self.shade = n, shade
+
+    def __len__(self):
+        return self.n
+
+    def get(self, ids):
+        return torch.full((len(ids), 3, 8, 8), self.shade, dtype=torch.uint8)
+
+
+def opened(images, size=8):
+    common = {"limit": None, "classes": None, "balanced": False, "bank": False, "seed": 0, "device": torch.device("cpu"), "num_workers": 0}
+    return open_images(images=images, source=None, videos=None, size=size, **common)
 
 
 def test_normalized_clips_are_those_of_numpy():
@@ -236,7 +292,7 @@ def test_an_epoch_of_mosi_shows_every_image_once(folder):
 @pytest.mark.parametrize("clips", ["pmg", "videos", "pmg-aug", "perlin", "mosi"])
 @pytest.mark.parametrize("mix", ["none", "mixup", "videomix"])
 def test_every_kind_of_clips_gives_a_loss(folder, videos, clips, mix):
-    given = {"videos": str(videos)} if clips in ("videos", "pmg-aug") else {} if clips == "perlin" else {"images": str(folder)}
+    given = {"videos": str(videos)} if clips in ("videos", "pmg-aug") else {} if clips == "perlin" else {"images": [str(folder)]}
     options = PretrainOptions(
         out="o", clips=clips, mix=mix, model="tiny", frame_size=16, num_frames=4, stride=1, aug_images=[str(folder), "noise"], **given
     )
@@ -255,7 +311,7 @@ def test_every_kind_of_clips_gives_a_loss(folder, videos, clips, mix):
 
 def test_clips_do_not_depend_on_the_batch_unless_partners_do(folder):
     for partners, alike in (("source", True), ("batch", False)):
-        options = PretrainOptions(out="o", images=str(folder), partners=partners, model="tiny", frame_size=16, num_frames=4)
+        options = PretrainOptions(out="o", images=[str(folder)], partners=partners, model="tiny", frame_size=16, num_frames=4)
         task = make_task(options, torch.device("cpu"))
         ids = torch.arange(8)
         whole, part = (task.inputs(task.source.get(chosen), chosen, torch.device("cpu")).pixels for chosen in (ids, ids[5:]))

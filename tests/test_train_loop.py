@@ -2,7 +2,10 @@
 
 import json
 import os
+import pickle
+import platform
 import random
+import re
 import shutil
 import signal
 import time
@@ -10,14 +13,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from pictures import save
 from processes import pretraining, ranks
 from safetensors.torch import load_file
 from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification
 
 from pseudomotion.train.engine import checkpoints
-from pseudomotion.train.engine.log import read_metrics
+from pseudomotion.train.engine.log import plot, read_metrics
+from pseudomotion.train.engine.options import from_values
+from pseudomotion.train.engine.stream import Parts, Steps
 from pseudomotion.train.pretrain import PretrainOptions, main, make_task
+from pseudomotion.train.recipes import read_recipe
 from pseudomotion.train.videomae.objective import MaskedLoss
+
+CPU = torch.device("cpu")
 
 TINY = (
     *("--source", "noise", "--limit", "6", "--bank", "--model", "tiny", "--frame-size", "16", "--image-size", "20", "--num-frames", "4"),
@@ -176,7 +185,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(undisturbed, tmp_path, monk
     out = tmp_path / "run"
     run(out, steps=4)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pseudomotion.train.engine.checkpoints.save_file", full)
@@ -221,3 +230,159 @@ def test_options_of_a_resumed_run_cannot_change(undisturbed):
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     with pytest.raises(ValueError, match="batch_size must be a multiple of processes x accumulate = 3"):
         run(tmp_path / "run", "--accumulate", "3")
+
+
+def test_a_run_can_be_prolonged(undisturbed, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(undisturbed[0], out)
+    main(["--out", str(out), "--resume", "--max-steps", "10"])
+    assert list(losses(out)) == list(range(1, 11))
+    with pytest.raises(ValueError, match="has done 10 steps already, more than the 9 that are asked for"):
+        main(["--out", str(out), "--resume", "--max-steps", "9"])
+
+
+def test_a_run_is_not_resumed_on_other_data(tmp_path):
+    images, out = tmp_path / "images", tmp_path / "run"
+    for k in range(8):
+        save(images / f"{k}.png", k)
+    given = ["--images", str(images), *TINY[5:]]
+    main([*given, "--max-steps", "2", "--out", str(out)])
+    save(images / "8.png", 8)
+    with pytest.raises(ValueError, match="was on 8 items, now there are 9; a run goes on with the data that it began with"):
+        main(["--out", str(out), "--resume", "--max-steps", "4"])
+    (images / "8.png").unlink()
+    main(["--out", str(out), "--resume", "--max-steps", "4"])
+    assert list(losses(out)) == [1, 2, 3, 4]
+
+
+def test_rows_hold_means_also_across_a_resume(undisturbed, tmp_path):
+    out = tmp_path / "run"
+    run(out, "--log-every", "3", "--save-every", "2", steps=5)
+    main(["--out", str(out), "--resume", "--max-steps", "8"])
+    steps = undisturbed[1]
+    assert list(losses(out)) == [3, 5, 6, 8]  # the last step of a run ends a row
+    for path in checkpoints.checkpoints(out / "checkpoints"):
+        shutil.rmtree(path)
+    shutil.rmtree(out)
+    run(out, "--log-every", "3", "--save-every", "4", "--keep", "9")
+    shutil.rmtree(out / "checkpoints" / "step-00000008")
+    main(["--out", str(out), "--resume"])
+    means = {last: sum(steps[k] for k in range(first, last + 1)) / (last - first + 1) for first, last in ((1, 3), (4, 6), (7, 8))}
+    assert losses(out) == pytest.approx(means, rel=1e-12)
+
+
+def test_rows_tell_how_a_run_goes(undisturbed):
+    row = read_metrics(undisturbed[0])[-1]
+    assert row["grad_norm"] > 0
+    assert 0 <= row["waiting_share"] <= 1
+    assert row["seconds_left"] == 0
+    assert 0 < row["tflops"] < 10
+
+
+def test_the_gradient_norm_is_that_of_all_weights(tmp_path):
+    """Against a step by hand."""
+    run(tmp_path / "run", steps=1)
+    torch.manual_seed(3)
+    task = make_task(from_values(PretrainOptions, read_recipe(str(tmp_path / "run" / "config.yaml"), "pretrain")), CPU)
+    ids = Steps(task.source, 4, 3)[0]
+    loss = task.objective(*task.inputs(task.source.get(ids), ids, CPU))
+    loss.backward()
+    (row,) = read_metrics(tmp_path / "run")
+    assert loss.item() == row["loss"]
+    norm = sum(weight.grad.double().square().sum() for weight in task.model.parameters()).sqrt()
+    assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("more", [("--gradient-checkpointing",), ("--keep", "1", "--log-with", "none")], ids=" ".join)
+def test_what_saves_memory_changes_no_bit(undisturbed, tmp_path, more):
+    assert run(tmp_path / "run", *more) == undisturbed[1]
+
+
+def test_the_average_of_the_weights(tmp_path):
+    """By hand, from the weights after every step, in float64; resumed on the way."""
+    out = tmp_path / "run"
+    run(out, "--ema", "0.8", "--save-every", "1", "--keep", "9", steps=3)
+    main(["--out", str(out), "--resume", "--max-steps", "5"])
+    weights = [load_file(path / "model" / "model.safetensors") for path in checkpoints.checkpoints(out / "checkpoints")]
+    assert len(weights) == 5
+    name = "videomae.encoder.layer.1.output.dense.weight"
+    average = weights[0][name].double()
+    for each in weights[1:]:
+        average = 0.8 * average + 0.2 * each[name].double()
+    saved = VideoMAEForPreTraining.from_pretrained(out / "average").state_dict()[name]
+    torch.testing.assert_close(saved.double(), average, rtol=1e-6, atol=1e-7)
+    assert not torch.equal(saved, weights[-1][name])
+
+
+def test_checkpoints_by_time(tmp_path, monkeypatch):
+    clock = iter(range(0, 10_000, 40))
+    monkeypatch.setattr("pseudomotion.train.engine.loop.time.monotonic", lambda: next(clock))
+    run(tmp_path / "run", "--save-every", "2m", "--keep", "9")  # a step takes 40 s
+    assert [path.name[-1] for path in checkpoints.checkpoints(tmp_path / "run" / "checkpoints")] == ["3", "6", "8"]
+
+
+def test_the_environment_of_accelerate_does_not_change_a_run(undisturbed, tmp_path, monkeypatch):
+    for name, value in (("DYNAMO_BACKEND", "inductor"), ("GRADIENT_ACCUMULATION_STEPS", "4"), ("MIXED_PRECISION", "bf16")):
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    assert run(tmp_path / "run") == undisturbed[1]
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="ACCELERATE_USE_FSDP is set, but models are trained whole on every GPU"):
+        run(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_leftovers_of_a_killed_run_are_swept(undisturbed, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(undisturbed[0], out)
+    host = re.sub(r"[^\w-]", "_", platform.node())[:40]
+    left = out / "checkpoints" / f".step-00000006.pmg-{host}-{2**22 + 1}-0.new"
+    (left / "model").mkdir(parents=True)
+    main(["--out", str(out), "--resume"])
+    assert [path.name for path in (out / "checkpoints").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_start_that_fails_leaves_nothing(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "broken.png").write_bytes(b"no picture")
+    out = tmp_path / "run"
+    for more, message in (
+        (["--images", str(tmp_path / "images")], "can be read"),
+        (["--source", "noise", "--mask-ratio", "1"], "mask_ratio must hide some"),
+        (["--source", "noise", "--init", str(tmp_path)], "there is no model in"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            main([*more, *TINY[5:], "--max-steps", "2", "--out", str(out)])
+        assert not out.exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="must be a folder, there is a file of this name"):
+        run(tmp_path / "file")
+
+
+def test_files_of_other_people_are_not_written_over(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("mine: true\n")
+    with pytest.raises(ValueError, match=r"holds a run already \(config.yaml\)"):
+        run(tmp_path / "run")
+    with pytest.raises(ValueError, match="has no section 'pretrain'"):
+        run(tmp_path / "run", "--resume")
+    assert (tmp_path / "run" / "config.yaml").read_text() == "mine: true\n"
+    (tmp_path / "run" / "config.yaml").rename(tmp_path / "run" / "slurm.log")
+    run(tmp_path / "run", steps=1)
+
+
+def test_what_workers_get_can_be_pickled():
+    parts = Parts(Steps(range(6), 4, 0), 0, 3)
+    parts[1]
+    again = pickle.loads(pickle.dumps(parts))
+    assert all(torch.equal(again[k], parts[k]) for k in range(3))
+
+
+def test_a_curve_of_a_long_run_is_thinned(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda self, steps, values, **_: drawn.append((steps, values)))
+    plot([{"step": k, "loss": 2.0 * k} for k in range(100_000)], tmp_path / "loss.png")
+    ((steps, values),) = drawn
+    assert len(steps) <= 2000
+    assert steps[0] == 0
+    assert steps[-1] > 99_900
+    assert all(value == 2 * step for step, value in zip(steps, values, strict=True))

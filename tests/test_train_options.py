@@ -122,7 +122,7 @@ def test_every_option_is_explained(config, capsys):
 
 
 def test_options_of_pretraining_go_into_a_recipe_and_back():
-    options = PretrainOptions(out="o", images="i", crop=[0.2, 0.8], limit=4, transforms=["fade"], log_with=None)
+    options = PretrainOptions(out="o", images=["i", "j"], crop=[0.2, 0.8], limit=4, transforms=["fade"], log_with=None)
     assert from_values(PretrainOptions, yaml.safe_load(to_yaml(options, "pretrain"))["pretrain"]) == options
 
 
@@ -162,8 +162,12 @@ def test_a_tracker_that_is_not_installed_is_named():
         PretrainOptions(out="o", log_with=["dvclive"])
 
 
-def test_recipe_names_are_listed():
+def test_recipes_are_listed(capsys):
     assert "demo" in recipe_names()
+    with pytest.raises(SystemExit) as ended:
+        read("--list-recipes")
+    assert ended.value.code == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == recipe_names()
 
 
 def test_what_a_recipe_needs_is_asked_for(tmp_path):

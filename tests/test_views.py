@@ -79,10 +79,21 @@ def test_segments():
 def test_dense_starts_are_drawn_from_all_that_there_are():
     sampling = Sampling(4, "dense", 3)
     drawn = np.array([sampling.drawn(one(k))(50) for k in range(1000)])
-    assert (np.diff(drawn) == 3).all()
-    assert set(drawn[:, 0]) == set(range(41))
+    assert (drawn - drawn[:, :1] == [0, 4, 8, 11]).all()  # 12 frames, both ends included
+    assert set(drawn[:, 0]) == set(range(38))
     assert sampling.drawn(one(3))(50) == sampling.drawn(one(3))(50)
-    assert sampling.drawn(one(3))(5) == [0, 3, 4, 4]  # a short video repeats its last frame
+    assert sampling.drawn(one(3))(5) == [0, 4, 4, 4]  # a short video repeats its last frame
+    assert sampling.drawn(one(3))(11) == [0, 5, 10, 10]
+    assert sampling.drawn(one(3))(1) == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("total", "start"), [(64, 0), (65, 0), (300, 100), (40, None)])
+def test_dense_training_clips_are_spread_as_videomae_spreads_them(total, start):
+    """16 frames from a window of 64: the numbers k * 64 / 15, cut off, the last one 63; a shorter video as far as frames of stride 4 go."""
+    short = [min(k * 40 // 9, 39) for k in range(10)] + [39] * 6
+    expected = short if start is None else [start + min(k * 64 // 15, 63) for k in range(16)]
+    found = (Sampling(16, "dense", 4).drawn(one(k))(total) for k in range(3000))
+    assert any(frames == expected for frames in found)
 
 
 def test_crops_run_along_the_long_side(videos):
@@ -101,6 +112,18 @@ def test_crops_run_along_the_long_side(videos):
             assert torch.equal(view[2, 0, 0], view[0, 0, 0] - 40 * crop)  # a square frame has no room: three times the same
             start = [0, 11, 23, 35, 46][clip]
             assert times(view[0]) == [start, start + 3]
+
+
+def test_a_video_is_read_once_for_all_of_its_views(videos, monkeypatch):
+    calls = []
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return read_frames(*arguments, **options)
+
+    monkeypatch.setattr("pseudomotion.train.video.views.read_frames", counted)
+    EvaluationViews(videos, Sampling(2, "dense", 3), 24, clips=5, crops=3).get(torch.tensor([0, 1]))
+    assert len(calls) == 2
 
 
 def test_one_crop_is_the_middle(videos):

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws
-from pseudomotion.images.synthetic.base import check_ids, count, interval
 from pseudomotion.source import ImageSource
 
 # Speeds (x, y) of the joint classes, in the published order.
@@ -56,11 +55,11 @@ class MoSI:
         if not isinstance(images, ImageSource):
             raise TypeError(f"images must be an image source with get(ids) and a length, got {type(images).__name__}")
         self.images = images
-        self.num_frames = count("num_frames", num_frames, 2, 4096)
-        self.size = count("size", size, 2, 4096)
-        self.image_size = count("image_size", image_size, self.size + 1, 8192)
+        self.num_frames = checks.bounded_int("num_frames", num_frames, 2, 4096)
+        self.size = checks.bounded_int("size", size, 2, 4096)
+        self.image_size = checks.bounded_int("image_size", image_size, self.size + 1, 8192)
         self.static_mask = static_mask
-        self.mask_ratio = interval("mask_ratio", mask_ratio, 0, 1)
+        self.mask_ratio = checks.interval("mask_ratio", mask_ratio, 0, 1)
         self.flip = flip
         self.seed = checks.seed(seed)
 
@@ -91,7 +90,7 @@ class MoSI:
             TypeError, ValueError: for ids outside these.
 
         """
-        ids = check_ids(ids, len(self))
+        ids = checks.item_indices(ids, len(self))
         squares, corner = self._squares(ids)
         clips = _windows(squares, self.positions(ids) + corner[:, None], self.size)
         if self.static_mask:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws
-from pseudomotion.images.synthetic.arithmetic import blend, cosine, hash_cells, second_half, sine
+from pseudomotion.images.synthetic.arithmetic import cosine, hash_cells, lerp, second_half, sine
 from pseudomotion.images.synthetic.arithmetic import first_half as lower_half
-from pseudomotion.images.synthetic.base import batches, check_ids, count, to_uint8
+from pseudomotion.images.synthetic.base import to_uint8
 
 Frequencies = tuple[int, int, int]
 
@@ -60,9 +60,9 @@ class PerlinVideo:
         device: torch.device | str = "cpu",
     ) -> None:
         self.frequencies = _frequencies(frequencies)
-        self.instances = count("instances", instances, 1, 10_000_000)
-        self.num_frames = count("num_frames", num_frames, 1, 4096)
-        self.size = count("size", size, 2, 4096)
+        self.instances = checks.bounded_int("instances", instances, 1, 10_000_000)
+        self.num_frames = checks.bounded_int("num_frames", num_frames, 1, 4096)
+        self.size = checks.bounded_int("size", size, 2, 4096)
         self.seed = checks.seed(seed)
         self.device = torch.device(device)
 
@@ -88,10 +88,10 @@ class PerlinVideo:
             TypeError, ValueError: for ids outside these.
 
         """
-        ids = check_ids(ids, len(self))
+        ids = checks.item_indices(ids, len(self))
         checks.not_forked(self.device)
         per_batch = CLIPS_AT_ONCE.get(self.device.type, CLIPS_AT_ONCE["cuda"])
-        clips = [self._clips(part) for part in batches(ids, per_batch)]
+        clips = [self._clips(part) for part in torch.split(ids, per_batch)]
         return torch.cat(clips)[:, None].expand(-1, 3, -1, -1, -1), ids % self.num_classes
 
     def _clips(self, ids: Int64[Tensor, " b"]) -> UInt8[Tensor, "b T h w"]:
@@ -146,5 +146,5 @@ def perlin_3d(
         return gx * (fx - dx) + gy * (fy - dy) + gt * (ft - dt)
 
     u, v, w = (f * f * f * (f * (f * 6 - 15) + 10) for f in (fx, fy, ft))
-    first, second = (blend(blend(corner(0, 0, k), corner(1, 0, k), u), blend(corner(0, 1, k), corner(1, 1, k), u), v) for k in (0, 1))
-    return blend(first, second, w)
+    first, second = (lerp(lerp(corner(0, 0, k), corner(1, 0, k), u), lerp(corner(0, 1, k), corner(1, 1, k), u), v) for k in (0, 1))
+    return lerp(first, second, w)

@@ -2,9 +2,8 @@
 
 import struct
 from contextlib import suppress
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -47,7 +46,7 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None, *, max_pix
 
 
 def decode_image(
-    file: IO[bytes], name: str, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS
+    file: BytesIO | BufferedReader, name: str, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> UInt8[Tensor, "3 H W"]:
     """An image in an open file or in memory, as ``load_image``; ``name`` is for error messages."""
     try:
@@ -76,7 +75,7 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in extensions.items() if kind in decoded)
 
 
-def _decode(file: IO[bytes], size: tuple[int, int] | None, max_pixels: int) -> Image.Image:
+def _decode(file: BytesIO | BufferedReader, size: tuple[int, int] | None, max_pixels: int) -> Image.Image:
     image = _open(file)
     w, h = image.size
     if w * h > max_pixels:
@@ -93,16 +92,16 @@ def _decode(file: IO[bytes], size: tuple[int, int] | None, max_pixels: int) -> I
     return _to_rgb(image if turn is None else image.transpose(turn))
 
 
-def _open(file: IO[bytes]) -> ImageFile.ImageFile:
+def _open(file: BytesIO | BufferedReader) -> ImageFile.ImageFile:
     """``Image.open`` without its pixel limit, which is a setting of the whole process and warns through filters of the whole process."""
     prefix = file.read(16)
     for load_plugins in (Image.preinit, Image.init):  # the common ones; all
         load_plugins()
         for kind in Image.ID:
             factory, accept = Image.OPEN[kind]
-            accepted = accept is None or accept(prefix)
-            if accepted and not isinstance(accepted, str):  # a string says why this build of Pillow cannot decode it
-                with suppress(SyntaxError, IndexError, TypeError, struct.error):
+            with suppress(SyntaxError, IndexError, TypeError, struct.error):
+                accepted = accept is None or accept(prefix)
+                if accepted and not isinstance(accepted, str):  # a string says why this build of Pillow cannot decode it
                     file.seek(0)
                     return factory(file, "")
     raise ValueError("cannot identify image file")

@@ -23,8 +23,8 @@ from pseudomotion.train.engine.loop import make_accelerator
 from pseudomotion.train.engine.options import CONFIG, parse
 from pseudomotion.train.recipes import read_recipe
 from pseudomotion.train.video.views import EvaluationViews, Sampling
-from pseudomotion.train.videomae.classifier import model_folder
 from pseudomotion.train.videomae.model import normalize, with_position_buffers
+from pseudomotion.train.videomae.pretrained import model_folder
 
 RESULT = "test.json"
 
@@ -78,11 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = parse(EvaluateOptions, "pmg-evaluate", "Test a fine-tuned VideoMAE on several clips and crops of every video.", arguments)
     accelerator = make_accelerator(options)
+    _weights(options)  # that there is no model is said first
     out = check_output(options.out or Path(options.run) / RESULT, inputs=[options.test], force=options.force)
     result = evaluate(options, accelerator)
     accelerator.print(
         f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, mean of classes {result['mean_class_top1']:.2f} %: "
-        f"{result['videos']} videos, {options.clips} clips x {options.crops} crops, {len(result['skipped'])} skipped"
+        f"{result['videos']} videos, {options.clips} clips x {options.crops} crops, "
+        f"{len(result['skipped'])} skipped, {len(result['missing'])} of these because they do not exist"
     )
     if accelerator.is_main_process:
         with whole_file(out) as file:
@@ -96,15 +98,15 @@ def evaluate(options: EvaluateOptions, accelerator: Accelerator) -> dict[str, An
 
     Returns:
         "top1", "top5" and "mean_class_top1" in percent; "class_top1", in percent by the class's name; "videos", the number that these are
-        of; "skipped", what is wrong with those that could not be read, by path; and how it was tested.
+        of; "skipped", what is wrong with those that could not be read, by path; "missing", those of them that do not exist; and how it was
+        tested.
 
     Raises:
         OSError: for files that are not there.
         ValueError: where the list has classes that the model does not have, or not one video can be read.
 
     """
-    folder = Path(options.run)
-    weights = model_folder(folder if options.weights == "model" else folder / options.weights)
+    weights = _weights(options)
     model = with_position_buffers(load_model(VideoMAEForVideoClassification, weights)).to(accelerator.device).eval()
     sampling = _sampling(options, model.config.num_frames)
     videos = EvaluationViews(options.test, sampling, model.config.image_size, clips=options.clips, crops=options.crops)
@@ -119,6 +121,7 @@ def evaluate(options: EvaluateOptions, accelerator: Accelerator) -> dict[str, An
         "mean_class_top1": sum(of_classes.values()) / len(of_classes),
         "class_top1": {str(model.config.id2label[label]): score for label, score in of_classes.items()},
         "videos": len(labels),
+        "missing": [path for path in skipped if not Path(path).exists()],
         "skipped": skipped,
         "list": options.test,
         "weights": str(weights),
@@ -128,6 +131,11 @@ def evaluate(options: EvaluateOptions, accelerator: Accelerator) -> dict[str, An
         "sampling": sampling.kind,
         "stride": sampling.stride,
     }
+
+
+def _weights(options: EvaluateOptions) -> Path:
+    """The folder of the model that is tested."""
+    return model_folder(options.run if options.weights == "model" else Path(options.run) / options.weights)
 
 
 def _sampling(options: EvaluateOptions, num_frames: int) -> Sampling:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import VideoMAEForVideoClassification
+from transformers import PreTrainedModel, VideoMAEForVideoClassification
 from transformers.hf_argparser import HfArg
 
 from pseudomotion.draws import Draws
@@ -26,8 +26,10 @@ from pseudomotion.train.video.augment import ClipAugmentation, MixupOrCutMix, Ra
 from pseudomotion.train.video.randaugment import RandAugment
 from pseudomotion.train.video.views import EvaluationViews, LabelledViews, Sampling, TrainingViews, low_shot, view_ids
 from pseudomotion.train.videomae.classifier import ClassifierLoss, classification_model, freeze_encoder, layer_scale
+from pseudomotion.train.videomae.hub import save_for_hub
 from pseudomotion.train.videomae.model import SIZES, model_config, normalize, training_flops
-from pseudomotion.video.list_file import read_list
+from pseudomotion.train.videomae.pretrained import check_init
+from pseudomotion.video.list_file import read_lines, read_list
 
 BEST, SCORES = "best", "scores.json"
 
@@ -58,15 +60,19 @@ class ModelOptions:
     _argument_group_name: ClassVar[str] = "model"
 
     init: str | None = HfArg(
-        default=None, help="pre-trained model: a run, or a folder of transformers' save_pretrained; none: from scratch"
+        default=None,
+        help="start from a model: a run, a folder that save_pretrained wrote, owner/name on the Hugging Face Hub, or a .pth file of "
+        "VideoMAE's code; none: new weights",
     )
-    model: str = HfArg(
-        default="base", help="size of the model; this and the next three count from scratch only", metadata={"choices": tuple(SIZES)}
-    )
+    model: str | None = HfArg(default=None, help="size of the model; none for base, or that of --init", metadata={"choices": tuple(SIZES)})
     frame_size: int | None = HfArg(default=None, help="side of the frames in pixels; none for the model's: 224, or 64 for tiny")
     num_frames: int | None = HfArg(default=None, help="frames of a clip; none for the model's: 16, or 8 for tiny")
     patch_size: int | None = HfArg(default=None, help="side of a token in pixels; none for the model's: 16, or 8 for tiny")
-    linear_probe: bool = HfArg(default=False, help="train the norm and the head after the encoder only")
+    linear_probe: bool = HfArg(
+        default=False,
+        help="train a linear layer on the frozen encoder: no stochastic depth, dropout, mixing, RandAugment, erasing, label smoothing, "
+        "copies or weight decay, unless they are asked for",
+    )
     head_scale: float = HfArg(default=0.001, help="factor on the head's first weights")
 
 
@@ -116,10 +122,16 @@ class FinetuneOptions(DataOptions, ModelOptions, AugmentationOptions, FinetuneRu
     """Options of ``pmg-finetune``."""
 
     free: ClassVar[frozenset[str]] = FREE | {"evaluate_batch_size"}
+    # As DINO and MAE probe: crops and flips alone, and nothing that regularizes a whole network.
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "linear_probe": dict.fromkeys(("mixup", "cutmix", "erasing", "drop_path", "head_dropout", "label_smoothing", "weight_decay"), 0.0)
+        | {"randaugment": 0, "copies": 1, "head_scale": 1.0}
+    }
 
     def __post_init__(self) -> None:
         """Check the numbers that nothing else checks."""
         check_groups(self)
+        check_init(self)
         if len(self.crop) != 2:
             raise ValueError(f"crop must be two numbers, got {self.crop}")
         if self.evaluate_every <= 0 or self.evaluate_batch_size < 1:
@@ -152,13 +164,18 @@ def make_task(options: FinetuneOptions) -> "Classification":
 
     """
     videos, validation = read_list(options.train), read_list(options.val)
-    names = _class_names(options.classes)
+    names = None if options.classes is None else read_class_names(options.classes)
     num_classes = len(names) if names else 1 + max(label for _, label in videos)
     for list_file, entries in ((options.train, videos), (options.val, validation)):
-        if (largest := max(label for _, label in entries)) >= num_classes:
-            raise ValueError(f"{list_file} must have classes from 0 to {num_classes - 1}, it has {largest}")
+        labels = [label for _, label in entries]
+        if min(labels) < 0:
+            raise ValueError(
+                f'{list_file} must have lines of "path label", with a class from 0 for every video; {sum(k < 0 for k in labels)} have none'
+            )
+        if max(labels) >= num_classes:
+            raise ValueError(f"{list_file} must have classes from 0 to {num_classes - 1}, it has {max(labels)}")
     init = (
-        model_config(options.model, frame_size=options.frame_size, num_frames=options.num_frames, patch_size=options.patch_size)
+        model_config(options.model or "base", frame_size=options.frame_size, num_frames=options.num_frames, patch_size=options.patch_size)
         if options.init is None
         else options.init
     )
@@ -169,6 +186,8 @@ def make_task(options: FinetuneOptions) -> "Classification":
         head_dropout=options.head_dropout,
         head_scale=options.head_scale,
         class_names=names,
+        frame_size=options.frame_size,
+        num_frames=options.num_frames,
     )
     if options.linear_probe:
         freeze_encoder(model)
@@ -263,6 +282,10 @@ class Classification(Task):
             targets = mix_targets(targets, info, num_classes)
         return LabelledPixels(pixels, targets.to(device, non_blocking=True))
 
+    def save(self, model: PreTrainedModel, folder: Path, out: Path) -> None:
+        """Write a model, ready for the Hugging Face Hub."""
+        save_for_hub(model, folder, out)
+
     def evaluate(self, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
         """Accuracy on the validation videos, in percent; a model better than all before is kept as ``best/``."""
         probabilities, seen = predict(self.model, self.validation, accelerator, batch_size=self.batch_size, num_workers=self.num_workers)
@@ -271,7 +294,7 @@ class Classification(Task):
             self.best = scores["val_top1"]
             if accelerator.is_main_process:
                 with whole_folder(out / BEST) as folder:
-                    self.save(self.model, folder)
+                    self.save(self.model, folder, out)
                     (folder / SCORES).write_text(json.dumps({"step": step, **scores}, indent=2))
         return scores
 
@@ -282,8 +305,9 @@ def best_score(out: Path) -> float | None:
     return float(json.loads(path.read_text())["val_top1"]) if path.is_file() else None
 
 
-def _class_names(path: str | None) -> list[str] | None:
-    return None if path is None else [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+def read_class_names(path: str | Path) -> list[str]:
+    """The names of the classes in a text file, one a line; empty lines do not count."""
+    return [line.strip() for line in read_lines(Path(path)) if line.strip()]
 
 
 def _mix(options: FinetuneOptions) -> Mix | None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import VideoMAEConfig, VideoMAEForPreTraining
+from transformers import PreTrainedModel, VideoMAEConfig, VideoMAEForPreTraining
 from transformers.hf_argparser import HfArg
 
 from pseudomotion import PMG, Mixup, PMGAug, VideoMix
@@ -23,6 +23,7 @@ from pseudomotion.train.engine.loop import Task, make_accelerator, train
 from pseudomotion.train.engine.optimize import parameter_groups
 from pseudomotion.train.engine.options import FREE, OptimizationOptions, RunOptions, check_groups, parse
 from pseudomotion.train.sources import MultiScaleClips, Subset, WithPartners, open_images
+from pseudomotion.train.videomae.hub import save_for_hub
 from pseudomotion.train.videomae.masking import token_numbers, tube_mask
 from pseudomotion.train.videomae.model import (
     IMAGENET_MEAN,
@@ -36,6 +37,7 @@ from pseudomotion.train.videomae.model import (
     training_flops,
 )
 from pseudomotion.train.videomae.objective import MaskedLoss, paint
+from pseudomotion.train.videomae.pretrained import check_init, pretrained_autoencoder
 from pseudomotion.transforms import TRANSFORMS
 
 SPARE = 8 / 7  # side of images over that of frames: 256 for 224
@@ -53,7 +55,11 @@ class DataOptions:
         help="pmg: pseudo-motion of images; videos: real clips of --videos; pmg-aug: real clips, some of them replaced by pseudo-motion; "
         "perlin: video Perlin noise; mosi: classify the speed of MoSI clips of images, instead of masked modeling",
     )
-    images: str | None = HfArg(default=None, help="folder of images, or a file written by ImageBank.save")
+    images: list[str] | None = HfArg(
+        default=None,
+        help="one or more of: a folder of images; a bank file of pmg-bank; tar shards such as shards-{000..099}.tar; a dataset of Hugging "
+        "Face, hf:name or hf:name:split, or the folder of one saved to disk",
+    )
     source: str | None = HfArg(
         default=None, help="synthetic images, made as they are needed", metadata={"choices": tuple(SOURCES), "metavar": None}
     )
@@ -101,7 +107,12 @@ class ModelOptions:
 
     _argument_group_name: ClassVar[str] = "model"
 
-    model: str = HfArg(default="base", help="size of the model", metadata={"choices": tuple(SIZES)})
+    init: str | None = HfArg(
+        default=None,
+        help="start from a model: a run, a folder that save_pretrained wrote, owner/name on the Hugging Face Hub, or a .pth file of "
+        "VideoMAE's code; none: new weights",
+    )
+    model: str | None = HfArg(default=None, help="size of the model; none for base, or that of --init", metadata={"choices": tuple(SIZES)})
     frame_size: int | None = HfArg(default=None, help="side of the frames in pixels; none for the model's: 224, or 64 for tiny")
     num_frames: int | None = HfArg(default=None, help="frames of a clip; none for the model's: 16, or 8 for tiny")
     patch_size: int | None = HfArg(default=None, help="side of a token in pixels; none for the model's: 16, or 8 for tiny")
@@ -124,6 +135,9 @@ class PretrainOptions(DataOptions, MotionOptions, ModelOptions, RunOptions, Opti
             raise ValueError(f"crop must be two numbers, got {self.crop}")
         if self.clips in ("videos", "pmg-aug") and not self.videos:
             raise ValueError(f"--clips {self.clips} needs --videos")
+        check_init(self)
+        if self.clips == "mosi" and self.init:
+            raise ValueError("--clips mosi takes no --init")
         if self.clips == "pmg-aug" and not (self.aug_frames or self.aug_images):
             raise ValueError("--clips pmg-aug needs --aug-frames or --aug-images to make clips of")
 
@@ -144,14 +158,19 @@ def make_task(options: PretrainOptions, device: torch.device) -> Task:
         ValueError, OSError: for options that contradict each other, or files that are not there.
 
     """
-    config = model_config(options.model, frame_size=options.frame_size, num_frames=options.num_frames, patch_size=options.patch_size)
+    frame_size, num_frames, patch_size = options.frame_size, options.num_frames, options.patch_size
+    config = model_config(options.model or "base", frame_size=frame_size, num_frames=num_frames, patch_size=patch_size)
     task: Task
     if options.clips == "mosi":
         task = make_mosi_task(_images(options, config, device), config, options.seed, options.weight_decay, options.picture_every)
     else:
-        source, make_clips = _clips(options, config, device)
+        if options.init is None:
+            model = pretraining_model(config)
+        else:
+            model = pretrained_autoencoder(options.init, frame_size=frame_size, num_frames=num_frames)
+        source, make_clips = _clips(options, model.config, device)
         task = MaskedModeling(
-            pretraining_model(config),
+            model,
             source,
             make_clips,
             mask_ratio=options.mask_ratio,
@@ -160,7 +179,8 @@ def make_task(options: PretrainOptions, device: torch.device) -> Task:
             evaluate_every=options.picture_every,
         )
     # What lies on a GPU, or is made there, does not cross to a worker process.
-    in_memory = options.bank and not (options.images and Path(options.images).is_file())  # a bank's file is mapped by every worker
+    bank_file = options.images is not None and all(name.endswith(".safetensors") for name in options.images)
+    in_memory = options.bank and not bank_file  # a bank's file is mapped by every worker
     made_on_gpu = device.type != "cpu" and (options.source is not None or options.clips == "perlin")
     task.reads_files = not (in_memory or made_on_gpu)
     return task
@@ -220,6 +240,10 @@ class MaskedModeling(Task):
         """Clips and masks, on the device."""
         pixels = self.make_clips(items.to(device, non_blocking=True), ids)
         return MaskedClips(pixels, *(numbers.to(device, non_blocking=True) for numbers in token_numbers(self.mask(ids))))
+
+    def save(self, model: PreTrainedModel, folder: Path, out: Path) -> None:
+        """Write a model, ready for the Hugging Face Hub."""
+        save_for_hub(model, folder, out)
 
     def evaluate(self, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
         """Paint ``reconstructions.png``: of four clips the input, what the model sees, and what it makes of that."""

@@ -1,5 +1,7 @@
 """What pre-training reads: images or real clips by number, and how clips for the model are made of them."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,9 +10,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pseudomotion.draws import Draws
-from pseudomotion.images import ImageBank, ImageFolder, VideoFrames
+from pseudomotion.images import HFImages, ImageBank, ImageFolder, VideoFrames
+from pseudomotion.images.concatenated import Concatenated
 from pseudomotion.images.subset import Subset as Subset
 from pseudomotion.images.synthetic import SOURCES
+from pseudomotion.images.tar import TarImages
 from pseudomotion.source import FileSource, ImageSource
 from pseudomotion.video import VideoClips, read_clip
 
@@ -20,7 +24,7 @@ CROP_PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (
 
 def open_images(
     *,
-    images: str | None,
+    images: Sequence[str] | None,
     source: str | None,
     videos: str | None,
     size: int,
@@ -32,15 +36,19 @@ def open_images(
     device: torch.device,
     num_workers: int,
 ) -> ImageSource:
-    """The images that clips are made of: of a folder or a saved bank, made up, or a frame of every video.
+    """The images that clips are made of: files, made up, or a frame of every video.
+
+    All are read by number, so that a run can be resumed at any step and shared out over processes and workers.
 
     Args:
-        images: a folder, or a file of an ``ImageBank``, such as ``pmg-bank`` writes.
+        images: any number of these; an epoch shows every image of all of them once. A folder; a bank file of ``pmg-bank``; uncompressed
+            tar shards, such as "shards-{000..099}.tar"; a dataset that ``datasets`` saved to disk; "hf:name" or "hf:name:split" for one
+            that it loads.
         source: a name of ``SOURCES``.
         videos: a list of videos.
-        size: side of the images in pixels; a bank has its own.
-        limit: so many images in all, chosen by the seed, from all classes alike; None for all.
-        classes: from so many classes, chosen by the seed; None for all.
+        size: side of the images in pixels; a single bank may have its own.
+        limit: number of images in all, chosen by the seed, from all classes alike; None for all.
+        classes: number of classes to take them from, chosen by the seed; None for all.
         balanced: draw from all classes alike, also where they differ in size.
         bank: read all once and keep them in memory, on the device.
         seed: of the choices, not of made-up images.
@@ -48,7 +56,8 @@ def open_images(
         num_workers: processes that read a bank's images.
 
     Raises:
-        ValueError: unless exactly one of images, source and videos is given.
+        OSError: where there is no such file or folder.
+        ValueError: unless exactly one of images, source and videos is given; for images of different sizes.
 
     """
     given = {"--images": images, "--source": source, "--videos": videos}
@@ -59,13 +68,29 @@ def open_images(
         opened = SOURCES[source](size=size, device=device)  # of its own seed, as files are the same for every run; FractalDB would search
     elif videos:
         opened = VideoFrames(videos, size, seed=seed)
-    elif Path(str(images)).is_file():
-        opened = ImageBank.load(str(images))  # memory-mapped, and shared by all processes
+    elif images is not None and len(images) == 1:
+        opened = _open(images[0], size, balanced)
     else:
-        opened = ImageFolder(str(images), size, balanced=balanced)
+        opened = Concatenated([_open(entry, size, balanced) for entry in images or ()], size)
     if limit is not None or classes is not None:
         opened = Subset(opened, limit, seed, classes=classes)
     return ImageBank(opened, device, num_workers=num_workers) if bank and not isinstance(opened, ImageBank) else opened
+
+
+def _open(entry: str, size: int, balanced: bool) -> ImageSource:
+    """What one word of --images names."""
+    path = Path(entry)
+    if entry.startswith("hf:") or (path / "dataset_info.json").is_file():
+        import datasets
+
+        name, _, split = entry.removeprefix("hf:").partition(":")
+        saved = not entry.startswith("hf:")
+        return HFImages(datasets.load_from_disk(entry) if saved else datasets.load_dataset(name, split=split or "train"), size)
+    if re.search(r"\.tar\b", path.name):
+        return TarImages(entry, size)
+    if path.is_file():
+        return ImageBank.load(path)  # memory-mapped, and shared by all processes
+    return ImageFolder(path, size, balanced=balanced)
 
 
 class WithPartners:

@@ -1,4 +1,4 @@
-"""Functions of coordinates that every machine rounds alike: made of ``+ - * /``, ``sqrt``, ``floor`` and integers (see ``base``)."""
+"""Functions of coordinates that round alike everywhere: only ``+ - * /``, ``sqrt``, ``floor``, and integers; see ``SyntheticSource``."""
 
 import torch
 from jaxtyping import Float32, Int32
@@ -7,19 +7,19 @@ from torch import Tensor
 Field = Float32[Tensor, "*n h w"]
 Cells = Int32[Tensor, "*n h w"]
 
-_FARTHEST = 4096.0  # coordinates beyond are cut off: float32 has no room left for a pattern there
+_FARTHEST = 4096.0  # coordinates are clamped here: beyond, float32 cannot resolve a pattern
 _HASH = (0x27D4EB2D, 0x165667B1, 0x2C1B3C6D, 0x297A2D39)
 
 
 def sine(turns: Field) -> Field:
-    """Sine of an angle in turns, within 0.0011: a parabola, and a parabola of that."""
+    """Sine of an angle in turns, to within 0.0011: a parabola, and a parabola of it."""
     x = turns - turns.round()
     arch = x * (8 - 16 * x.abs())
     return arch * (0.775 + 0.225 * arch.abs())
 
 
 def cosine(turns: Field) -> Field:
-    """Cosine of an angle in turns, within 0.0011."""
+    """Cosine of an angle in turns, to within 0.0011."""
     return sine(turns + 0.25)
 
 
@@ -29,7 +29,7 @@ def triangle(turns: Field) -> Field:
 
 
 def angle(x: Field, y: Field) -> Field:
-    """Angle of (x, y) in turns, -0.5 to 0.5, within 0.00004: a least-squares polynomial."""
+    """Angle of (x, y) in turns, from -0.5 to 0.5, to within 0.00004: a least-squares polynomial."""
     across, along = x.abs(), y.abs()
     slope = torch.minimum(across, along) / torch.maximum(across, along).clamp(min=1e-12)
     square = slope * slope
@@ -45,25 +45,30 @@ def radius(x: Field, y: Field) -> Field:
 
 
 def smoothstep(low: Tensor | float, high: Tensor | float, x: Field) -> Field:
-    """0 below ``low``, 1 above ``high``, smooth between."""
+    """0 below ``low``, 1 above ``high``, a cubic between."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
-def blend(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """``a`` where the weight is 0, ``b`` where it is 1. Not ``torch.lerp``, which may round otherwise at the end of an array."""
+def lerp(a: Tensor | float, b: Tensor | float, weight: Tensor) -> Tensor:
+    """Linear interpolation from ``a`` at weight 0 to ``b`` at weight 1. Not ``torch.lerp``, which may round otherwise at an array's end."""
     return a + (b - a) * weight
 
 
+def integer_from(low: float, high: float, number: Tensor) -> Tensor:
+    """An integer from ``low`` to ``high``, both included, by a number in [0, 1); of the number's dtype."""
+    return (low + (high - low + 1) * number).floor()
+
+
 def cell(x: Field) -> tuple[Cells, Field]:
-    """Number of the unit cell, and the place in it from 0 to 1."""
+    """Index of the unit cell, and the position in it from 0 to 1."""
     x = x.clamp(-_FARTHEST, _FARTHEST)
     floor = x.floor()
     return floor.to(torch.int32), x - floor
 
 
 def hash_cells(ix: Cells, iy: Cells, salt: Int32[Tensor, "*#n #h #w"]) -> Cells:
-    """24 random bits of a cell; 32-bit products wrap, which is wanted."""
+    """24 pseudo-random bits of a cell; 32-bit products wrap around, as they should."""
     bits = ix * _HASH[0] + iy * _HASH[1] + salt
     bits = (bits ^ (bits >> 15)) * _HASH[2]
     bits = (bits ^ (bits >> 12)) * _HASH[3]
@@ -89,22 +94,22 @@ def perlin(x: Field, y: Field, salt: Tensor) -> Field:
         bits = hash_cells(ix + dx, iy + dy, salt)
         return (first_half(bits) - 0.5) * (fx - dx) + (second_half(bits) - 0.5) * (fy - dy)
 
-    upper, lower = (blend(corner(0, dy), corner(1, dy), u) for dy in (0, 1))
-    return 2.8 * blend(upper, lower, v)
+    upper, lower = (lerp(corner(0, dy), corner(1, dy), u) for dy in (0, 1))
+    return 2.8 * lerp(upper, lower, v)
 
 
 def fbm(x: Field, y: Field, salt: Tensor, octaves: int = 3) -> Field:
-    """Octaves of gradient noise, each twice as fine and half as strong as the one before; about -1 to 1."""
+    """Fractional Brownian motion: octaves of gradient noise, each at twice the frequency and half the amplitude; about -1 to 1."""
     total = perlin(x, y, salt)
     for octave in range(1, octaves):
-        # Octaves are turned against each other, so that their lattices do not line up.
+        # Octaves are rotated against each other, so that their lattices do not line up.
         x, y = 1.6 * x - 1.2 * y + 5.3, 1.2 * x + 1.6 * y - 2.7
         total = total + perlin(x, y, salt + octave) * 0.5**octave
     return total
 
 
 def worley(x: Field, y: Field, salt: Tensor) -> tuple[Field, Field, Field]:
-    """Distance to the nearest and to the second nearest of one random site per cell, and a random number of the nearest in [0, 1)."""
+    """Worley noise, one random site per cell: distances to the nearest and second nearest site, and a number in [0, 1) of the nearest."""
     (ix, fx), (iy, fy) = cell(x), cell(y)
     nearest = torch.full_like(fx, 8.0)
     second = nearest

@@ -1,31 +1,32 @@
-"""``DeadLeaves``: shapes of all sizes that hide one another."""
+"""``DeadLeaves``: occluding shapes of all sizes."""
 
 import torch
 from jaxtyping import Float32, Int32, Int64, UInt8
 from torch import Tensor
 
+from pseudomotion import checks
 from pseudomotion.images.synthetic.arithmetic import cosine, sine
-from pseudomotion.images.synthetic.base import Generator, Images, batches, count, interval, uniform
+from pseudomotion.images.synthetic.base import Images, SyntheticSource, uniform
 
 SHAPES = ("circle", "square", "rotated square", "rectangle", "triangle", "quadrilateral")
 IMAGES_AT_ONCE = {"cpu": 2, "cuda": 64}
 INDEX_BITS = 13
 
 
-class DeadLeaves(Generator):
-    """Dead leaves: circles, squares, rectangles, triangles and quadrilaterals in random colors, lying over one another.
+class DeadLeaves(SyntheticSource):
+    """Dead leaves: circles, squares, rectangles, triangles, and quadrilaterals in random colors, occluding one another. Endless.
 
-    Radii have the density ``r ** -3`` between two shares of the image's side, which makes the images look alike at every scale; edges are
-    everywhere. An endless source. Settings as in "Learning to See by Looking at Noise" (Baradad et al., NeurIPS 2021), which paints up to
-    5,000 shapes or until the image is covered; here it is always the same number, and what they leave is filled with one more color. How
-    many radii fall in each octave is fixed, not drawn, so that every octave is one pass over all images.
+    Radii have the density ``r ** -3``, which makes the images statistically alike at every scale. The settings are those of "Learning to
+    See by Looking at Noise" (Baradad et al., NeurIPS 2021), with two differences: it paints up to 5,000 shapes or until the image is
+    covered, here the number is fixed and the remaining pixels get one more color; and the number of radii in each octave is fixed rather
+    than drawn, so that every octave is one pass over all images.
 
     Args:
-        shapes: how many, 1 to 5,000. 1,000 leave a few pixels of the image.
-        radius: smallest and largest, as shares of the image's side.
+        shapes: number of shapes, 1 to 5,000. 1,000 leave a few pixels uncovered.
+        radius: smallest and largest radius, as fractions of the image's side.
         size: side of the square images in pixels.
-        seed: any integer of 64 bits; None is 0.
-        device: where the images are made.
+        seed: any 64-bit integer; None is 0.
+        device: where the images are generated, and where they stay.
 
     Raises:
         TypeError, ValueError: for arguments outside these.
@@ -44,11 +45,11 @@ class DeadLeaves(Generator):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(size=size, seed=seed, device=device)
-        self.shapes = count("shapes", shapes, 1, 5000)
-        self.radius = interval("radius", radius, 0.005, 2.0)
+        self.shapes = checks.bounded_int("shapes", shapes, 1, 5000)
+        self.radius = checks.interval("radius", radius, 0.005, 2.0)
 
     def octaves(self) -> list[tuple[float, float, int]]:
-        """Least and greatest radius, as shares of the side, and number of shapes of every octave."""
+        """Smallest and largest radius, as fractions of the side, and number of shapes of each octave."""
         low, high = self.radius
         if low == high:
             return [(low, high, self.shapes)]
@@ -61,17 +62,17 @@ class DeadLeaves(Generator):
         return [(a, b, n - m) for a, b, m, n in zip(edges, edges[1:], below, below[1:], strict=False) if n > m]
 
     def radii(self, ids: Int64[Tensor, " B"]) -> Float32[Tensor, "B n"]:
-        """The radii of all shapes, as shares of the side, octave by octave."""
+        """The radii of all shapes, as fractions of the side, octave by octave."""
         number = uniform(self.seed, ids, "radius", self.shapes, self.device)
         parts, start = [], 0
         for low, high, n in self.octaves():
-            # The inverse of the share of radii below r, within the octave.
+            # The inverse of the cumulative distribution of radii within the octave.
             parts.append(1 / (low**-2 + (high**-2 - low**-2) * number[:, start : start + n]).sqrt())
             start += n
         return torch.cat(parts, 1)
 
-    def _make(self, ids: Int64[Tensor, " B"]) -> Images:
-        return torch.cat([self._pile(part) for part in batches(ids, IMAGES_AT_ONCE.get(self.device.type, IMAGES_AT_ONCE["cuda"]))])
+    def generate(self, ids: Int64[Tensor, " B"]) -> Images:
+        return self._in_parts(self._pile, ids, IMAGES_AT_ONCE)
 
     def _pile(self, ids: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 size size"]:
         radii = self.radii(ids) * self.size
@@ -92,13 +93,14 @@ class DeadLeaves(Generator):
 
 
 def _sides(kind: Int64[Tensor, "b n"], corners: Float32[Tensor, "b 4 n"], radii: Float32[Tensor, "b n"]) -> list[Float32[Tensor, "b _ n"]]:
-    """Every shape as four half planes: the cosines and sines of their directions, and their distances from the center.
+    """Every shape as the intersection of four half planes and its circumscribed circle.
 
-    All shapes are inscribed in their circle. The side between the corners at angles s and t lies in the direction (s + t) / 2, at
-    ``radius * cos((t - s) / 2)``. A triangle has one corner twice; a circle has sides that do not touch it.
+    Returns cosines and sines of the half planes' directions, their distances from the center, and the radii. The side between the corners
+    at angles s and t lies in the direction (s + t) / 2, at the distance ``radius * cos((t - s) / 2)``. A triangle has one corner twice; the
+    half planes of a circle lie outside it.
     """
     turn = corners[:, :1]
-    quarters = torch.arange(4, device=kind.device)[:, None] / 4
+    quarters = torch.arange(4, device=kind.device, dtype=torch.float32)[:, None] / 4
     drawn = corners.sort(1).values
     thin = 0.03 + 0.19 * corners[:, 1:2]
     rectangle = turn + torch.cat([-thin, thin, 0.5 - thin, 0.5 + thin], 1)
@@ -120,7 +122,7 @@ def _lay(
     reach: float,
     size: int,
 ) -> None:
-    """Lay shapes on the pile: on every pixel, the highest stays. The last pixel takes what lies outside."""
+    """Paint shapes: ``top`` keeps the topmost at every pixel. One more pixel at its end takes what lies outside."""
     half = int(reach) + 1
     if 2 * half + 1 < size:
         window = torch.arange(-half, half + 1, device=top.device, dtype=torch.float32)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.images.synthetic import ifs as systems
-from pseudomotion.images.synthetic.base import Generator, Images, batches, count
+from pseudomotion.images.synthetic.base import Images, SyntheticSource
 from pseudomotion.images.synthetic.ifs import IFS, VARIANTS
 
 PATCHES, FLIPS = 10, 4
@@ -22,32 +22,33 @@ PACKAGED = Path(__file__).with_name("fractaldb.npz")
 PACKAGED_SEED = 1
 
 
-class FractalDB(Generator):
-    """FractalDB: 1,000 instances of each of ``categories`` fractals, in grey on black.
+class FractalDB(SyntheticSource):
+    """FractalDB: 1,000 instances of each of ``categories`` fractals, in gray on black.
 
-    Category ``id % categories``, instance ``id // categories``. An instance is one of 25 perturbations of the fractal's maps, of 10
-    draws of the patches that its points are stamped with, and of 4 flips, as published (Kataoka et al., ACCV 2020). Three things differ:
-    many orbits of the chaos game run side by side in place of one (``ifs.play``); a perturbation that has no attractor shows the fractal
-    itself, where the published renderer shows next to nothing; the points are as many per pixel as published, so fewer in a smaller image.
+    An image's category is ``id % categories``, its instance ``id // categories``. An instance is one of 25 perturbations of the fractal's
+    maps, 10 draws of the patches that its points are stamped with, and 4 flips, as published (Kataoka et al., ACCV 2020). Three things
+    differ: many orbits of the chaos game run in parallel instead of one (``ifs.play``); a perturbation without an attractor shows the
+    fractal itself, while the published renderer shows next to nothing; the density of points per pixel is the published one, so a smaller
+    image has fewer points.
 
-    The first 1,000 categories of seed 1 come with the library; others are searched for when the source is made, some 10 to 50 random
-    systems for each.
+    The first 1,000 categories of seed 1 come with the library; others are searched for on construction, among 10 to 50 random systems for
+    each.
 
     Args:
-        categories: how many fractals.
+        categories: number of fractals.
         patch: "patch" stamps a random 3 x 3 pattern at every point, the last on top, as published; "point" sets single pixels.
-        color: hue goes round with the number of the point, in 128 steps. Else grey (127), as published.
-        points: per image; None: as many per pixel as published, 200,000 at 362 x 362.
-        parameters: of the fractals: a file written by ``save``, or an ``IFS``; None: those found by ``seed``.
-        max_tries: random systems to look at in the search, before it gives up. None: 400 per category.
+        color: the hue cycles with the index of the point, in 128 steps. Otherwise gray (127), as published.
+        points: per image; None: the published density, 200,000 at 362 x 362.
+        parameters: of the fractals: a file written by ``save``, or an ``IFS``; None: those that the search finds for ``seed``.
+        max_tries: number of random systems to test before the search gives up. None: 400 per category.
         size: side of the square images in pixels, at least 16.
-        seed: any integer of 64 bits; None is 1, the published search's.
-        device: where the images are made.
+        seed: any 64-bit integer; None is 1, the published search's.
+        device: where the images are generated, and where they stay.
 
     Raises:
         TypeError, ValueError: for arguments outside these, or a file that holds no parameters.
-        OSError: where the file cannot be opened.
-        RuntimeError: where ``max_tries`` is not enough.
+        OSError: if the file cannot be opened.
+        RuntimeError: if ``max_tries`` is not enough.
 
     """
 
@@ -64,13 +65,13 @@ class FractalDB(Generator):
         seed: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(size=count("size", size, 16, 4096), seed=PACKAGED_SEED if seed is None else seed, device=device)
-        self.categories = count("categories", categories, 1, 1_000_000)
+        super().__init__(size=checks.bounded_int("size", size, 16, 4096), seed=PACKAGED_SEED if seed is None else seed, device=device)
+        self.categories = checks.bounded_int("categories", categories, 1, 1_000_000)
         self.patch = checks.one_of("patch", patch, ("patch", "point"))
         self.color = color
         default = max(1000, round(PUBLISHED_POINTS * (size / PUBLISHED_SIZE) ** 2))
-        self.points = default if points is None else count("points", points, 1000, 10_000_000)
-        tries = 400 * categories if max_tries is None else count("max_tries", max_tries, 1, 2**40)
+        self.points = default if points is None else checks.bounded_int("points", points, 1000, 10_000_000)
+        tries = 400 * categories if max_tries is None else checks.bounded_int("max_tries", max_tries, 1, 2**40)
         self.parameters = self._find(parameters, tries)
 
     def _find(self, parameters: str | Path | IFS | None, max_tries: int) -> IFS:
@@ -83,23 +84,22 @@ class FractalDB(Generator):
         known = parameters if isinstance(parameters, IFS) else IFS.load(parameters)
         if len(known) < self.categories:
             raise ValueError(f"parameters must hold at least {self.categories} categories, got {len(known)}")
-        return known.select(torch.arange(self.categories))
+        return known.select(torch.arange(self.categories, device="cpu"))
 
     def __len__(self) -> int:
-        """1,000 images for every category."""
+        """1,000 images per category."""
         return self.categories * INSTANCES
 
     def category(self, ids: Int64[Tensor, " B"]) -> Int64[Tensor, " B"]:
-        """The class label of every id."""
+        """The category of every id: its class label."""
         return ids % self.categories
 
     def save(self, path: str | Path) -> None:
         """Write the parameters to a ``.npz`` file, for ``FractalDB(parameters=path)``."""
         self.parameters.save(path)
 
-    def _make(self, ids: Int64[Tensor, " B"]) -> Images:
-        per_batch = max(1, POINTS_AT_ONCE.get(self.device.type, POINTS_AT_ONCE["cuda"]) // self.points)
-        return torch.cat([self._render(part) for part in batches(ids, per_batch)])
+    def generate(self, ids: Int64[Tensor, " B"]) -> Images:
+        return self._in_parts(self._render, ids, POINTS_AT_ONCE, self.points)
 
     def _render(self, ids: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 size size"]:
         instance = ids // self.categories
@@ -113,12 +113,12 @@ class FractalDB(Generator):
     def _tint(self, last: Int32[Tensor, "b h w"]) -> UInt8[Tensor, "b 3 h w"]:
         if not self.color:
             return ((last >= 0).to(torch.uint8) * GREY)[:, None].expand(-1, 3, -1, -1)
-        palette = torch.cat([_hues(), torch.zeros(1, 3, dtype=torch.uint8)]).to(last.device, non_blocking=True)
+        palette = torch.cat([_hues(), torch.zeros(1, 3, dtype=torch.uint8, device="cpu")]).to(last.device, non_blocking=True)
         return palette[torch.where(last >= 0, last % HUES, HUES).long()].permute(0, 3, 1, 2)
 
 
 def last_point(column: Int32[Tensor, "b p"], row: Int32[Tensor, "b p"], size: int) -> Int32[Tensor, "b size size"]:
-    """Number of the last point on every pixel, -1 where there is none."""
+    """Index of the last point on every pixel, -1 where there is none."""
     place = row.long() * size + column
     number = torch.arange(place.shape[1], dtype=torch.int32, device=place.device).expand_as(place)
     empty = torch.full((len(place), size * size), -1, dtype=torch.int32, device=place.device)
@@ -126,10 +126,10 @@ def last_point(column: Int32[Tensor, "b p"], row: Int32[Tensor, "b p"], size: in
 
 
 def stamp(last: Int32[Tensor, "b h w"], draw: Int64[Tensor, " b"]) -> Int32[Tensor, "b h w"]:
-    """Number of the point whose stamp shows at every pixel, -1 where it is black.
+    """Index of the point whose stamp is visible at every pixel, -1 where it is black.
 
-    Every point stamps a random 3 x 3 mask, one of 511 that are not empty, over what was there; its zeros erase. What shows at a pixel was
-    decided by the last point within one pixel of it, and that is the last point on one of nine pixels.
+    Every point stamps a random 3 x 3 mask, one of the 511 non-empty ones, over the image; zeros erase. A pixel is decided by the last point
+    within one pixel of it, which is the last point on one of nine pixels.
     """
     h, w = last.shape[1:]
     padded = torch.nn.functional.pad(last, (1, 1, 1, 1), value=-1)
@@ -144,7 +144,7 @@ def stamp(last: Int32[Tensor, "b h w"], draw: Int64[Tensor, " b"]) -> Int32[Tens
 
 
 def _hash(number: Int64[Tensor, "b h w"], salt: Int64[Tensor, "b 1 1"]) -> Int64[Tensor, "b h w"]:
-    """31 random bits of a point under a patch draw."""
+    """31 pseudo-random bits of a point under a patch draw."""
     bits = (number * 0x9E3779B1 + salt * 0x85EBCA6B + 0x27D4EB2F) & 0xFFFFFFFF
     bits = ((bits ^ (bits >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
     bits = ((bits ^ (bits >> 12)) * 0x297A2D39) & 0xFFFFFFFF
@@ -152,20 +152,20 @@ def _hash(number: Int64[Tensor, "b h w"], salt: Int64[Tensor, "b 1 1"]) -> Int64
 
 
 def _flip(images: UInt8[Tensor, "b 3 h w"], flip: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 h w"]:
-    """0: as it is; 1: left to right; 2: top to bottom; 3: both."""
+    """Flip by code: 0 not at all, 1 left to right, 2 top to bottom, 3 both."""
     flip = flip[:, None, None, None]
     images = torch.where(flip % 2 > 0, images.flip(-1), images)
     return torch.where(flip // 2 > 0, images.flip(-2), images)
 
 
 def _hues() -> UInt8[Tensor, "128 3"]:
-    """A round of the color wheel at the published saturation and intensity (HSI)."""
+    """One turn of the color wheel at the published saturation and intensity (HSI)."""
     turn = torch.arange(HUES, dtype=torch.float64, device="cpu") / HUES * 3
     part = turn - turn.floor()
-    # Within a third of the wheel one channel is low, and the two others share the rest.
+    # In each third of the wheel one channel is low, and the other two share the rest.
     ratio = SATURATION * torch.cos(2 * torch.pi / 3 * part) / torch.cos(torch.pi / 3 - 2 * torch.pi / 3 * part)
     strong, low = INTENSITY * (1 + ratio), torch.full_like(turn, INTENSITY * (1 - SATURATION))
     weak = 3 * INTENSITY - strong - low
     thirds = [torch.stack(order, -1) for order in ((strong, weak, low), (low, strong, weak), (weak, low, strong))]
-    colors = torch.stack(thirds)[turn.floor().long(), torch.arange(HUES)]
+    colors = torch.stack(thirds)[turn.floor().long(), torch.arange(HUES, device="cpu")]
     return (colors.clamp(0, 1) * 255).round().to(torch.uint8)

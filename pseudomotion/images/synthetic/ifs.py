@@ -1,4 +1,4 @@
-"""Iterated function systems (IFS): drawing them, the chaos game of many at once, and the search for those that fill the image.
+"""Iterated function systems (IFS): drawing them, the chaos game for many at once, and the search for those that fill the image.
 
 Source: Kataoka et al., "Pre-training without Natural Images", ACCV 2020, and the settings of its published search.
 """
@@ -12,20 +12,21 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from torch import Tensor
 
 from pseudomotion.draws import Draws
-from pseudomotion.images.synthetic.base import batches, random_words
+from pseudomotion.images.synthetic.arithmetic import integer_from
+from pseudomotion.images.synthetic.base import uniform
 
 MAPS = (2, 7)
 SEARCH_POINTS, SEARCH_SIZE, PADDING = 100_000, 512, 6
 FILLING_RATE = 0.2
-ORBITS, SETTLE = 1000, 50  # orbits side by side, and the steps in which they forget where they started
-# Cheap tests before the full one: points, and the share of them that must fill a pixel of their own. Of 1,280 random systems the 31 that
-# passed the full test had at least 0.96 and 0.88.
+ORBITS, SETTLE = 1000, 50  # parallel orbits, and steps discarded while they approach the attractor
+# Cheap tests before the full one: number of points, and the least ratio of distinct pixels to points. Of 1,280 random systems, the 31 that
+# passed the full test had ratios of at least 0.96 and 0.88.
 LOOKS = ((4_000, 0.92), (16_000, 0.81))
-LIVELY = 0.7  # the same share, for a perturbation to count
-FARTHEST = 1e4  # an orbit that gets here runs away
+LIVELY = 0.7  # the least such ratio for a perturbation to be used
+FARTHEST = 1e4  # an orbit that gets here diverges
 VARIANTS = 25
 WEIGHT = 0.4
-_CHAOS = 100  # seed of the chaos game's random sequence: one for all fractals, as published
+_CHAOS = 100  # seed of the chaos game's random sequence, the same for all fractals, as published
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class IFS:
     """``n`` systems of up to 7 affine maps ``(x, y) -> (a x + b y + e, c x + d y + f)``.
 
     Args:
-        maps: ``(n, 7, 6)``, the coefficients a, b, c, d, e, f; zeros beyond the system's number of maps.
-        steps: ``(n, 6)``, the cumulated probabilities of the maps but the last, in proportion to ``|ad - bc|``.
-        variants: ``(n, 25)``, which perturbations of the system have an attractor.
+        maps: ``(n, 7, 6)``, the coefficients a, b, c, d, e, f; zeros beyond a system's number of maps.
+        steps: ``(n, 6)``, the cumulative probabilities of all maps but the last, proportional to ``|ad - bc|``.
+        variants: ``(n, 25)``, whether each perturbation of a system has an attractor.
 
     """
 
@@ -48,7 +49,7 @@ class IFS:
         return len(self.maps)
 
     def select(self, at: Tensor) -> "IFS":
-        """Some of the systems."""
+        """Some of the systems, by index."""
         return IFS(self.maps[at], self.steps[at], self.variants[at])
 
     def save(self, path: str | Path) -> None:
@@ -61,8 +62,8 @@ class IFS:
         """Systems that ``save`` wrote.
 
         Raises:
-            OSError: where there is no such file.
-            ValueError: where it holds something else.
+            OSError: if there is no such file.
+            ValueError: if it holds something else.
 
         """
         try:
@@ -70,7 +71,7 @@ class IFS:
                 maps, steps, bits = (torch.from_numpy(file[name]) for name in ("maps", "steps", "variants"))
         except OSError:
             raise
-        except Exception as error:  # a broken archive raises whatever zipfile and numpy stumble over
+        except Exception as error:  # zipfile and numpy raise many types for a broken archive
             raise ValueError(f"cannot read {path}: {error}") from error
         n = len(maps)
         expected = {"maps": ((n, 7, 6), torch.float32), "steps": ((n, 6), torch.float32), "variants": ((n, 4), torch.uint8)}
@@ -81,46 +82,48 @@ class IFS:
 
 
 def draw_ifs(draws: Draws) -> IFS:
-    """A random system for every id: 2 to 7 maps, coefficients uniform in [-1, 1]."""
+    """One random system per id: 2 to 7 maps, coefficients uniform in [-1, 1]."""
     (number,) = draws.uniform("maps", 1)
-    amount = (MAPS[0] + (MAPS[1] - MAPS[0] + 1) * number).long()
+    amount = integer_from(*MAPS, number).long()
     maps = (torch.stack(draws.uniform("coefficients", MAPS[1] * 6), 1).view(-1, MAPS[1], 6) * 2 - 1).float()
-    maps = maps * (torch.arange(MAPS[1]) < amount[:, None])[..., None]
+    maps = maps * (torch.arange(MAPS[1], device="cpu") < amount[:, None])[..., None]
     a, b, c, d = maps[..., :4].double().unbind(-1)
     area = (a * d - b * c).abs()
     steps = [area[:, 0]]
     for k in range(1, MAPS[1]):
         steps.append(steps[-1] + area[:, k])
-    return IFS(maps, (torch.stack(steps[:-1], 1) / steps[-1][:, None]).float(), torch.ones(len(maps), VARIANTS, dtype=torch.bool))
+    return IFS(
+        maps, (torch.stack(steps[:-1], 1) / steps[-1][:, None]).float(), torch.ones(len(maps), VARIANTS, dtype=torch.bool, device="cpu")
+    )
 
 
 def perturb(ifs: IFS, variant: Int64[Tensor, " n"], weight: float = WEIGHT) -> IFS:
     """The published instances: variant 0 is the system itself; the others multiply one of the six coefficients, in all maps.
 
-    Variants 1 to 4 multiply a by ``1 - 2 weight``, ``1 - weight``, ``1 + weight`` and ``1 + 2 weight``; 5 to 8 b, and so on. A variant
-    that has no attractor gives the system itself.
+    Variants 1 to 4 multiply a by ``1 - 2 weight``, ``1 - weight``, ``1 + weight``, and ``1 + 2 weight``, 5 to 8 multiply b, and so on. A
+    variant without an attractor gives the system itself.
     """
     variant = torch.where(ifs.variants.gather(1, variant[:, None])[:, 0], variant, 0)
-    which = torch.arange(6) == ((variant - 1) // 4)[:, None]
-    factor = torch.tensor([1 - 2 * weight, 1 - weight, 1 + weight, 1 + 2 * weight])[(variant - 1) % 4]
+    which = torch.arange(6, device="cpu") == ((variant - 1) // 4)[:, None]
+    factors = torch.tensor([1 - 2 * weight, 1 - weight, 1 + weight, 1 + 2 * weight], dtype=torch.float32, device="cpu")
+    factor = factors[(variant - 1) % 4]
     factor = torch.where(which & (variant > 0)[:, None], factor[:, None], 1.0)
     return IFS(ifs.maps * factor[:, None], ifs.steps, ifs.variants)
 
 
 def play(ifs: IFS, points: int, device: torch.device, orbits: int = ORBITS) -> tuple[Float32[Tensor, "n p"], Float32[Tensor, "n p"]]:
-    """The chaos game: where the orbits of every system go, in the order of time; at least ``points`` of them.
+    """The chaos game: at least ``points`` points of every system's orbits, in the order of time.
 
-    Published as one orbit of all the points. Here many orbits run side by side, each from the origin and, after 50 steps that are thrown
-    away, on the attractor: as many points of the same invariant measure. All systems share one random sequence, as published. A number
-    that is not finite stays so.
+    Published as a single orbit. Here many orbits run in parallel, each from the origin; after 50 discarded steps they are on the attractor,
+    so the points have the same invariant measure. All systems share one random sequence, as published. Diverged values stay as they are.
     """
     rounds = -(-points // orbits)
     maps, steps = ifs.maps.to(device, non_blocking=True), ifs.steps.to(device, non_blocking=True)
     rows = maps.flatten(0, 1)
     first_row = torch.arange(len(ifs), device=device)[:, None] * MAPS[1]
-    x = torch.zeros(len(ifs), orbits, device=device)
+    x = torch.zeros(len(ifs), orbits, dtype=torch.float32, device=device)
     y = torch.zeros_like(x)
-    xs, ys = (torch.empty(len(ifs), rounds, orbits, device=device) for _ in range(2))
+    xs, ys = (torch.empty(len(ifs), rounds, orbits, dtype=torch.float32, device=device) for _ in range(2))
     numbers = _chaos_numbers(rounds, orbits, device)
     for step in range(SETTLE + rounds):
         which = torch.searchsorted(steps, numbers[step].expand(len(ifs), -1).contiguous(), right=True)
@@ -133,16 +136,15 @@ def play(ifs: IFS, points: int, device: torch.device, orbits: int = ORBITS) -> t
 
 def _chaos_numbers(rounds: int, orbits: int, device: torch.device) -> Float32[Tensor, "steps orbits"]:
     """The random sequence of the chaos game."""
-    words = random_words(_CHAOS, torch.arange(SETTLE + rounds), "chaos game", orbits, device)
-    return (words >> 8).float() * 2.0**-24
+    return uniform(_CHAOS, torch.arange(SETTLE + rounds, device="cpu"), "chaos game", orbits, device)
 
 
 def pixels(
     x: Float32[Tensor, "n p"], y: Float32[Tensor, "n p"], size: int, padding: int = PADDING
 ) -> tuple[Int32[Tensor, "n p"], Int32[Tensor, "n p"]]:
-    """Pixels of points, each axis stretched so that they fill the image but for its padding.
+    """Pixel columns and rows of points, each axis scaled to fill the image without its padding.
 
-    Points that ran away fall on the padding's edge; an axis along which nothing moves is put in the middle.
+    Diverged points fall on the edge of the padding; an axis without extent is centered.
     """
     return _axis(x, size, padding), _axis(y, size, padding)
 
@@ -156,7 +158,7 @@ def _axis(x: Float32[Tensor, "n p"], size: int, padding: int) -> Int32[Tensor, "
 
 
 def filled(ifs: IFS, points: int, device: torch.device) -> Int64[Tensor, " n"]:
-    """Number of pixels of 512 x 512 that the points fill; 0 where an orbit runs away."""
+    """Number of pixels of 512 x 512 that the points fill; 0 if an orbit diverges."""
     x, y = play(ifs, points, device, orbits=min(ORBITS, points // 20))
     stays = (x.abs().amax(1) < FARTHEST) & (y.abs().amax(1) < FARTHEST)
     column, row = pixels(x, y, SEARCH_SIZE)
@@ -166,45 +168,44 @@ def filled(ifs: IFS, points: int, device: torch.device) -> Int64[Tensor, " n"]:
 
 
 def search(categories: int, seed: int, max_tries: int, device: torch.device | str = "cpu") -> IFS:
-    """The first ``categories`` random systems that fill at least a fifth of the image, as published: 100,000 points on 512 x 512.
+    """The first ``categories`` random systems that fill at least a fifth of the image, as published: 100,000 points on 512 x 512 pixels.
 
-    Two looks at fewer points spare most systems the full test: 100,000 points that fill 52,429 pixels lie so evenly that few of the first
-    4,000 share a pixel.
+    Two tests with fewer points spare most systems the full test: if 100,000 points fill 52,429 pixels, few of the first 4,000 share one.
 
     Args:
-        categories: how many to find.
-        seed: another seed, other systems.
-        max_tries: how many systems to look at before giving up.
-        device: where to play the chaos game.
+        categories: number of systems to find.
+        seed: any 64-bit integer.
+        max_tries: number of random systems to test before giving up.
+        device: where to run the chaos game.
 
     Raises:
-        RuntimeError: where ``max_tries`` systems were not enough.
+        RuntimeError: if ``max_tries`` systems are not enough.
 
     """
     device = torch.device(device)
     found: list[IFS] = []
     amount = 0
     for start in range(0, max_tries, 256):
-        batch = draw_ifs(Draws(seed, torch.arange(start, min(start + 256, max_tries))))
+        batch = draw_ifs(Draws(seed, torch.arange(start, min(start + 256, max_tries), device="cpu")))
         for points, share in (*LOOKS, (SEARCH_POINTS, FILLING_RATE * SEARCH_SIZE**2 / SEARCH_POINTS)):
-            parts = batches(torch.arange(len(batch)), max(1, 2_000_000 // points))
+            parts = torch.split(torch.arange(len(batch), device="cpu"), max(1, 2_000_000 // points))
             enough = [filled(batch.select(part), points, device).cpu() >= share * points for part in parts]
             batch = batch.select(torch.cat(enough))
         found.append(_with_variants(batch, device))
         amount += len(batch)
         if amount >= categories:
             together = IFS(*(torch.cat(parts) for parts in zip(*((f.maps, f.steps, f.variants) for f in found), strict=True)))
-            return together.select(torch.arange(categories))
+            return together.select(torch.arange(categories, device="cpu"))
     raise RuntimeError(f"found {amount} of {categories} categories in max_tries = {max_tries} random systems; raise max_tries")
 
 
 def _with_variants(ifs: IFS, device: torch.device) -> IFS:
-    """The systems, with the perturbations whose points on a first look fill the image instead of crowding on a line or a spot."""
+    """The systems, with those perturbations whose first points spread over the image, not on a line or a spot."""
     if not len(ifs):
         return ifs
-    every = ifs.select(torch.arange(len(ifs)).repeat_interleave(VARIANTS))
-    points = LOOKS[0][0]
-    lively = filled(perturb(every, torch.arange(VARIANTS).repeat(len(ifs))), points, device) >= LIVELY * points
+    every = ifs.select(torch.arange(len(ifs), device="cpu").repeat_interleave(VARIANTS))
+    points, variants = LOOKS[0][0], torch.arange(VARIANTS, device="cpu").repeat(len(ifs))
+    lively = filled(perturb(every, variants), points, device) >= LIVELY * points
     lively = lively.cpu().view(-1, VARIANTS)
     lively[:, 0] = True
     return IFS(ifs.maps, ifs.steps, lively)

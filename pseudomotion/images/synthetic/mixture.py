@@ -1,4 +1,4 @@
-"""``Mixture``: images of several sources, in given shares; and the generators by name."""
+"""``Mixture``: images of several sources in given proportions."""
 
 from collections.abc import Mapping
 
@@ -7,33 +7,18 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from pseudomotion.draws import Draws
-from pseudomotion.images.synthetic.base import Generator, Images
-from pseudomotion.images.synthetic.dead_leaves import DeadLeaves
-from pseudomotion.images.synthetic.fractaldb import FractalDB
-from pseudomotion.images.synthetic.noise import Noise
-from pseudomotion.images.synthetic.shaders import Shaders
-from pseudomotion.images.synthetic.visual_atom import VisualAtom
+from pseudomotion.images.synthetic.base import Images, SyntheticSource
 from pseudomotion.source import ImageSource
 
-SOURCES: Mapping[str, type[Generator]] = {
-    "shaders": Shaders,
-    "fractaldb": FractalDB,
-    "visual_atom": VisualAtom,
-    "dead_leaves": DeadLeaves,
-    "noise": Noise,
-}
 
-
-class Mixture(Generator):
-    """Images of several sources, each drawn with its weight. An endless source itself.
-
-    Every id draws a source and one of its images.
+class Mixture(SyntheticSource):
+    """Images of several sources: every id draws a source, by weight, and one of its images. Endless.
 
     Args:
-        weights: of sources: names of ``SOURCES``, or sources that give uint8 images of ``size`` on ``device``. They need not sum to 1.
+        weights: by source, a name in ``SOURCES`` or any image source that gives uint8 images of ``size``. They need not sum to 1.
         size: side of the square images in pixels.
-        seed: any integer of 64 bits; None is 0. Also that of sources given by name, None being each one's own default.
-        device: where the images are made.
+        seed: any 64-bit integer; None is 0. Sources given by name get it too; None is then each one's own default.
+        device: where the images are generated, and where they stay.
 
     Raises:
         TypeError, ValueError: for arguments outside these.
@@ -64,11 +49,13 @@ class Mixture(Generator):
             if not isinstance(entry, ImageSource):
                 raise TypeError(f"weights must have names or image sources as keys, got {entry!r}")
             return entry
+        from pseudomotion.images.synthetic import SOURCES
+
         if entry not in SOURCES:
             raise ValueError(f"unknown source {entry!r}; known are {', '.join(SOURCES)}")
         return SOURCES[entry](size=self.size, seed=seed, device=self.device)
 
-    def _make(self, ids: Int64[Tensor, " B"]) -> Images:
+    def generate(self, ids: Int64[Tensor, " B"]) -> Images:
         draws = Draws(self.seed, ids)
         chosen = draws.choice("source", self.weights)
         (number,) = draws.uniform("image", 1)

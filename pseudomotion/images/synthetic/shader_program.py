@@ -1,4 +1,4 @@
-"""What a shader program is made of, and what it paints: two warps, three patterns, a combination, two palettes and a relief."""
+"""Drawing and evaluating shader programs: two warps, three patterns, a combination, two palettes, and a relief."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from jaxtyping import Float32, Int32, Int64
 from torch import Tensor
 
 from pseudomotion.draws import Draws
-from pseudomotion.images.synthetic.arithmetic import Field, blend, cosine, sine, smoothstep
+from pseudomotion.images.synthetic.arithmetic import Field, cosine, lerp, sine, smoothstep
 from pseudomotion.images.synthetic.shader_parts import COMBINATIONS, PATTERNS, WARPS, turn
 
-PARAMETERS = 8  # of every stage
+PARAMETERS = 8  # per stage
 
 
 @dataclass(frozen=True)
 class Programs:
-    """``n`` drawn programs: which parts each is made of, and their parameters."""
+    """``n`` programs: indices of the parts that each consists of, and their parameters."""
 
     warps: Int64[Tensor, "2 n"]
     patterns: Int64[Tensor, "3 n"]
@@ -26,10 +26,10 @@ class Programs:
 
 
 def draw_programs(draws: Draws) -> Programs:
-    """A program for every id of the draws."""
+    """One program per id."""
     stages = ("view", "warp 0", "warp 1", "pattern 0", "pattern 1", "pattern 2", "combine", "color 0", "color 1", "color 2")
     numbers = torch.stack([torch.stack(draws.uniform(stage, PARAMETERS)) for stage in stages]).float()
-    # The plain view is left to one stage in four: a program without any warp is one of stripes and blobs.
+    # The first part leaves the plane as it is, with a probability of its own: without any warp, programs are stripes and blobs.
     warps = torch.stack([draws.choice(f"which warp {k}", [plain] + [1] * (len(WARPS) - 1)) for k, plain in enumerate((1.5, 5))])
     patterns = torch.stack([draws.choice(f"which pattern {k}", [1] * len(PATTERNS)) for k in range(3)])
     (salt,) = draws.uniform("salt", 1)
@@ -39,9 +39,9 @@ def draw_programs(draws: Draws) -> Programs:
 
 
 def paint(programs: Programs, time: Float32[Tensor, " n"], size: int, device: torch.device) -> Float32[Tensor, "n 3 size size"]:
-    """Images of programs, each at a time value, in [0, 1]: all in one pass, every part computed for those that are made of it."""
+    """Images in [0, 1] of programs, each at a time in seconds; every part is evaluated once, for all programs that have it."""
     moved = programs.numbers.clone()
-    # Each phase has its own pace, given by a parameter beside it.
+    # The first two parameters of a stage are phases; two others are their speeds.
     moved[:, :2] = moved[:, :2] + time * (0.03 + 0.15 * moved[:, 6:8])
     moved = (moved - moved.floor()).to(device, non_blocking=True)[..., None, None]
     salt = programs.salt.to(device, non_blocking=True)[:, None, None]
@@ -57,7 +57,7 @@ def paint(programs: Programs, time: Float32[Tensor, " n"], size: int, device: to
 
     parts = list(PATTERNS.values())
     (a,) = _apply(parts, programs.patterns[0], (x, y), (pattern[0], salt + 211))
-    # The second pattern lies on coordinates that the first has displaced: it bends around its shapes.
+    # The first pattern displaces the coordinates of the second, which bends around its shapes.
     bend = 0.25 * combine[2] * a
     (b,) = _apply(parts, programs.patterns[1], (1.3 * x + bend, 1.3 * y - bend), (pattern[1], salt + 307))
     scale = 1.2 + 2.0 * combine[3] * combine[3]
@@ -72,7 +72,7 @@ def _apply(
     coordinates: Sequence[Field],
     rest: Sequence[Tensor],
 ) -> list[Field]:
-    """Every image's own part applied to it: one call for all the images of a part."""
+    """Apply its own part to every image: one call per part, for all its images."""
     first = coordinates[0]
     results: list[Field] = []
     for number in sorted(set(which.tolist())):
@@ -87,7 +87,7 @@ def _apply(
 
 
 def _colors(value: Field, b: Field, c: Field, combine: Tensor, color: Tensor) -> Float32[Tensor, "n 3 h w"]:
-    """Two cosine palettes along the value, the second where the detail says so; light from its slope."""
+    """Two cosine palettes over the value, mixed by the third pattern ``c``; shaded by the slope."""
     spread = 0.15 + 0.45 * combine[4]
     mask = smoothstep(-0.2, 0.2, c + 1.2 * combine[6] - 0.6)
     relief = _slope(value + 0.5 * c, combine[7]) * (0.1 + 0.25 * combine[1])
@@ -95,16 +95,16 @@ def _colors(value: Field, b: Field, c: Field, combine: Tensor, color: Tensor) ->
     channels = []
     for channel in range(3):
         p = color[channel]
-        # The channels swing nearly together: otherwise every picture is a rainbow.
+        # The channels vary nearly in phase: otherwise every image is a rainbow.
         tint, shadow = color[0][0] + 0.6 * (p[0] - 0.5), color[0][1] + 0.6 * (p[1] - 0.5)
         first = 0.5 + (0.2 + 0.3 * p[2]) * cosine(spread * (0.8 + 0.4 * p[3]) * value + tint)
         second = 0.5 + (0.2 + 0.3 * p[4]) * cosine(spread * (0.8 + 0.4 * p[5]) * (b + 0.4 * value) + shadow)
-        channels.append(blend(first, second, mask) * shade)
+        channels.append(lerp(first, second, mask) * shade)
     return torch.stack(channels, 1).clamp(0, 1)
 
 
 def _slope(height: Field, direction: Tensor) -> Field:
-    """How steeply a field rises along a direction, per 1/56 of the image's side; 0 at the last row and column."""
+    """Slope of a field along a direction in turns, per 1/56 of the image's side; 0 in the last row and column."""
     across, down = torch.zeros_like(height), torch.zeros_like(height)
     across[..., :-1] = height[..., 1:] - height[..., :-1]
     down[..., :-1, :] = height[..., 1:, :] - height[..., :-1, :]

@@ -1,4 +1,4 @@
-"""``VisualAtom``: rings of waves around a center."""
+"""``VisualAtom``: wavy rings around a center."""
 
 from dataclasses import dataclass
 
@@ -6,15 +6,16 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
+from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.geometry import sincos
-from pseudomotion.images.synthetic.arithmetic import blend, hash_cells, radius
-from pseudomotion.images.synthetic.base import Generator, Images, batches, check_ids, count, interval, to_uint8, uniform
+from pseudomotion.images.synthetic.arithmetic import hash_cells, integer_from, lerp, radius
+from pseudomotion.images.synthetic.base import Images, SyntheticSource, to_uint8, uniform
 
 INSTANCES = 1000
 PUBLISHED_SIZE = 512
 FREQUENCIES = (0, 20)
-REACH = 10_000.0  # of the noise's argument
+REACH = 10_000.0  # range of the noise's argument
 NOISE_DEVIATION = 0.155  # standard deviation of perlin_1d
 FREQUENCY_TRIES = 8
 LAMBDA = 0.5
@@ -35,24 +36,24 @@ class Atoms:
     center: Float32[Tensor, "b 2"]
 
 
-class VisualAtom(Generator):
-    """VisualAtom: 1,000 instances of each of ``categories`` atoms, grey rings on black.
+class VisualAtom(SyntheticSource):
+    """VisualAtom: 1,000 instances of each of ``categories`` atoms, gray rings on black.
 
-    Category ``id % categories``, instance ``id // categories``. A category is a number of vertices and rings, two frequencies and the
-    strength of the noise; an instance is a center, a draw of the noise and the greys of the rings. The formula, and the ranges of the
-    best-practice script, are those published (Takashima et al., CVPR 2023). Lines are anti-aliased, which the published ones are not, and
-    as thick as those of a 512 x 512 image that is reduced to ``size``.
+    An image's category is ``id % categories``, its instance ``id // categories``. A category is a number of vertices and rings, two
+    frequencies, and the strength of the noise; an instance is a center, a draw of the noise, and the gray levels of the rings. The formula
+    and the ranges, of the best-practice script, are the published ones (Takashima et al., CVPR 2023). Lines are antialiased, unlike the
+    published ones, and as thick as in a 512 x 512 image scaled to ``size``.
 
     Args:
-        categories: how many atoms; the published sets have 1,000 and 21,000.
+        categories: number of atoms; the published sets have 1,000 and 21,000.
         vertices: range of the number of vertices of a ring.
         rings: range of the number of rings.
-        noise: strength of the noise; the published range is ``(m, m + 4)`` with m = 0.
-        growth: pixels that every ring is pushed outwards; published (0, 0.1), or (0, 0.01) without the script.
-        radius: of the first ring in pixels; published (10, 60), or (0, 50) without the script.
+        noise: range of the noise's strength; the published range is ``(m, m + 4)`` with m = 0.
+        growth: range of the pixels by which each ring is pushed outward; published (0, 0.1), or (0, 0.01) without the script.
+        radius: range of the first ring's radius in pixels; published (10, 60), or (0, 50) without the script.
         size: side of the square images in pixels.
-        seed: any integer of 64 bits; None is 0.
-        device: where the images are made.
+        seed: any 64-bit integer; None is 0.
+        device: where the images are generated, and where they stay.
 
     Raises:
         TypeError, ValueError: for arguments outside these.
@@ -73,63 +74,62 @@ class VisualAtom(Generator):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(size=size, seed=seed, device=device)
-        self.categories = count("categories", categories, 1, 1_000_000)
-        self.vertices = interval("vertices", vertices, 3, 10_000)
-        self.rings = interval("rings", rings, 1, 1000)
-        self.noise = interval("noise", noise, 0, 100)
-        self.growth = interval("growth", growth, 0, 10)
-        self.radius = interval("radius", radius, 0, 512)
+        self.categories = checks.bounded_int("categories", categories, 1, 1_000_000)
+        self.vertices = checks.interval("vertices", vertices, 3, 10_000)
+        self.rings = checks.interval("rings", rings, 1, 1000)
+        self.noise = checks.interval("noise", noise, 0, 100)
+        self.growth = checks.interval("growth", growth, 0, 10)
+        self.radius = checks.interval("radius", radius, 0, 512)
 
     def __len__(self) -> int:
-        """1,000 images for every category."""
+        """1,000 images per category."""
         return self.categories * INSTANCES
 
     def category(self, ids: Int64[Tensor, " B"]) -> Int64[Tensor, " B"]:
-        """The class label of every id."""
+        """The category of every id: its class label."""
         return ids % self.categories
 
     def atoms(self, ids: Int64[Tensor, " B"]) -> Atoms:
         """The parameters of the images of some ids."""
         draws = Draws(self.seed, self.category(ids))
         q, k, r, noise, growth, ox, oy, n1 = draws.uniform("atom", 8)
-        # Redrawn until it differs from the first, as published; within a bounded number of tries, after which they may be equal.
-        others = _whole(FREQUENCIES, torch.stack(draws.uniform("second frequency", FREQUENCY_TRIES)))
-        first = _whole(FREQUENCIES, n1)
+        # Redrawn until it differs from the first, as published; after a bounded number of tries they may be equal.
+        others = integer_from(*FREQUENCIES, torch.stack(draws.uniform("second frequency", FREQUENCY_TRIES)))
+        first = integer_from(*FREQUENCIES, n1)
         differs = others != first
         second = others.gather(0, differs.long().argmax(0, keepdim=True))[0]
         x, y = Draws(self.seed, ids).uniform("center", 2)
-        first_radius = _whole(self.radius, r)
-        place = (PUBLISHED_SIZE + _whole((-PUBLISHED_SIZE, PUBLISHED_SIZE), torch.stack([x, y], -1))) / 2
+        first_radius = integer_from(*self.radius, r)
+        place = (PUBLISHED_SIZE + integer_from(-PUBLISHED_SIZE, PUBLISHED_SIZE, torch.stack([x, y], -1))) / 2
         return Atoms(
-            _whole(self.vertices, q).long(),
-            _whole(self.rings, k).long(),
-            (self.noise[0] + (self.noise[1] - self.noise[0]) * noise).float(),
-            (self.growth[0] + (self.growth[1] - self.growth[0]) * growth).float(),
+            integer_from(*self.vertices, q).long(),
+            integer_from(*self.rings, k).long(),
+            lerp(*self.noise, noise).float(),
+            lerp(*self.growth, growth).float(),
             first.float(),
             second.float(),
             torch.stack([first_radius * (1 + ox), first_radius * (1 + oy)], -1).float(),
             place.float(),
         )
 
-    def _make(self, ids: Int64[Tensor, " B"]) -> Images:
-        per_batch = max(1, PIXELS_AT_ONCE.get(self.device.type, PIXELS_AT_ONCE["cuda"]) // (self.size**2))
-        return torch.cat([self._draw(part) for part in batches(ids, per_batch)])
+    def generate(self, ids: Int64[Tensor, " B"]) -> Images:
+        return self._in_parts(self._draw, ids, PIXELS_AT_ONCE, self.size**2)
 
     def _draw(self, ids: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 size size"]:
         atoms = self.atoms(ids)
-        # Images with many rings first, so that those that still grow are always the first few, and can be changed in place.
+        # Images with many rings first, so that the unfinished ones are always a prefix, updated in place.
         order = atoms.rings.argsort(descending=True, stable=True)
         ids, atoms = ids[order], Atoms(**{name: getattr(atoms, name)[order] for name in Atoms.__dataclass_fields__})
         growing = [int((atoms.rings > k).sum()) for k in range(int(atoms.rings[0]))]
-        grey = torch.floor(256 * uniform(self.seed, ids, "grey", len(growing), self.device)) / 255
-        canvas = torch.zeros(len(ids), self.size * self.size, device=self.device)
+        gray = torch.floor(256 * uniform(self.seed, ids, "grey", len(growing), self.device)) / 255
+        canvas = torch.zeros(len(ids), self.size * self.size, dtype=torch.float32, device=self.device)
         shape = self._shape(atoms)
         ring = self._first_ring(atoms, shape)
         for k, n in enumerate(growing):
             if k:
                 ring = self._next_ring(ring[:n], ids[:n], atoms, shape, k)
             coverage = cover(ring, _pieces(atoms, k, n, self.size), self.size)
-            canvas[:n] += (grey[:n, k, None] - canvas[:n]) * coverage
+            canvas[:n] += (gray[:n, k, None] - canvas[:n]) * coverage
         images = torch.empty_like(canvas)
         images[order.to(self.device, non_blocking=True)] = canvas
         return to_uint8(images).view(-1, 1, self.size, self.size).expand(-1, 3, -1, -1)
@@ -137,9 +137,9 @@ class VisualAtom(Generator):
     def rings_of(self, ids: Int64[Tensor, " B"], k: int) -> Float32[Tensor, "B 2 q"]:
         """The vertices (x, y) of ring ``k`` of images, in pixels of a 512 x 512 image.
 
-        Every ring is closed: where an image has fewer vertices than the longest ring here, the positions beyond go round again.
+        Rings are closed. If an image has fewer vertices than the longest ring here, its vertices repeat.
         """
-        atoms = self.atoms(check_ids(ids, len(self)))
+        atoms = self.atoms(checks.item_indices(ids, len(self)))
         shape = self._shape(atoms)
         ring = self._first_ring(atoms, shape)
         for step in range(1, k + 1):
@@ -147,8 +147,8 @@ class VisualAtom(Generator):
         return ring
 
     def _shape(self, atoms: Atoms) -> tuple[Int64[Tensor, "b q"], Float32[Tensor, "b 2 q"], Float32[Tensor, "b q"]]:
-        """Of every position on a ring: the vertex, its direction from the center, and the waves there. The first vertex closes the ring."""
-        vertex = torch.arange(int(atoms.vertices.max()) + 1) % atoms.vertices[:, None]
+        """For each position on a ring: its vertex, direction from the center, and waves. The first vertex closes the ring."""
+        vertex = torch.arange(int(atoms.vertices.max()) + 1, device="cpu") % atoms.vertices[:, None]
         angle = 2 * torch.pi * vertex.double() / atoms.vertices[:, None]
         sine, cosine = sincos(angle)
         first, second = (sincos(angle * n.double()[:, None])[0] for n in (atoms.frequency_1, atoms.frequency_2))
@@ -164,7 +164,7 @@ class VisualAtom(Generator):
     def _next_ring(
         self, ring: Float32[Tensor, "b 2 q"], ids: Int64[Tensor, " b"], atoms: Atoms, shape: tuple[Tensor, Tensor, Tensor], k: int
     ) -> Float32[Tensor, "b 2 q"]:
-        """Ring ``k`` from the one before: every vertex pushed outwards by two waves, noise and growth, each axis by itself."""
+        """Ring ``k`` from the previous one: each vertex is pushed outward by two waves, noise, and growth, per axis."""
         n, _, positions = ring.shape
         vertex, directions, waves = (part[:n] for part in shape)
         argument = uniform(self.seed, ids, f"noise {k}", 2 * positions, self.device).view(n, positions, 2).mT
@@ -175,20 +175,20 @@ class VisualAtom(Generator):
 
 
 def perlin_1d(x: Float32[Tensor, "*n"]) -> Float32[Tensor, "*n"]:
-    """Gradient noise on a line, -0.5 to 0.5: slopes uniform in [-1, 1] at the integers, Perlin's quintic fade between."""
+    """1D gradient noise from -0.5 to 0.5: slopes uniform in [-1, 1] at the integers, Perlin's quintic fade between."""
     cell = x.floor()
     f = x - cell
     index = cell.to(torch.int32)
     left, right = (2.0**-23 * hash_cells(index + k, torch.zeros_like(index), torch.zeros_like(index)).float() - 1 for k in (0, 1))
     fade = f * f * f * (f * (f * 6 - 15) + 10)
-    return blend(left * f, right * (f - 1), fade)
+    return lerp(left * f, right * (f - 1), fade)
 
 
 def _pieces(atoms: Atoms, k: int, n: int, size: int) -> Int64[Tensor, " n"]:
-    """Into how many pieces of at most two pixels the segments of ring ``k`` are cut.
+    """Number of pieces of at most two pixels that each segment of ring ``k`` is divided into.
 
-    Noise moves neighbouring vertices apart by a random walk. Twice its standard deviation is allowed for; of the few segments that are
-    longer, dots are drawn.
+    Noise moves neighboring vertices apart by a random walk. Twice its standard deviation is allowed for; the few longer segments become
+    dotted.
     """
     radius = atoms.semi_axes[:n].amax(-1) + k * (atoms.noise[:n] + atoms.growth[:n] + 1)
     along = 2 * torch.pi * radius.clamp(max=PUBLISHED_SIZE) / atoms.vertices[:n]
@@ -198,10 +198,10 @@ def _pieces(atoms: Atoms, k: int, n: int, size: int) -> Int64[Tensor, " n"]:
 
 
 def cover(ring: Float32[Tensor, "b 2 q"], pieces: Int64[Tensor, " b"], size: int) -> Float32[Tensor, "b pixels"]:
-    """The share of every pixel that the closed line through the vertices covers, to 1/255.
+    """The fraction of every pixel that the closed line through the vertices covers, in steps of 1/255.
 
-    For the nine pixels around the middle of every piece, the distance to its segment, whose ends are square; the largest coverage counts.
-    Maxima of integers do not depend on the order in which a GPU takes them.
+    It is the largest over the line's pieces, each of which covers up to nine pixels around its middle, by their distance to its segment
+    with square ends. A maximum of integers does not depend on the order in which a GPU computes it.
     """
     scale = size / PUBLISHED_SIZE
     place = (ring + 0.5) * scale - 0.5
@@ -209,8 +209,8 @@ def cover(ring: Float32[Tensor, "b 2 q"], pieces: Int64[Tensor, " b"], size: int
     length = radius(dx, dy)
     safe = length.clamp(min=1e-6)
     ax, ay, dx, dy, length, cosine, sine = (part[..., None] for part in (ax, ay, dx, dy, length, dx / safe, dy / safe))
-    piece = torch.arange(int(pieces.max())) % pieces[:, None]
-    middle = ((piece + 0.5) / pieces[:, None]).to(ring.device, non_blocking=True)[:, None]
+    piece = torch.arange(int(pieces.max()), device="cpu") % pieces[:, None]
+    middle = ((piece.float() + 0.5) / pieces[:, None]).to(ring.device, non_blocking=True)[:, None]
     column, row = (ax + dx * middle).round(), (ay + dy * middle).round()
     along, aside = (column - ax) * cosine + (row - ay) * sine, (row - ay) * cosine - (column - ax) * sine
     levels = torch.zeros(len(ring), size * size + 1, dtype=torch.int32, device=ring.device)
@@ -223,12 +223,7 @@ def cover(ring: Float32[Tensor, "b 2 q"], pieces: Int64[Tensor, " b"], size: int
             beyond = torch.maximum(-place_along, place_along - length)
             distance = torch.maximum((aside + (down * cosine - right * sine)).abs(), beyond)
             coverage = (255 * (0.5 + 0.5 * scale - distance)).clamp(0, 255 * min(1.0, scale))
-            # What lies outside goes to one more pixel, which is cut off in the end.
+            # What lies outside goes to one more pixel, which is dropped at the end.
             index = torch.where(inside_rows & (x >= 0) & (x < size), y * size + x, size * size).long()
             levels.scatter_reduce_(1, index.flatten(1), coverage.to(torch.int32).flatten(1), "amax")
     return levels[:, :-1].float() / 255
-
-
-def _whole(bounds: tuple[float, float], number: Tensor) -> Tensor:
-    """An integer from a range, both ends included."""
-    return (bounds[0] + (bounds[1] - bounds[0] + 1) * number).floor()

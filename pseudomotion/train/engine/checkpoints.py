@@ -48,6 +48,7 @@ def snapshot(model: PreTrainedModel, optimizer: Optimizer, average: nn.Module | 
     values = optimizer.state_dict()["state"]
     slots = {f"{number}.{name}": value for number, slot in values.items() for name, value in slot.items()}
     weights, averaged = model.state_dict(), {} if average is None else average.state_dict()
+    model.config.architectures = [type(model).__name__]  # as save_pretrained does
     return Snapshot(model.config, _copied(weights), _copied(slots), _copied(averaged), state)
 
 

@@ -70,8 +70,8 @@ class Task(ABC):
     def evaluate(self, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
         """Numbers to write down, and pictures; every process calls it."""
 
-    def save(self, model: PreTrainedModel, folder: Path) -> None:
-        """Write a model to an existing, empty folder, ready to be loaded by ``from_pretrained``."""
+    def save(self, model: PreTrainedModel, folder: Path, out: Path) -> None:
+        """Write a model of the run in ``out`` to an existing, empty folder, ready to be loaded by ``from_pretrained``."""
         model.save_pretrained(folder)
 
 
@@ -191,7 +191,7 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
         for name, model in ((MODEL, task.model), (AVERAGE, average and average.module)):
             if model is not None:
                 with whole_folder(out / name) as folder:
-                    task.save(model, folder)
+                    task.save(model, folder, out)
     accelerator.wait_for_everyone()
     return out / MODEL
 

@@ -19,7 +19,7 @@ import yaml
 from transformers.hf_argparser import HfArg, HfArgumentParser
 
 from pseudomotion.train.engine.log import TRACKERS, check_trackers
-from pseudomotion.train.recipes import flag, missing_needs, read_recipe
+from pseudomotion.train.recipes import flag, list_recipes, missing_needs, read_recipe
 
 Config = TypeVar("Config")
 
@@ -155,18 +155,19 @@ def parse(config: type[Config], prog: str, description: str, arguments: Sequence
     if {"-h", "--help"} & set(arguments):
         parser.print_help()
         sys.exit(0)
+    if "--list-recipes" in arguments:
+        print(list_recipes())  # noqa: T201  a command talks to its terminal
+        sys.exit(0)
     typed, _ = _parser(config, required=False).parse_known_args(arguments)
-    words: list[str] = []
-    if typed.recipe:
-        words += _words(config, read_recipe(typed.recipe, section), f"recipe {typed.recipe}")
+    words = _words(config, read_recipe(typed.recipe, section), f"recipe {typed.recipe}") if typed.recipe else []
     saved_file = Path(str(typed.out)) / CONFIG
-    saved = None
     if getattr(typed, "resume", False) and saved_file.is_file():
         words += _words(config, read_recipe(str(saved_file), section), str(saved_file))
-        saved = _build(config, parser, [*words, flag("out"), typed.out])
-    options = _build(config, parser, [*words, *arguments])
-    if saved is not None:
+        saved = _build(config, parser, words, [flag("out"), typed.out], presets=False)
+        options = _build(config, parser, words, arguments, presets=False)
         _check_unchanged(saved, options)
+    else:
+        options = _build(config, parser, words, arguments)
     if typed.recipe:
         fields: Any = dataclasses.fields(options)  # type: ignore[arg-type]
         given = {field.name for field in fields if getattr(options, field.name) != _default(field)}
@@ -181,12 +182,13 @@ def from_values(config: type[Config], values: Mapping[str, Any]) -> Config:
         ValueError: for an unknown name, a value of the wrong type, or an option that must be given and is not.
 
     """
-    return _build(config, _parser(config), _words(config, values, "options"))
+    return _build(config, _parser(config), (), _words(config, values, "options"))
 
 
 def to_yaml(config: Any, section: str) -> str:
     """A configuration as a recipe, which ``--recipe`` reads again."""
-    return str(yaml.safe_dump({section: dataclasses.asdict(config)}, sort_keys=False))
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(config).items()}
+    return str(yaml.safe_dump({section: values}, sort_keys=False))
 
 
 def _parser(config: type, *, required: bool = True, **settings: Any) -> Any:
@@ -197,6 +199,7 @@ def _parser(config: type, *, required: bool = True, **settings: Any) -> Any:
     parser = _Parser(groups or config, allow_abbrev=False, usage=usage, formatter_class=_Help, **settings)
     parser.optional = {name for name, hint in typing.get_type_hints(config).items() if type(None) in typing.get_args(hint)}
     parser.add_argument("--recipe", metavar="NAME", help="row of the paper's tables, such as table6-pass-100k, or a YAML file")
+    parser.add_argument("--list-recipes", action="store_true", default=argparse.SUPPRESS, help="list the recipes and exit")
     for action in parser._actions:
         # HfArgumentParser also takes names with underscores; the help shows one spelling.
         action.option_strings = [name for name in action.option_strings if "_" not in name]
@@ -206,12 +209,12 @@ def _parser(config: type, *, required: bool = True, **settings: Any) -> Any:
     return parser
 
 
-def _build(config: type[Config], parser: Any, words: Sequence[str]) -> Config:
-    """The configuration that a command line stands for."""
-    values = vars(parser.parse_args(words))
-    for name, preset in getattr(config, "presets", {}).items():
+def _build(config: type[Config], parser: Any, below: Sequence[str], words: Sequence[str], *, presets: bool = True) -> Config:
+    """The configuration that words stand for; those ``below`` give way to presets, the others do not."""
+    values = vars(parser.parse_args([*below, *words]))
+    for name, preset in getattr(config, "presets", {}).items() if presets else ():
         if values[name]:
-            values = vars(parser.parse_args([*_words(config, preset, name), *words]))
+            values = vars(parser.parse_args([*below, *_words(config, preset, name), *words]))
     values.pop("recipe")
     # "none" for a list arrives as [None]
     return config(**{name: None if value == [None] else value for name, value in values.items()})

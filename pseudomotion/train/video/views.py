@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
@@ -44,10 +45,11 @@ class Sampling:
 
     Args:
         num_frames: T.
-        kind: "dense": frames at an even stride, from a window of ``num_frames`` x ``stride``, as VideoMAE samples Kinetics, UCF101 and
-            HMDB51. "segments": the whole video in ``num_frames`` equal parts, a frame of each, as it samples Something-Something
-            (Wang et al. 2016, arXiv 1608.00859).
-        stride: of "dense", from frame to frame, in frames of the video.
+        kind: "dense": frames at even distances, as VideoMAE samples Kinetics, UCF101 and HMDB51. In training they are spread over a window
+            of ``num_frames * stride`` frames, both ends included (4.27 frames apart for 16 and 4); in testing they are ``stride`` apart.
+            "segments": the whole video in ``num_frames`` equal parts, a frame of each, as it samples Something-Something (Wang et al. 2016,
+            arXiv 1608.00859).
+        stride: of "dense", in frames of the video.
 
     Raises:
         TypeError, ValueError: for arguments outside these.
@@ -67,7 +69,19 @@ class Sampling:
     def drawn(self, draws: Draws) -> Callable[[int], list[int]]:
         """The frames of a clip anywhere in a video, given how many it has; drawn by the only id in ``draws``."""
         numbers = [float(number) for number in draws.uniform("frames", self.num_frames)]
-        return self._frames(numbers if self.kind == "segments" else numbers[:1] * self.num_frames)
+        if self.kind == "segments":
+            return self._frames(numbers)
+        window = self.num_frames * self.stride
+
+        def pick(total: int) -> list[int]:
+            if total <= window:  # as many frames as fit, then the last one again
+                count = min(max(1, total // self.stride), self.num_frames)
+                spread = np.linspace(0, total, count)
+                return [*np.minimum(spread, total - 1).astype(int).tolist(), *[total - 1] * (self.num_frames - count)]
+            start = min(int(numbers[0] * (total - window)), total - window - 1)
+            return np.minimum(np.linspace(start, start + window, self.num_frames), start + window - 1).astype(int).tolist()
+
+        return pick
 
     def placed(self, number: int, count: int) -> Callable[[int], list[int]]:
         """The frames of clip ``number`` of ``count`` that are evenly placed.
@@ -233,9 +247,10 @@ class EvaluationViews(LabelledVideos):
         self.crops = checks.positive_int("crops", crops, 1024)
 
     def read(self, index: int, id_: int) -> UInt8[Tensor, "V 3 T h w"]:
-        """The views of one video."""
+        """The views of one video, which is decoded once."""
         picks = [self.sampling.placed(k, self.clips) for k in range(self.clips)]
-        return torch.cat([even_crops(self.frames(index, pick), self.size, self.crops) for pick in picks])
+        frames = self.frames(index, lambda total: [frame for pick in picks for frame in pick(total)])  # (3, clips * T, H, W)
+        return torch.cat([even_crops(clip, self.size, self.crops) for clip in frames.chunk(self.clips, 1)])
 
 
 def even_crops(clip: UInt8[Tensor, "3 T H W"], size: int, crops: int) -> UInt8[Tensor, "crops 3 T size size"]:

@@ -4,23 +4,18 @@ Stochastic depth, dropout before the head, and a small initial head take the pla
 model is saved and loaded as the plain class.
 """
 
-import json
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-import transformers
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from pseudomotion.train.videomae.model import with_position_buffers
+from pseudomotion.train.videomae.pretrained import check_encoder, load_pretrained
 
-ENCODER = "videomae."
 EMBEDDINGS, BLOCK = "videomae.embeddings.", "videomae.encoder.layer."
 
 
@@ -79,6 +74,13 @@ class ClassifierLoss(nn.Module):
         """Mean loss of normalized clips ``(B, T, C, H, W)``; targets are labels ``(B,)`` or class probabilities ``(B, classes)``."""
         return F.cross_entropy(self.model(pixel_values=pixels).logits.float(), targets)
 
+    def train(self, mode: bool = True) -> "ClassifierLoss":
+        """Training mode, but for a frozen encoder, which stays in evaluation mode: no dropout, no stochastic depth."""
+        super().train(mode)
+        if not any(weight.requires_grad for weight in self.model.videomae.parameters()):
+            self.model.videomae.eval()
+        return self
+
 
 def classification_model(
     init: str | Path | VideoMAEConfig,
@@ -88,6 +90,8 @@ def classification_model(
     head_dropout: float = 0.0,
     head_scale: float = 0.001,
     class_names: Sequence[str] | None = None,
+    frame_size: int | None = None,
+    num_frames: int | None = None,
 ) -> VideoMAEForVideoClassification:
     """A classifier that averages the tokens of a clip: from pre-trained weights, or new.
 
@@ -95,13 +99,14 @@ def classification_model(
     ``fc_norm``. A head that the pre-trained model may have is not taken over either. New weights come from torch's default generator.
 
     Args:
-        init: folder that ``save_pretrained`` wrote, of any VideoMAE model, or a run that holds such a folder as ``model``; or the settings
-            of a model with all weights new.
+        init: any VideoMAE model, as for ``load_pretrained``; or the settings of a model with all weights new.
         num_classes: at least 2.
         drop_path: probability of stochastic depth in the last block; it grows from 0 in the first one by equal steps.
         head_dropout: probability of dropout before the head.
         head_scale: factor on the head's first weights, which makes all classes about alike at first.
         class_names: to be saved in the model's ``config.json``; None for "LABEL_0" and so on.
+        frame_size: as for ``load_pretrained``.
+        num_frames: as for ``load_pretrained``.
 
     Raises:
         OSError: where there is no such folder.
@@ -119,7 +124,14 @@ def classification_model(
         model = VideoMAEForVideoClassification(_with_classes(init, num_classes, class_names))
         model.videomae.embeddings.patch_embeddings.projection.reset_parameters()  # as VideoMAE leaves it; transformers draws it smaller
     else:
-        model = _pretrained(model_folder(init), num_classes, class_names)
+        model, absent = load_pretrained(
+            VideoMAEForVideoClassification,
+            init,
+            lambda config: _with_classes(config, num_classes, class_names),
+            frame_size=frame_size,
+            num_frames=num_frames,
+        )
+        check_encoder(init, absent)
     width = model.config.hidden_size
     model.fc_norm = nn.LayerNorm(width)
     model.classifier = DropoutLinear(width, num_classes, head_dropout)
@@ -136,22 +148,10 @@ def classification_model(
     return with_position_buffers(model)
 
 
-def model_folder(path: str | Path) -> Path:
-    """The folder of a model: of one that ``save_pretrained`` wrote, or of a run.
-
-    Raises:
-        FileNotFoundError: where there is none.
-
-    """
-    for folder in (Path(path), Path(path) / "model"):
-        if (folder / "config.json").is_file():
-            return folder
-    raise FileNotFoundError(f"there is no model in {path}: neither config.json nor model/config.json")
-
-
 def freeze_encoder(model: VideoMAEForVideoClassification) -> None:
-    """Leave only the new norm and the head to be trained: a linear probe."""
+    """Leave only the head to be trained: a linear probe. The new norm before it keeps a weight of 1 and a bias of 0."""
     model.videomae.requires_grad_(False)
+    model.fc_norm.requires_grad_(False)
 
 
 def layer_scale(name: str, num_layers: int, decay: float) -> float:
@@ -183,43 +183,3 @@ def _with_classes(config: VideoMAEConfig, num_classes: int, class_names: Sequenc
         settings.id2label = dict(enumerate(class_names))
         settings.label2id = {name: k for k, name in enumerate(class_names)}
     return settings
-
-
-def _pretrained(folder: Path, num_classes: int, class_names: Sequence[str] | None) -> VideoMAEForVideoClassification:
-    """A classifier with the encoder of a folder; only safetensors are read."""
-    settings = json.loads((folder / "config.json").read_text())
-    if settings.get("model_type") != "videomae":
-        raise ValueError(f"{folder} must hold a VideoMAE model, it is of type {settings.get('model_type')!r}")
-    loading: Any = VideoMAEForVideoClassification
-    try:
-        with _quiet():
-            model, info = loading.from_pretrained(
-                folder,
-                config=_with_classes(VideoMAEConfig.from_dict(settings), num_classes, class_names),
-                use_safetensors=True,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,  # of a head with other classes, which is not kept
-                output_loading_info=True,
-            )
-    except SafetensorError as error:
-        raise ValueError(f"{folder} holds no model: {error}") from error
-    absent = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
-    if lost := sorted(name for name in absent if name.startswith(ENCODER)):
-        raise ValueError(f"{folder} does not hold all weights of the encoder: no {', '.join(lost[:3])}")
-    classifier: VideoMAEForVideoClassification = model
-    return classifier
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar, and no warning of weights that are new or not taken over, which is as it should be."""
-    messages: Any = transformers.utils.logging
-    verbosity, bar = messages.get_verbosity(), messages.is_progress_bar_enabled()
-    messages.set_verbosity(logging.ERROR)
-    messages.disable_progress_bar()
-    try:
-        yield
-    finally:
-        messages.set_verbosity(verbosity)
-        if bar:
-            messages.enable_progress_bar()

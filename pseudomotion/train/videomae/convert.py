@@ -19,7 +19,6 @@ from transformers.utils import logging as transformers_logging
 from pseudomotion.command import run
 from pseudomotion.files import MADE_BY, check_output, whole_file, whole_folder
 from pseudomotion.train.engine.checkpoints import load_model
-from pseudomotion.train.videomae.classifier import model_folder
 from pseudomotion.train.videomae.model import SIZES
 
 # Parts of transformers' names, and what the official ones have in their place.
@@ -142,6 +141,8 @@ def load(path: str | Path) -> PreTrainedModel:
         ValueError: if it is of another kind, or not all of its weights are there.
 
     """
+    from pseudomotion.train.videomae.pretrained import model_folder  # which reads official files itself
+
     folder = model_folder(path)
     kinds = {kind.__name__: kind for kind in (VideoMAEForPreTraining, VideoMAEForVideoClassification)}
     kind = (json.loads((folder / "config.json").read_text()).get("architectures") or ["none"])[0]

@@ -87,9 +87,9 @@ def model_config(
 def pretraining_model(config: VideoMAEConfig) -> VideoMAEForPreTraining:
     """A new masked autoencoder, its weights drawn from torch's default generator as VideoMAE draws them.
 
-    Unlike the class's own defaults: the encoder ends in a layer norm (``use_mean_pooling=False``), linear layers begin Xavier-uniform (query,
-    key and value as the one layer ``(d, 3d)`` that they are in VideoMAE), the patch embedding and the layer between encoder and decoder as
-    torch draws them, the mask token normal with a deviation of 0.02. The decoder's norm keeps the class's eps of 1e-5.
+    Unlike the class's own defaults: the encoder ends in a layer norm (``use_mean_pooling=False``), linear layers begin Xavier-uniform
+    (query, key and value as the one layer ``(d, 3d)`` that they are in VideoMAE), the patch embedding and the layer between encoder and
+    decoder as torch draws them, the mask token normal with a deviation of 0.02. The decoder's norm keeps the class's eps of 1e-5.
     """
     config.use_mean_pooling = False
     model = VideoMAEForPreTraining(config)

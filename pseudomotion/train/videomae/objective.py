@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import VideoMAEForPreTraining
 
 from pseudomotion.files import whole_file
-from pseudomotion.train.videomae.model import to_colors, to_patches
+from pseudomotion.train.videomae.model import IMAGENET_MEAN, IMAGENET_STD, to_patches
 
 SHOWN_FRAMES, GAP = 8, 4
 PICTURE_SIDE = 96  # least side of a frame in the picture
@@ -27,9 +27,14 @@ class MaskedLoss(nn.Module):
 
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: VideoMAEForPreTraining) -> None:
         super().__init__()
         self.model = model
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
     def forward(
         self, pixels: Float[Tensor, "b t 3 h w"], visible: Int64[Tensor, "b n_visible"], hidden: Int64[Tensor, "b n_hidden"]
@@ -58,10 +63,10 @@ class MaskedLoss(nn.Module):
     @torch.no_grad()
     def targets(self, pixels: Float[Tensor, "b t 3 h w"], hidden: Int64[Tensor, "b n_hidden"]) -> Float[Tensor, "b n_hidden v"]:
         """Hidden patches less their mean and over their deviation, per color; values run over time, rows, columns, then colors."""
-        patches = _take(to_patches(to_colors(pixels), self.model.config), hidden)
+        patches = _take(to_patches(pixels * self.std + self.mean, self.model.config), hidden)
         colors = patches.view(*patches.shape[:2], -1, 3)  # (b, n_hidden, values of a color, 3)
-        deviation, mean = torch.var_mean(colors, dim=2, keepdim=True)
-        return ((colors - mean) / (deviation.sqrt() + 1e-6)).flatten(2)
+        mean, variance = colors.mean(2, keepdim=True), colors.var(2, keepdim=True)
+        return ((colors - mean) / (variance.sqrt() + 1e-6)).flatten(2)
 
 
 def _take(tokens: Float[Tensor, "b n d"], chosen: Int64[Tensor, "b m"]) -> Float[Tensor, "b m d"]:

@@ -1,0 +1,91 @@
+"""A run that is told to stop, as clusters and people stop runs: it is saved, says so in one line, and leaves no process behind."""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from pictures import save
+from processes import ended, in_group, pretraining, ranks
+
+from pseudomotion.train.engine import checkpoints
+from pseudomotion.train.engine.log import read_metrics
+
+TINY = (
+    *("--model", "tiny", "--frame-size", "16", "--image-size", "20", "--num-frames", "4", "--batch-size", "4", "--cpu"),
+    *("--max-steps", "100000", "--save-every", "100000", "--log-every", "1"),
+)
+
+
+@pytest.fixture
+def images(tmp_path):
+    for k in range(8):
+        save(tmp_path / "images" / f"{k}.png", k)
+    return ("--images", tmp_path / "images", *TINY)
+
+
+@pytest.fixture
+def started():
+    """Start runs, none of which outlives the test."""
+    children = []
+
+    def start(*arguments, **options):
+        children.append(pretraining(*arguments, group=True, **options))
+        return children[-1]
+
+    yield start
+    for child in children:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def wait_for_steps(children, out, steps):
+    deadline = time.monotonic() + 240
+    while max((row["step"] for row in read_metrics(Path(out))), default=0) < steps:
+        assert all(child.is_alive() for child in children), "a run ended too early"
+        assert time.monotonic() < deadline, "a run does not start"
+        time.sleep(0.05)
+
+
+def check_saved(out, logs, number):
+    """The last step that was done is saved, every rank said so in one line, and nothing else was said."""
+    done = max(row["step"] for row in read_metrics(out))
+    (path,) = checkpoints.checkpoints(out / "checkpoints")
+    assert int(path.name.removeprefix("step-")) == done
+    for log in logs:
+        text = log.read_text()
+        assert text.count(f"stopped by {number.name} and saved after step {done}; go on with --resume") == 1, text
+        assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_the_whole_group_gets_the_signal(images, tmp_path, started, number):
+    """As SLURM and ``timeout`` send SIGTERM, and a terminal Ctrl-C: to workers too, and twice where a launcher hands it on."""
+    out, log = tmp_path / "run", tmp_path / "log"
+    child = started([*images, "--num-workers", "2", "--out", out], log)
+    wait_for_steps([child], out, 2)
+    members = in_group(child.pid)
+    assert len(members) >= 3  # two workers, at least
+    os.killpg(child.pid, number)
+    os.kill(child.pid, signal.SIGTERM)
+    child.join(60)
+    assert child.exitcode in (128 + number, 128 + signal.SIGTERM), log.read_text()
+    assert ended(members)
+    check_saved(out, [log], number if child.exitcode == 128 + number else signal.SIGTERM)
+
+
+def test_all_ranks_stop_at_the_same_step(images, tmp_path, started):
+    """One of two ranks gets SIGTERM, both have workers."""
+    out, logs = tmp_path / "run", [tmp_path / f"log{rank}" for rank in range(2)]
+    given = [*images, "--num-workers", "1", "--out", out]
+    children = [started(given, log, **place) for log, place in zip(logs, ranks(2), strict=True)]
+    wait_for_steps(children, out, 2)
+    members = [member for child in children for member in in_group(child.pid)]
+    os.killpg(children[1].pid, signal.SIGTERM)
+    for child in children:
+        child.join(120)
+    assert [child.exitcode for child in children] == [143, 143], "".join(log.read_text() for log in logs)
+    assert ended(members)
+    check_saved(out, logs, signal.SIGTERM)
