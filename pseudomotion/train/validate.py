@@ -187,7 +187,7 @@ def run_trial(options: ValidateOptions, arm: str, seed: int, steps: Sequence[int
     """
     begin, words = time.perf_counter(), words_of(arm)
     row: Row = {"arm": arm.partition(":")[0], "options": words, "seed": seed}
-    common = {"seed": seed, "batch_size": options.batch_size, "base_lr": options.base_lr, "min_lr": 1e-5, "clip_grad": 1.0}
+    common: Row = {"seed": seed, "batch_size": options.batch_size, "base_lr": options.base_lr, "min_lr": 1e-5, "clip_grad": 1.0}
     common |= {"log_with": None, "log_every": 1, "save_every": "1000000", "cpu": options.cpu}
     with tempfile.TemporaryDirectory(prefix=".running-", dir=options.out) as name:
         folder = Path(name)
@@ -275,11 +275,9 @@ def paired_interval(right: Bool[np.ndarray, "s n"], base: Bool[np.ndarray, "s n"
     sizes = np.bincount(film)
     gained = right.astype(float) - base
     sums = np.stack([np.bincount(film, row, len(sizes)) for row in gained])  # (s, films)
-    differences = []
-    for _ in range(RESAMPLES):
-        drawn = rng.integers(len(sizes), size=len(sizes))
-        of_seeds = sums[:, drawn].sum(1) / sizes[drawn].sum()
-        differences.append(of_seeds[rng.integers(len(sums), size=len(sums))].mean())
+    drawn = rng.integers(len(sizes), size=(RESAMPLES, len(sizes)))
+    of_seeds = sums[:, drawn].sum(2) / sizes[drawn].sum(1)  # (s, resamples)
+    differences = np.take_along_axis(of_seeds, rng.integers(len(sums), size=of_seeds.shape), 0).mean(0)
     low, high = np.quantile(differences, (0.025, 0.975))
     return float(low), float(high)
 
