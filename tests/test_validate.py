@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_intervals_hold_the_true_difference_as_often_as_they_say():
 
 
 def test_clips_of_one_frame_stand_still():
-    source = type("Source", (), {"paths": ["x"]})()
-    clips = {"x": torch.arange(3 * 6).reshape(3, 6, 1, 1).to(torch.uint8)}
+    source = type("Source", (), {"paths": [Path("x")]})()
+    clips = {Path("x"): torch.arange(3 * 6).reshape(3, 6, 1, 1).to(torch.uint8)}
     validate._read_from_memory(source, clips, still=True)
-    assert torch.equal(source.frames(0, lambda total: list(range(total))), clips["x"][:, [3] * 6])
+    assert torch.equal(source.frames(0, lambda total: list(range(total))), clips[Path("x")][:, [3] * 6])
