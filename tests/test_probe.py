@@ -116,8 +116,8 @@ def test_every_frame_of_every_class_has_one_distribution():
     """Place, angle and size of the patch: Kolmogorov and Smirnov's distance between classes, on every frame."""
     each, probe = 1500, MotionProbe(torch.zeros(2, 3, 36, 36, dtype=torch.uint8), 4, 32)
     plan = probe.plan(torch.arange(each * len(CLASSES)))
-    homography = plan.homography[:, 1].double()
-    middle = ((plan.box[:, 1, :2] + plan.box[:, 1, 2:]) / 2).double()
+    homography, box = plan.layers.motion.homography[:, 0].double(), plan.layers.box[:, 0]
+    middle = ((box[:, :2] + box[:, 2:]) / 2).double()
     place = transform_points(homography, middle[:, None, None].expand(-1, 4, -1, -1))[:, :, 0] % 32
     angle = torch.atan2(homography[..., 1, 0], homography[..., 0, 0])
     states = torch.cat([place, angle[..., None], homography[..., :2, :2].det()[..., None]], -1)

@@ -462,8 +462,10 @@ def test_preview_of_synthetic_images(tmp_path, capsys):
     out = tmp_path / "sheet.png"
     assert main(["--source", "noise", "--samples", "2", "--frames", "2", "--size", "32", "--transforms", "zoom", str(out)]) == 0
     assert out.stat().st_size > 0
-    assert main(["--source", "noise", "photo.png", str(out)]) == 2
-    assert "--source makes the images, so there is nothing to do with photo.png" in capsys.readouterr().err
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (32, 32)).save(photo)
+    assert main(["--source", "noise", str(photo), str(out)]) == 2
+    assert f"--source makes the images, so there is nothing to do with {photo}" in capsys.readouterr().err
 
 
 def test_finite_sources_count_round():

@@ -141,7 +141,7 @@ def test_partners_are_those_whose_motion_is_mixed_in(folder):
     pairs = source.get(ids).float() / 255
     clips = mixed(pairs[:, 0], ids=ids, partner_images=pairs[:, 1])
     plan = mixed.plan((6, 3, 16, 16), ids=ids, partner_images=True)
-    weight = plan.partner_weight[:6, None, None, None, None]
+    weight = plan.blend.weight[:6, None, None, None, None]
     assert (weight > 0.02).all()
     others = (clips - (1 - weight) * plain(pairs[:, 0], ids=ids)) / weight
     rest = (others.amax((3, 4)) - pairs[:, 1].amax((2, 3))[:, :, None]).abs()

@@ -3,7 +3,6 @@
 A new label is a function ``(plan, size)`` in a file of its own, with an entry in ``LABELS``.
 """
 
-
 from pseudomotion.labels.colors import flow_to_rgb
 from pseudomotion.labels.differences import Halves, frame_difference, split_by_difference
 from pseudomotion.labels.mixing import MixedLabels, mix_labels, unmixed

@@ -39,7 +39,7 @@ from pseudomotion.train.videomae.model import (
 )
 from pseudomotion.train.videomae.objective import MaskedLoss, paint
 from pseudomotion.train.videomae.pretrained import check_init, pretrained_autoencoder
-from pseudomotion.transforms import TRANSFORMS
+from pseudomotion.transforms import TRANSFORMS, Affine, Transform, Zoom
 
 SPARE = 8 / 7  # side of images over that of frames: 256 for 224
 SHOWN_CLIPS = 4
@@ -85,6 +85,7 @@ class MotionOptions:
     transforms: list[str] = HfArg(
         default_factory=lambda: ["zoom", "affine"], help=f"transforms that clips are drawn from: {', '.join(TRANSFORMS)}"
     )
+    strength: float = HfArg(default=1.0, help="factor on the motion of zoom and affine from frame to frame (not from the paper)")
     resampling: str = HfArg(
         default="recursive", help="recursive: frame from frame; composed: each from the image", metadata={"choices": RESAMPLINGS}
     )
@@ -279,7 +280,7 @@ def _clips(
 def _pmg(options: PretrainOptions, config: VideoMAEConfig, mix: Mix | None, **output: Any) -> PMG:
     """The generator that the options describe."""
     return PMG(
-        options.transforms,
+        scaled(options.transforms, options.strength),
         config.num_frames,
         config.image_size,
         resampling=options.resampling,
@@ -314,3 +315,22 @@ def _aug_images(options: PretrainOptions, size: int, device: torch.device) -> di
         images: ImageSource = SOURCES[entry](size=size, device=device) if entry in SOURCES else ImageFolder(entry, size)
         kinds[images if options.limit is None else Subset(images, options.limit, options.seed)] = 1.0
     return kinds
+
+
+def scaled(names: Sequence[str], strength: float) -> list[str | Transform]:
+    """Transforms by name, zoom and affine with that many times the motion per step; their ranges are exact powers and multiples."""
+
+    def times(pair: tuple[float, float]) -> tuple[float, float]:
+        return pair[0] * strength, pair[1] * strength
+
+    def power(pair: tuple[float, float]) -> tuple[float, float]:
+        return pair[0] ** strength, pair[1] ** strength
+
+    if strength == 1:
+        return list(names)
+    zoom, affine = Zoom(), Affine()
+    stronger = {
+        "zoom": Zoom(ratio=power(zoom.ratio)),
+        "affine": Affine(times(affine.degrees), times(affine.translate), power(affine.scale), times(affine.shear)),
+    }
+    return [stronger.get(name, name) for name in names]
