@@ -43,7 +43,11 @@ def guards(monkeypatch):
         buffers.append((whole, size))
         return whole[GUARD : GUARD + size]
 
+    allocate = launch._empty
+
     def empty(shape, dtype):
+        if 0 in shape:
+            return allocate(shape, dtype)
         return torch.from_numpy(guarded(int(np.prod(shape)) * dtype.itemsize)).view(dtype).view(shape)
 
     def memory(self, size):

@@ -198,8 +198,10 @@ def _weights(plan: MotionPlan, levels: int) -> tuple[Float32[np.ndarray, " w"], 
 
     A level is the average over 2x2 pixels of the level before; at an odd far edge, over those that are there.
     """
-    lists: list[np.ndarray] = []
     places = np.zeros((2, levels, 2), np.int64)
+    if levels == 1:
+        return np.zeros(1, np.float32), places
+    lists: list[np.ndarray] = []
     begin = 0
     for textured, size in enumerate((plan.image_size, plan.texture_size or (0, 0))):
         for axis, side in enumerate((size[1], size[0])):
@@ -211,7 +213,7 @@ def _weights(plan: MotionPlan, levels: int) -> tuple[Float32[np.ndarray, " w"], 
                 places[textured, level, axis] = begin
                 lists.append(weight)
                 begin += side
-    return np.concatenate([*lists, np.zeros(1, np.float32)]), places
+    return np.concatenate(lists), places
 
 
 def _flags(

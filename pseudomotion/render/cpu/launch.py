@@ -1,6 +1,7 @@
 """The fused renderer on CPUs: what its kernels are told, their memory, and the threads that run them."""
 
 import itertools
+import math
 import os
 import threading
 import time
@@ -55,7 +56,9 @@ def render(
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Shaped[Tensor, "..."]:
     """Memory to be written. It is numpy's, for numpy asks Linux for huge pages: a page fault for every 2 MiB instead of every 4 KiB."""
-    return torch.from_numpy(np.empty(int(np.prod(shape)) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+    if 0 in shape:
+        return torch.empty(shape, dtype=dtype, device="cpu")
+    return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 def _readable(pixels: Shaped[Tensor, "N C H W"]) -> Shaped[Tensor, "N C H W"]:
