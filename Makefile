@@ -1,16 +1,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# The versions that everything was tested with; they need Python 3.11 or newer. Empty: the newest that pip finds.
+CONSTRAINTS ?= constraints.txt
 
 .PHONY: demo test bench format docs clean
 
-# Everything that is needed, in the versions of constraints.txt.
+# Everything that is needed: some minutes of downloading, and 3 GB or, where pip takes torch with CUDA, several more.
 .venv/installed: pyproject.toml constraints.txt
+	@echo 'installing into .venv: a few minutes and 3 GB, more with CUDA'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable ".[dev]"
 	touch $@
 
-## demo: a preview of all transforms, a contact sheet, a training loop on clips, and a minute of pre-training; about two minutes in all.
+## demo: a preview of all transforms, a contact sheet, a training loop on clips, and a tiny pre-training. Two to four minutes on two CPU
+## cores with nothing else to do; the first time, installation comes before that.
 demo: .venv/installed
+	@echo 'demo: previews and a tiny pre-training, two to four minutes on two CPU cores'
 	mkdir -p demo
 	$(BIN)/pmg-preview demo/preview.mp4 --force
 	$(BIN)/pmg-preview demo/sheet.png --size 112 --force
@@ -22,9 +27,9 @@ demo: .venv/installed
 	@echo "demo/preview.mp4  all eight transforms in motion: open it in a browser"
 	@echo "demo/sheet.png    the same as a sheet, one row per clip, one column per frame"
 	@echo "demo/loss.png     a tiny VideoMAE learns to fill in hidden patches of clips of eight synthetic images"
-	@echo "demo/reconstructions.png    of four clips what it was given, what it saw, what it made of that"
+	@echo "demo/reconstructions.png    four clips: what it was given, what it saw, and what it filled in"
 
-## test: all that CI runs.
+## test: everything that CI runs; about ten minutes.
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,7 +41,7 @@ test: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m benchmarks --quick
 
-## format: put the code in order.
+## format: format the code and fix what the linter can.
 format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

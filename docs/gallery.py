@@ -12,8 +12,7 @@ from PIL import Image, ImageDraw
 from pseudomotion import PMG, TRANSFORMS
 from pseudomotion.labels import displacement_stats
 from pseudomotion.preview import main as pmg_preview
-from pseudomotion.train.labelled import textures
-from pseudomotion.train.probe import CLASSES, MotionProbe
+from pseudomotion.train.probe import CLASSES, MotionProbe, textures
 
 CLIPS = 4096
 PROBE_SIZE, PROBE_FRAMES, NAMES, GAP = 64, 6, 110, 4
@@ -46,7 +45,7 @@ def _section(name: str, folder: Path) -> str:
 
 def _probe() -> Image.Image:
     """A clip of every class of the motion probe, two classes in a row."""
-    probe = MotionProbe(textures(12, PROBE_SIZE * 3 // 2, torch.device("cpu")), PROBE_FRAMES, PROBE_SIZE, seed=1)
+    probe = MotionProbe(textures(torch.arange(12), PROBE_SIZE * 3 // 2), PROBE_FRAMES, PROBE_SIZE, seed=1)
     clips, labels = probe.get(torch.arange(len(CLASSES)))
     step = PROBE_SIZE + GAP
     width = NAMES + PROBE_FRAMES * step

@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,11 +118,11 @@ def seed(value: Any) -> int:
 
 def normalization(mean: Any, std: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Mean and standard deviation per channel, of values in [0, 1]; both or neither."""
+    mean, std = (None if value is None else _per_channel_numbers(name, value) for name, value in (("mean", mean), ("std", std)))
     if (mean is None) != (std is None):
         raise ValueError(f"mean and std must be given together, got mean={mean!r}, std={std!r}")
-    if mean is None:
+    if mean is None or std is None:
         return None, None
-    mean, std = (_per_channel_numbers(name, value) for name, value in (("mean", mean), ("std", std)))
     if len(mean) not in CHANNELS or len(std) != len(mean):
         raise ValueError(f"mean and std must have one value per channel (1, 3 or 4), got {len(mean)} and {len(std)}")
     if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
@@ -136,7 +137,8 @@ def _per_channel_numbers(name: str, value: Any) -> tuple[float, ...]:
     try:
         return tuple(number(name, channel) for channel in value)
     except TypeError:
-        raise TypeError(f"{name} must be a sequence of numbers, one per channel, got {value!r}") from None
+        remedy = f"; for RGB images write {name}=({value}, {value}, {value})" if isinstance(value, (int, float)) else ""
+        raise TypeError(f"{name} must be a sequence of numbers, one per channel, got {value!r}{remedy}") from None
 
 
 def output_dtype(dtype: Any, *, normalized: bool) -> torch.dtype | None:
@@ -180,10 +182,12 @@ def shape(value: Any) -> tuple[int, int, int, int]:
         raise TypeError(f"shape must be four numbers (B, C, H, W), such as images.shape, got a tensor of shape {tuple(value.shape)}")
     sides = tuple(value)
     if len(sides) != 4:
-        raise ValueError(f"images must have shape (B, C, H, W), got {len(sides)} dimensions: {sides}")
+        remedy = "; for a single image pass image[None]" if len(sides) == 3 else ""
+        raise ValueError(f"images must have shape (B, C, H, W), got {len(sides)} dimensions: {sides}{remedy}")
     b, c, h, w = sides
     if c not in CHANNELS:
-        raise ValueError(f"images must have 1, 3 or 4 channels in (B, C, H, W), got {c} in {sides}")
+        remedy = "; for channels last pass images.permute(0, 3, 1, 2)" if w in CHANNELS else ""
+        raise ValueError(f"images must have 1, 3 or 4 channels in (B, C, H, W), got {c} in {sides}{remedy}")
     if not (1 <= h <= LARGEST_SIDE and 1 <= w <= LARGEST_SIDE):
         raise ValueError(f"images must have sides from 1 to {LARGEST_SIDE} pixels, got {h} x {w} in {sides}")
     return b, c, h, w
@@ -192,12 +196,27 @@ def shape(value: Any) -> tuple[int, int, int, int]:
 def images(value: Any) -> None:
     """Check that a tensor has a dtype and shape ``(B, C, H, W)`` of images."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"images must be a torch.Tensor of shape (B, C, H, W), got {type(value).__name__}")
+        raise TypeError(f"images must be a torch.Tensor of shape (B, C, H, W), got {type(value).__name__}{_remedy(value)}")
     if value.dtype not in DTYPES:
         raise TypeError(f"images must be uint8 or float, got {value.dtype}")
     shape(value.shape)
     if not torch.compiler.is_compiling():
         not_forked(value.device)
+
+
+def _remedy(value: Any) -> str:
+    """How to make images of what is no tensor, if that is known."""
+    kind = type(value)
+    if isinstance(value, (list, tuple)):
+        return "; pass torch.stack(images) if they are tensors of one shape"
+    if kind.__module__ == "numpy":
+        axes = ".permute(0, 3, 1, 2)" if value.ndim == 4 and value.shape[-1] in CHANNELS and value.shape[1] not in CHANNELS else ""
+        return f"; pass torch.from_numpy(images){axes}"
+    if kind.__module__.startswith("PIL."):
+        return "; pass pseudomotion.images.load_image(path)[None], or torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]"
+    if isinstance(value, (str, os.PathLike)):
+        return "; pass pseudomotion.images.load_image(path)[None]"
+    return ""
 
 
 def clips(value: Any) -> None:

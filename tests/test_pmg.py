@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pseudomotion import PMG, TRANSFORMS, checks
 from pseudomotion.mix import Mixup, VideoMix, warn_alone
@@ -194,7 +195,8 @@ WRONG_ARGUMENTS = [
     ({"mean": (124, 116, 104), "std": (58, 57, 57)}, ValueError, "so divide statistics of 8-bit values by 255"),
     ({"mean": (0, 0, 0), "std": (255, 255, 255)}, ValueError, "so divide statistics of 8-bit values by 255"),
     ({"mean": (math.nan,) * 3, "std": (0.5,) * 3}, ValueError, "mean must be from 0 to 1"),
-    ({"mean": 0.5, "std": 0.5}, TypeError, "mean must be a sequence of numbers, one per channel, got 0.5"),
+    ({"mean": 0.5}, TypeError, "mean must be a sequence of numbers, one per channel, got 0.5; for RGB images write mean=(0.5, 0.5, 0.5)"),
+    ({"mean": (0.5,) * 3, "std": 0.2}, TypeError, "got 0.2; for RGB images write std=(0.2, 0.2, 0.2)"),
     ({"mean": (0.5,) * 3, "std": ("a",) * 3}, TypeError, "std must be a sequence of numbers, one per channel, got ('a'"),
     ({"mean": (0.5,) * 3, "std": (0.5,) * 3, "dtype": torch.uint8}, ValueError, "dtype must be a float type where mean and std are given"),
     ({"dtype": torch.int32}, ValueError, "dtype must be one of torch.uint8, torch.float16"),
@@ -241,10 +243,19 @@ def test_rounding_errors_outside_the_unit_interval_are_clamped(dtype):
 nan = IMAGES.clone()
 nan[1, 2, 3, 4] = torch.nan
 WRONG_IMAGES = [
-    (IMAGES.numpy(), TypeError, "images must be a torch.Tensor of shape (B, C, H, W), got ndarray"),
-    (IMAGES[0], ValueError, "images must have shape (B, C, H, W), got 3 dimensions: (3, 12, 14)"),
+    (IMAGES.numpy(), TypeError, "images must be a torch.Tensor of shape (B, C, H, W), got ndarray; pass torch.from_numpy(images)"),
+    (IMAGES.permute(0, 2, 3, 1).numpy(), TypeError, "got ndarray; pass torch.from_numpy(images).permute(0, 3, 1, 2)"),
+    (list(IMAGES), TypeError, "got list; pass torch.stack(images)"),
+    (Image.new("RGB", (14, 12)), TypeError, "got Image; pass pseudomotion.images.load_image(path)[None], or torch.from_numpy(np.array("),
+    ("photo.jpg", TypeError, "got str; pass pseudomotion.images.load_image(path)[None]"),
+    (IMAGES[0], ValueError, "images must have shape (B, C, H, W), got 3 dimensions: (3, 12, 14); for a single image pass image[None]"),
+    (IMAGES[0, 0], ValueError, "images must have shape (B, C, H, W), got 2 dimensions: (12, 14)"),
     (IMAGES[:, :2], ValueError, "images must have 1, 3 or 4 channels in (B, C, H, W), got 2 in (3, 2, 12, 14)"),
-    (IMAGES.permute(0, 2, 3, 1), ValueError, "images must have 1, 3 or 4 channels in (B, C, H, W), got 12 in (3, 12, 14, 3)"),
+    (
+        IMAGES.permute(0, 2, 3, 1),
+        ValueError,
+        "images must have 1, 3 or 4 channels in (B, C, H, W), got 12 in (3, 12, 14, 3); for channels last pass images.per",
+    ),
     (IMAGES[:, :, :0], ValueError, "images must have sides from 1 to 32768 pixels, got 0 x 14"),
     (IMAGES.long(), TypeError, "images must be uint8 or float, got torch.int64"),
     (IMAGES * 255, ValueError, "float images must lie in [0, 1], got values from"),

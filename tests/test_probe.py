@@ -10,8 +10,7 @@ from torch import nn
 
 from pseudomotion.geometry import transform_points
 from pseudomotion.labels import flow
-from pseudomotion.train.labelled import textures
-from pseudomotion.train.probe import CLASSES, DIRECTIONS, MotionProbe, Motions
+from pseudomotion.train.probe import CLASSES, DIRECTIONS, MotionProbe, Motions, textures
 
 SIZE, FRAMES = 48, 5
 GREY = 128
@@ -19,7 +18,7 @@ STILL_BACKGROUND = Motions(drift=(0.0, 0.0))
 
 
 def test_there_are_at_least_twelve_classes_and_ids_hold_them_alike():
-    probe = MotionProbe(textures(4, 36, torch.device("cpu")), 4, 24)
+    probe = MotionProbe(textures(torch.arange(4), 36), 4, 24)
     _, labels = probe.get(torch.arange(24))
     assert labels.bincount().tolist() == [2] * 12 == [2] * len(CLASSES)
 
@@ -100,7 +99,7 @@ def _centered(frame):
 
 def test_labels_of_the_library_agree():
     """``flow`` in the middle of the patch, from frame to frame, points where the class says."""
-    probe = MotionProbe(textures(4, 36, torch.device("cpu")), FRAMES, SIZE, motions=STILL_BACKGROUND)
+    probe = MotionProbe(textures(torch.arange(4), 36), FRAMES, SIZE, motions=STILL_BACKGROUND)
     plan = probe.plan(torch.arange(8))
     vectors = flow(plan)
     for label in range(8):
@@ -132,7 +131,7 @@ def test_every_frame_of_every_class_has_one_distribution():
 
 @pytest.fixture(scope="module")
 def labelled():
-    images = textures(240, 36, torch.device("cpu"))
+    images = textures(torch.arange(240), 36)
     train, test = (MotionProbe(part, 3, 24, seed) for seed, part in enumerate((images[:160], images[160:])))
     return train.get(torch.arange(1200)), test.get(torch.arange(480))
 
@@ -192,7 +191,7 @@ def _motion(clip):
 
 
 def test_a_clip_is_a_function_of_seed_and_id():
-    images = textures(6, 36, torch.device("cpu"))
+    images = textures(torch.arange(6), 36)
     before = images.clone()
     probe = MotionProbe(images, 4, 24, seed=3)
     clips, labels = probe.get(torch.arange(30))
@@ -207,7 +206,7 @@ def test_a_clip_is_a_function_of_seed_and_id():
 
 
 def test_light_is_that_of_the_background():
-    images = textures(6, 36, torch.device("cpu"))
+    images = textures(torch.arange(6), 36)
     full, dim = (MotionProbe(images, 4, 24, motions=Motions(light=light)).get(torch.arange(24))[0].double() for light in (1.0, 0.5))
     halved = (dim - full / 2).abs() <= 1
     assert ((dim == full) | halved)[:, :, 0].double().mean() > 0.85  # all but the soft edge of the patch

@@ -87,7 +87,7 @@ class ImageBank:
         in memory are shared by all processes. On a GPU the images are copied.
 
         Raises:
-            ImportError: if safetensors is not installed (``pip install 'pseudomotion[bank]'``).
+            ImportError: if safetensors is not installed (``pip install '.[bank]'`` in the repository).
             OSError: if there is no such file.
             ValueError: if it is not a bank, or of a later version.
             MemoryError: if the images do not fit on the GPU.

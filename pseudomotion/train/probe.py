@@ -18,6 +18,7 @@ from torch import Tensor
 from pseudomotion import checks, geometry, outline
 from pseudomotion import color as color_maps
 from pseudomotion.draws import Draws, Numbers, exp, log
+from pseudomotion.images.synthetic import DeadLeaves, Mixture, Noise
 from pseudomotion.motion import Layers, Motion, to_tensors
 from pseudomotion.plan import Back, MotionPlan
 from pseudomotion.pmg import PMG
@@ -31,6 +32,12 @@ WINDOW = 0.75  # what the background shows of its image, as a share of the side
 COPIES = ((0, 0), (1, 0), (0, 1), (1, 1))  # of a patch that lies across the frame's edge
 LEAST_SIDE = 8
 MARGIN = 2  # source pixels between what a layer shows and its image's edge, for soft edges and averages
+
+
+def textures(ids: Tensor, side: int) -> UInt8[Tensor, "n 3 side side"]:
+    """Gray textures, most of them smooth, some with edges: three independent channels would be three times as much to learn."""
+    source = Mixture({Noise(size=side, exponent=(1.5, 3.0)): 0.8, DeadLeaves(200, radius=(0.08, 0.5), size=side): 0.2}, size=side)
+    return torch.cat([source.get(part) for part in torch.split(ids, 256)])[:, :1].repeat(1, 3, 1, 1)
 
 
 @dataclass(frozen=True)

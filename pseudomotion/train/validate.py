@@ -27,13 +27,12 @@ from transformers.hf_argparser import HfArg
 
 from pseudomotion.files import MADE_BY, whole_file
 from pseudomotion.images import ImageBank, VideoFrames
-from pseudomotion.images.synthetic import DeadLeaves, Mixture, Noise
 from pseudomotion.train import finetune, pretrain
 from pseudomotion.train.engine.log import read_metrics
 from pseudomotion.train.engine.loop import make_accelerator, train
 from pseudomotion.train.engine.options import from_values, parse
 from pseudomotion.train.evaluate import predict
-from pseudomotion.train.probe import MotionProbe, Motions
+from pseudomotion.train.probe import MotionProbe, Motions, textures
 from pseudomotion.train.videomae.model import SIZES
 from pseudomotion.video.list_file import read_list, write_list
 from pseudomotion.video.read import read_frames
@@ -291,12 +290,6 @@ def _fall(trials: Sequence[Row]) -> str:
     return f"{first:.3f} → {last:.3f}"
 
 
-def _textures(ids: Tensor, side: int) -> UInt8[Tensor, "n 3 side side"]:
-    """Gray textures, most of them smooth, some with edges: three independent channels would be three times as much to learn."""
-    source = Mixture({Noise(size=side, exponent=(1.5, 3.0)): 0.8, DeadLeaves(200, radius=(0.08, 0.5), size=side): 0.2}, size=side)
-    return torch.cat([source.get(part) for part in torch.split(ids, 256)])[:, :1].repeat(1, 3, 1, 1)
-
-
 class _Images:
     """Images in memory, as a source."""
 
@@ -315,7 +308,7 @@ def _images(options: ValidateOptions, seed: int) -> Any:
     side = round(SIZES[options.model].frame_size * SPARE)
     if options.train:
         return VideoFrames(options.train, side, seed=seed)
-    return _Images(_textures(torch.arange(options.images) + (2 * seed + 1) * 10**6, side))
+    return _Images(textures(torch.arange(options.images) + (2 * seed + 1) * 10**6, side))
 
 
 def _probe_clips(options: ValidateOptions, seed: int, folder: Path) -> tuple[Clips, tuple[Path, Path]]:
@@ -327,7 +320,7 @@ def _probe_clips(options: ValidateOptions, seed: int, folder: Path) -> tuple[Cli
         (lists[0], options.train_clips, (2 * seed + 2) * 10**6, seed + 1),
         (lists[1], options.test_clips, 0, 0),
     ):
-        images = _textures(torch.arange(options.images) + first, round(size.frame_size * SPARE))
+        images = textures(torch.arange(options.images) + first, round(size.frame_size * SPARE))
         probe = MotionProbe(images, size.num_frames, size.frame_size, own, motions=Motions(light=0.4))
         made, labels = probe.get(torch.arange(count))  # (count, T, 3, h, w)
         names = [(folder / path.stem / f"{k}.mp4").absolute() for k in range(count)]
