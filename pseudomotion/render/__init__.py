@@ -1,6 +1,6 @@
-"""``render``: ``(images, plan) -> clips``, by interchangeable renderers, and ``explain``, which says which one runs and why.
+"""``(images, plan) -> clips``, by one of two renderers that give the same clips, and ``explain``, which says which one runs and why.
 
-``reference`` defines what is right and runs anywhere; ``cuda`` holds the fused renderer for CUDA devices.
+``reference`` defines what is right and works anywhere; ``cuda`` holds the fused renderer for CUDA devices.
 """
 
 import importlib
@@ -92,19 +92,19 @@ def choose(
     needs_grad: bool = False,
     textured: bool = False,
 ) -> Choice:
-    """Choose the renderer for images on a device.
+    """The renderer for images of a device and dtype.
 
     Args:
-        renderer: "auto", "fused" or "reference", as requested.
-        device: device of the images.
-        dtype: dtype of the images; None: assume a supported one.
-        out_dtype: dtype of the clips; None: assume a supported one.
-        needs_grad: whether images or textures require gradients.
-        textured: whether textures are given.
+        renderer: "auto", "fused" or "reference", as the user asked.
+        device: of the images.
+        dtype: of the images; None for one that both renderers take.
+        out_dtype: of the clips; likewise.
+        needs_grad: whether gradients are to reach the images or textures.
+        textured: whether there are textures beside the images.
 
     Raises:
-        ValueError: if "fused" is requested for images that it does not support.
-        RuntimeError: if "fused" is requested and this machine cannot run it.
+        ValueError: where "fused" was asked for and these images are not for it.
+        RuntimeError: where it was asked for and this machine cannot run it.
 
     """
     if renderer == "reference":
@@ -124,13 +124,7 @@ def choose(
 
 
 def explain(renderer: str = "auto", out_dtype: torch.dtype | None = None) -> str:
-    """Say which renderer would run on which device, and why.
-
-    Args:
-        renderer: "auto", "fused" or "reference".
-        out_dtype: dtype of the clips; None: assume a supported one.
-
-    """
+    """Say which renderer would run on which device, and why."""
     lines = [f"renderer={renderer!r}"]
     for name in ("cpu", "cuda"):
         try:
