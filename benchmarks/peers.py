@@ -186,7 +186,7 @@ def fuse_augmentations(job: Job) -> Callable[[], Tensor]:
 
 
 def own_recursion(job: Job) -> Callable[[], Tensor]:
-    """PMG itself in recursive mode, as a baseline for its composed mode."""
+    """PMG itself, frame from frame: what its composed clips are to keep up with."""
     batch, side = job.images.shape[0], job.images.shape[-1]
     work = Work(batch, job.num_frames, side, renderer="fused" if job.images.is_cuda else "reference")
     pmg = work.pmg()
@@ -194,9 +194,9 @@ def own_recursion(job: Job) -> Callable[[], Tensor]:
     return lambda: pmg.render(job.images, plan)
 
 
-ONE_WARP = "one warp per frame; its input is the image repeated T times"
+ONE_WARP = "one warp a frame; its input is the image repeated T times"
 PEERS = {
-    "PMG, recursive": Peer(own_recursion, "PMG itself; rounds alternate with composed clips", "composed"),
+    "PMG, recursive": Peer(own_recursion, "ours, in rounds that alternate with composed clips", "composed"),
     "kornia warp_affine, per batch": Peer(kornia_per_batch, "loop over steps, then stack"),
     "kornia warp_affine, per sample": Peer(kornia_per_sample, "loop over samples and steps, then stack"),
     "kornia VideoSequential": Peer(kornia_video, f"{ONE_WARP}; no motion from frame to frame", "composed", None),
@@ -207,7 +207,7 @@ PEERS = {
         tolerance=0.01,
         dtype="uint8",
     ),
-    "torchvision v2 perspective": Peer(torchvision_per_sample, "loop over samples and steps: one motion per call"),
+    "torchvision v2 perspective": Peer(torchvision_per_sample, "loop over samples and steps: one motion a call"),
     "triton-augment": Peer(
         triton_augment, f"{ONE_WARP}; no motion from frame to frame, no perspective; also color and normalization", "composed", None
     ),
