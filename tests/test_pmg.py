@@ -196,7 +196,7 @@ WRONG_ARGUMENTS = [
     ({"mean": (math.nan,) * 3, "std": (0.5,) * 3}, ValueError, "mean must be from 0 to 1"),
     ({"mean": 0.5, "std": 0.5}, TypeError, "mean must be a sequence of numbers, one per channel, got 0.5"),
     ({"mean": (0.5,) * 3, "std": ("a",) * 3}, TypeError, "std must be a sequence of numbers, one per channel, got ('a'"),
-    ({"mean": (0.5,) * 3, "std": (0.5,) * 3, "dtype": torch.uint8}, ValueError, "dtype must be a float type where mean and std are given"),
+    ({"mean": (0.5,) * 3, "std": (0.5,) * 3, "dtype": torch.uint8}, ValueError, "dtype must be a float type if mean and std are given"),
     ({"dtype": torch.int32}, ValueError, "dtype must be one of torch.uint8, torch.float16"),
 ]
 

@@ -131,7 +131,7 @@ def displacement_stats(plan: MotionPlan, *, samples: int = 16) -> DisplacementSt
 
     """
     if plan.num_frames < 2:
-        raise ValueError("plan must have at least two frames to move between")
+        raise ValueError("plan must have at least two frames, got 1")
     surfaces = Surfaces.of(plan)
     h, w = surfaces.size
     x, y = ((torch.arange(samples, dtype=torch.float64, device=surfaces.box.device) + 0.5) / samples * side - 0.5 for side in (w, h))
