@@ -87,7 +87,7 @@ def photo(path: Path, size: int) -> UInt8[Tensor, "1 3 size size"]:
 def sheet(images: Images, side: int) -> Image.Image:
     """A contact sheet of the images, eight per row."""
     small = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
-    rows = small.reshape(-1, 8, 3, side, side).permute(0, 3, 1, 4, 2).reshape(-1, 8 * side, 3)
+    rows = small.reshape(-1, 8, 3, side, side).permute(0, 3, 1, 4, 2).reshape(-1, 8 * side, 3)  # (B / 8 * side, 8 * side, 3)
     return Image.fromarray(rows.numpy())
 
 

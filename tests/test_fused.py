@@ -307,7 +307,7 @@ def test_auto_trusts_the_fused_renderer_once_it_agrees(finish, calls, smooth):
         (lambda clips, plan: clips.roll(1, 2), "differs from the reference .transforms: affine, zoom; mean difference up to "),
         (
             lambda clips, plan: clips.where(plan.transform[:, None, None, None, None] != AFFINE, clips + 0.01),
-            "reference .of affine; mean difference",
+            "reference .transforms: affine; mean difference",
         ),
         (lambda clips, plan: clips.fill_(torch.nan), "differs from the reference"),
         (lambda clips, plan: 1 / 0, "failed with ZeroDivisionError: division by zero on "),

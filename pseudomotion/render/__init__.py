@@ -92,19 +92,19 @@ def choose(
     needs_grad: bool = False,
     textured: bool = False,
 ) -> Choice:
-    """The renderer for images of a device and dtype.
+    """Choose the renderer for images on a device.
 
     Args:
-        renderer: "auto", "fused" or "reference", as the user asked.
-        device: of the images.
-        dtype: of the images; None for one that both renderers take.
-        out_dtype: of the clips; likewise.
-        needs_grad: whether gradients are to reach the images or textures.
-        textured: whether there are textures beside the images.
+        renderer: "auto", "fused" or "reference", as requested.
+        device: device of the images.
+        dtype: dtype of the images; None: assume a supported one.
+        out_dtype: dtype of the clips; None: assume a supported one.
+        needs_grad: whether images or textures require gradients.
+        textured: whether textures are given.
 
     Raises:
-        ValueError: where "fused" was asked for and these images are not for it.
-        RuntimeError: where it was asked for and this machine cannot run it.
+        ValueError: if "fused" is requested for images that it does not support.
+        RuntimeError: if "fused" is requested and this machine cannot run it.
 
     """
     if renderer == "reference":

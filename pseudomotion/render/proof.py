@@ -1,4 +1,4 @@
-"""Runtime check of the fused renderer: "auto" uses it only after its clips have matched the reference's on the device at hand.
+"""Runtime check of the fused renderer: "auto" uses it only after its clips have matched the reference's on the current device.
 
 The installed Triton compiles the kernels for each device, and tests on other machines cannot cover that. So the first clip of every
 transform is rendered by both renderers and compared, once per kind of call. Only these first calls synchronize with the device.
