@@ -44,10 +44,10 @@ class PMG(nn.Module):
         std: per-channel standard deviation, by which the clips are then divided.
         dtype: dtype of the clips: torch.uint8 or a float dtype. None: that of the images, but float32 for uint8 images that are normalized.
         data_format: order of the clips' axes, "BCTHW" or "BTCHW".
-        seed: any integer of 64 bits; None is 0.
-        renderer: "reference" (anywhere, differentiable), "fused" (CUDA, or an error) or "auto": fused for CUDA images that need no
-            gradient, where its first clip of every transform is the reference's; else there is a warning, and the reference renders.
-            ``explain`` says which one runs.
+        seed: 64-bit integer; None means 0.
+        renderer: "reference" (any device, differentiable), "fused" (CUDA; an error elsewhere) or "auto". "auto" uses the fused renderer for
+            CUDA images that need no gradient, after its first clips of every transform were compared with the reference's; if they differ,
+            it warns and uses the reference. ``explain`` says which one runs.
         validate: also check that float images on a GPU lie in [0, 1], which synchronizes with the GPU. On the CPU they are always checked.
 
     Raises:

@@ -1,6 +1,6 @@
-"""``(images, plan) -> clips``, by one of two renderers that give the same clips, and ``explain``, which says which one runs and why.
+"""``render``: ``(images, plan) -> clips``, by interchangeable renderers, and ``explain``, which says which one runs and why.
 
-``reference`` defines what is right and works anywhere; ``cuda`` holds the fused renderer for CUDA devices.
+``reference`` defines what is right and runs anywhere; ``cuda`` holds the fused renderer for CUDA devices.
 """
 
 import importlib
@@ -55,7 +55,7 @@ def render(
         mean: per-channel mean of values in [0, 1], subtracted from the clips. None: clips are not normalized.
         std: per-channel standard deviation, by which the clips are then divided. Must be given together with ``mean``.
         dtype: dtype of the clips: torch.uint8 or a float dtype. None: that of the images, but float32 for uint8 images that are normalized.
-        data_format: "BCTHW" or "BTCHW".
+        data_format: order of the clips' axes, "BCTHW" or "BTCHW".
         renderer: "reference" (anywhere, differentiable), "fused" (CUDA, or an error) or "auto", as for ``PMG``.
 
     Returns:
@@ -124,7 +124,13 @@ def choose(
 
 
 def explain(renderer: str = "auto", out_dtype: torch.dtype | None = None) -> str:
-    """Say which renderer would run on which device, and why."""
+    """Say which renderer would run on which device, and why.
+
+    Args:
+        renderer: "auto", "fused" or "reference".
+        out_dtype: dtype of the clips; None: assume a supported one.
+
+    """
     lines = [f"renderer={renderer!r}"]
     for name in ("cpu", "cuda"):
         try:
@@ -173,7 +179,7 @@ def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad:
 
 
 def _unable(device: torch.device) -> str | None:
-    """Why the fused renderer does not run on a device, if so."""
+    """Why the fused renderer cannot run on this device; None if it can."""
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"images are on {device.type}, and its kernels run on CUDA devices (elsewhere only in tests, with TRITON_INTERPRET=1)"
     if torch.compiler.is_compiling():
@@ -183,7 +189,7 @@ def _unable(device: torch.device) -> str | None:
 
 @cache
 def _import_error() -> str | None:
-    """Why Triton's kernels cannot be imported, if so."""
+    """Why the Triton kernels cannot be imported; None if they can."""
     try:
         importlib.import_module("pseudomotion.render.cuda")
     except ImportError as error:
