@@ -1,1 +1,1 @@
-"""How fast clips are made, beside the floor that memory sets and beside other libraries. Run ``python -m benchmarks``."""
+"""Speed of clip generation, compared with memory bandwidth and with other libraries. Run ``python -m benchmarks``."""

@@ -1,4 +1,7 @@
-"""``python -m benchmarks``: the tests first, then the times, then the table. A speed counts only for clips that are right."""
+"""``python -m benchmarks``: run the correctness tests, then the measurements, then write the tables and plots.
+
+Nothing is measured if a test fails: a speed counts only for correct clips.
+"""
 
 import argparse
 import json
@@ -15,28 +18,28 @@ from benchmarks.work import measured_device
 
 TESTS = ["tests/test_render.py", "tests/test_cpu.py", "tests/test_fused.py", "tests/test_gpu.py"]
 FEW = "exact or fifteen or mixing or many_chunks or (mixed_batches and zeros) or test_gpu"
-PLAIN = ["-o", "addopts=", "-o", "filterwarnings=", "-p", "no:cacheprovider", "-q"]  # no type checks while the clock runs
+PLAIN = ["-o", "addopts=", "-o", "filterwarnings=", "-p", "no:cacheprovider", "-q"]  # plain pytest: no run-time type checks while timing
 
 
 class Skipped:
-    """Collects what was not measured, and why."""
+    """Pytest plugin that collects what was not measured, and why."""
 
     def __init__(self) -> None:
-        """Start with nothing."""
+        """Start without reasons."""
         self.reasons: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Called by pytest."""
+        """Pytest hook: note the reason of a skipped measurement."""
         if report.skipped and isinstance(report.longrepr, tuple):
             name = report.nodeid.partition("[")[2].removesuffix("]")
             self.reasons[name] = report.longrepr[2].removeprefix("Skipped: ").splitlines()[0]
 
 
 def main() -> int:
-    """Run the gate, the measurements and the report; the exit status is that of the first that failed."""
+    """Run the tests, the measurements and the report; return the exit status of the first that failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few rows, under three minutes on two cores")
-    parser.add_argument("--redraw", action="store_true", help="measure nothing: only write tables and plots anew, of the results there are")
+    parser.add_argument("--quick", action="store_true", help="measure a few rows only; under three minutes on two cores")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing; write tables and plots again from the existing results")
     options = parser.parse_args()
     if options.redraw:
         report.redraw()
@@ -66,7 +69,7 @@ def main() -> int:
     path = report.write(report.results(measurements, skipped.reasons, device, command, extra))
     print(f"Wrote {path.relative_to(root)}, {report.TABLES.relative_to(root)} and the plots in {report.PLOTS.relative_to(root)}.")
     if find_spec("matplotlib") is None:
-        print("No plots: matplotlib is not installed; with it, python -m benchmarks --redraw.", file=sys.stderr)
+        print("No plots: matplotlib is not installed. Install it and run python -m benchmarks --redraw.", file=sys.stderr)
     return 0
 
 

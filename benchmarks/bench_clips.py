@@ -1,4 +1,4 @@
-"""Times of PMG, of the floor under it, and of its peers; collected by ``python -m benchmarks``."""
+"""Benchmarks of PMG, of memory bandwidth as its floor, and of other libraries; run by ``python -m benchmarks``."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from benchmarks.work import DTYPES, measured_device
 
 @pytest.mark.parametrize("kind", ["fill", "copy"])
 def test_floor(kind, measure, main_work):
-    """Writing the clips once, and reading and writing them once: what no renderer can beat."""
+    """Write the clips once, or read and write them once: the lower bounds of any renderer's time."""
     shape = (main_work.batch, 3, main_work.num_frames, main_work.side, main_work.side)
     clips = torch.empty(shape, dtype=DTYPES[main_work.dtype_out], device=measured_device())
     source = torch.rand_like(clips)
@@ -19,19 +19,19 @@ def test_floor(kind, measure, main_work):
 
 
 def test_pmg(work, measure):
-    """From images to clips: plan, copy of the plan, rendering, formatting."""
+    """From images to clips: make the plan, copy it to the device, render and format."""
     measure(work.function(measured_device()), work, "pmg")
 
 
 def test_plan(planning, measure):
-    """The decisions alone."""
+    """Make plans without rendering."""
     pmg, ids = planning.pmg(), torch.arange(planning.batch)
     shape = (planning.batch, 3, planning.side, planning.side)
     measure(lambda: pmg.plan(shape, ids=ids), planning, "plan")
 
 
 def test_peer(peer, measure, main_work):
-    """The same clips by another library, compared with ours before they are timed."""
+    """The same clips by another library, checked against ours before timing."""
     entry = PEERS[peer]
     job = job_for(main_work)
     try:

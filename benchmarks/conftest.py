@@ -1,4 +1,4 @@
-"""Options and parameters of the measurements."""
+"""Options, parameters and fixtures of the benchmarks."""
 
 import dataclasses
 import os
@@ -16,12 +16,12 @@ os.environ["TRITON_INTERPRET"] = "0"  # the fused renderer on the CPU is numba's
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--quick``: fewer pieces of work, fewer rounds."""
+    """``--quick``: fewer workloads, fewer rounds."""
     parser.addoption("--quick", action="store_true", help="under three minutes on two cores")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every piece of work, and every peer."""
+    """Parametrize benchmarks by workload and by library."""
     quick = metafunc.config.getoption("--quick")
     if "work" in metafunc.fixturenames:
         metafunc.parametrize("work", list(cases(measured_device(), quick=quick)), ids=repr)
@@ -33,12 +33,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def measure(benchmark: Callable, request: pytest.FixtureRequest) -> Callable[[Callable[[], Tensor], Work, str], None]:
-    """Time a function, and note what it does beside its times."""
+    """Time a function, and store its workload with the times."""
     device, quick = measured_device(), request.config.getoption("--quick")
     rounds = 30 if device.type == "cuda" else (15 if quick else 30)
 
     def run(function: Callable[[], Tensor], work: Work, kind: str, ours: Callable[[], Tensor] | None = None, **notes: str) -> None:
-        """With ``ours``, each round is preceded by one of it, so that a busy machine is busy for both."""
+        """If ``ours`` is given, its rounds alternate with those of ``function``, so that other load on the machine affects both."""
         taken = []
 
         def time_ours() -> None:
@@ -57,7 +57,7 @@ def measure(benchmark: Callable, request: pytest.FixtureRequest) -> Callable[[Ca
 
 @pytest.fixture
 def main_work() -> Work:
-    """The recursion that peers are compared on."""
+    """The recursive workload on which libraries are compared."""
     return Work(main_batch(measured_device()))
 
 

@@ -1,4 +1,4 @@
-"""What only a GPU shows: kernel launches, memory beside the clips, waiting, and the share of a training step."""
+"""GPU-only figures: kernel launches, extra memory, host synchronization, and PMG's share of a training step."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ DEVICE = torch.device("cuda")
 
 
 def launches(function: Callable[[], Tensor]) -> int:
-    """Kernels that one call launches, after a call that compiles them; copies are not counted."""
+    """Number of kernels that one call launches, after a warm-up call that compiles them; copies are not counted."""
     function()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
         function()
@@ -24,7 +24,7 @@ def launches(function: Callable[[], Tensor]) -> int:
 
 
 def peak_extra_bytes(function: Callable[[], Tensor]) -> int:
-    """Most memory held during a call, beside what was held before and the clips it returns."""
+    """Peak memory of a call in bytes, without what was allocated before and without the clips it returns."""
     function()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -35,7 +35,7 @@ def peak_extra_bytes(function: Callable[[], Tensor]) -> int:
 
 
 def waits(function: Callable[[], Tensor]) -> bool:
-    """Whether a call makes the host wait for the device."""
+    """Whether a call synchronizes the host with the device."""
     function()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -49,7 +49,7 @@ def waits(function: Callable[[], Tensor]) -> bool:
 
 
 def figures(*, quick: bool) -> dict[str, str]:
-    """Everything above for the work that users do, in words."""
+    """All figures of this module for typical workloads, as text."""
     found = {}
     for resampling in ("composed", "recursive"):
         for batch in (32, 128):
@@ -72,7 +72,10 @@ def figures(*, quick: bool) -> dict[str, str]:
 
 
 def _training_share() -> str:
-    """PMG's part of a step of VideoMAE ViT-B in bfloat16, at the largest batch that fits: with PMG inside, against clips at hand."""
+    """PMG's share of a VideoMAE ViT-B training step in bfloat16, at the largest power-of-2 batch that fits.
+
+    It compares steps that make clips with steps on clips made beforehand.
+    """
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
     model = VideoMAEForPreTraining(VideoMAEConfig()).to(DEVICE)
@@ -92,7 +95,7 @@ def _training_share() -> str:
 
 
 def _step_seconds(model: nn.Module, optimizer: torch.optim.Optimizer, batch: int) -> tuple[float, float]:
-    """Seconds of a step on clips at hand, and on clips that PMG makes within it."""
+    """Seconds per training step on clips made beforehand, and with PMG making the clips in the step."""
     work = Work(batch, dtype_in="uint8", dtype_out="bfloat16", transforms=DEFAULT, finished=True, renderer="fused")
     pmg, images = work.pmg(), work.images(DEVICE)
     pmg.data_format = "BTCHW"

@@ -1,4 +1,4 @@
-"""How cost grows with the batch, the number of frames and their side: per byte of clips, so that a line that stays level is right."""
+"""Scaling of the cost per byte of clips with batch size, number of frames and frame size; ideally it is constant."""
 
 import dataclasses
 from pathlib import Path
@@ -7,21 +7,21 @@ from typing import Any
 from benchmarks.work import Work
 
 VARIABLES = {"batch": "B, clips", "num_frames": "T, frames", "side": "side of the frames, pixels"}
-LEVEL = 1.2  # a line is called level where its dearest point costs at most so many times its cheapest
-FEWEST = 3  # points that make a line
+LEVEL = 1.2  # a line is level if its largest cost is at most this multiple of its smallest
+FEWEST = 3  # smallest number of points for a line
 
 Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """Costs of pieces of work that differ in one variable.
+    """Costs of workloads that differ in one variable.
 
     Args:
         variable: a key of ``VARIABLES``.
-        label: what else the work is.
-        values: of the variable, rising.
-        costs: nanoseconds per byte of clips.
+        label: description of the rest of the workload.
+        values: values of the variable, in ascending order.
+        costs: nanoseconds per byte of clips, one per value.
 
     """
 
@@ -32,15 +32,15 @@ class Line:
 
     @property
     def level_from(self) -> int | None:
-        """The least value from which on, over at least two points, cost is level; None where it never is."""
+        """Smallest value from which on the cost is level, over at least two points; None if there is none."""
         for start, value in enumerate(self.values[:-1]):
             if max(self.costs[start:]) <= LEVEL * min(self.costs[start:]):
                 return value
         return None
 
     def verdict(self) -> str:
-        """In words."""
-        spread = f"dearest over cheapest {max(self.costs) / min(self.costs):.2f}"
+        """One phrase: where the line is level, and the ratio of its largest to its smallest cost."""
+        spread = f"largest over smallest {max(self.costs) / min(self.costs):.2f}"
         if self.level_from is None:
             return f"not level ({spread})"
         return (
@@ -51,7 +51,7 @@ class Line:
 
 
 def lines(rows: list[Row]) -> list[Line]:
-    """All lines that the rows of a file of results make: rows of PMG that agree in everything but one variable."""
+    """All lines in the rows of a results file: groups of PMG rows that differ in one variable only."""
     names = [field.name for field in dataclasses.fields(Work)]
     found = []
     for variable in VARIABLES:
@@ -75,7 +75,7 @@ def _label(row: Row, variable: str) -> str:
 
 
 def draw(found: Row, path: Path) -> bool:
-    """Write the plot of a file of results; False where it has no lines, or matplotlib is not installed."""
+    """Write the plot of a results file. Returns False if there are no lines or matplotlib is not installed."""
     drawn = lines(found["rows"])
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -100,7 +100,7 @@ def draw(found: Row, path: Path) -> bool:
             panel.legend(loc="lower center", fontsize=8)
     panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("ns per byte of clips")
-    figure.suptitle(f"{found['device']['name']}: cost per byte of clips; level is right")
+    figure.suptitle(f"{found['device']['name']}: cost per byte of clips; ideally constant")
     FigureCanvasAgg(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100, metadata={"Software": None})

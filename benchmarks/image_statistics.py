@@ -1,6 +1,6 @@
-"""Contact sheets and statistics of the synthetic images, and of photos beside them: ``python -m benchmarks.image_statistics``.
+"""Contact sheets and statistics of synthetic images and of photos: ``python -m benchmarks.image_statistics``.
 
-Writes ``synthetic_<source>.jpg`` to a folder and prints the tables of ``docs/synthetic.md``. None of the measures is from the paper.
+Writes ``synthetic_<source>.jpg`` to a folder and prints the tables in ``docs/synthetic.md``. None of the measures is from the paper.
 """
 
 import argparse
@@ -24,12 +24,15 @@ FRAMES = (2, 8, 16)
 
 
 def filling_rate(images: Images) -> float:
-    """Share of pixels that are not black."""
+    """Fraction of pixels that are not black."""
     return float((images.amax(1) > 0).float().mean())
 
 
 def spectral_exponent(images: Images) -> float:
-    """The exponent of a spectrum whose amplitude falls with 1 / f ** exponent: a line through radial means, 4 to a third of n cycles."""
+    """Exponent a of an amplitude spectrum that falls as 1 / f**a, from a log-log fit to radial means of the power.
+
+    Frequencies range from 4 to n / 3 cycles per image, for images of n x n pixels.
+    """
     gray = images.double().mean(1) / 255
     n = gray.shape[-1]
     window = torch.hann_window(n, periodic=False, dtype=torch.float64)
@@ -45,27 +48,27 @@ def spectral_exponent(images: Images) -> float:
 
 
 def edge_density(images: Images) -> float:
-    """Share of pixels at which gray rises by more than 0.05 of its range per pixel (central differences)."""
+    """Fraction of pixels where the gray gradient exceeds 0.05 of the range per pixel (central differences)."""
     gray = images.float().mean(1) / 255
     across, down = (gray[:, 1:-1, 2:] - gray[:, 1:-1, :-2]) / 2, (gray[:, 2:, 1:-1] - gray[:, :-2, 1:-1]) / 2
     return float((torch.hypot(across, down) > 0.05).float().mean())
 
 
 def color_spread(images: Images) -> float:
-    """Standard deviation of color, in levels: of red minus green and yellow minus blue together, within an image."""
+    """Standard deviation of the opponent colors red-green and yellow-blue combined, in levels, mean over images."""
     r, g, b = images.float().flatten(2).unbind(1)
     return float(((r - g).var(1) + ((r + g) / 2 - b).var(1)).sqrt().mean())
 
 
 def entropy(images: Images) -> float:
-    """Bits per pixel of the histogram of 256 gray levels."""
+    """Entropy of the histogram of 256 gray levels, in bits per pixel, mean over images."""
     gray = images.float().mean(1).round().long().flatten(1)
     share = F.one_hot(gray, 256).double().mean(1)
     return float(-(share * share.clamp(min=1e-12).log2()).sum(1).mean())
 
 
 def tracked(images: Images, clips: int) -> list[float]:
-    """Mean share of patches found again in frames 2, 8 and 16 of PMG's default clips, whose motion is the same for all sources."""
+    """Mean trackability in frames 2, 8 and 16 of PMG's default clips, with the same motion for all sources."""
     pmg = PMG()
     repeated = images[torch.arange(clips) % len(images)]
     plan = pmg.plan(repeated.shape, ids=torch.arange(clips))
@@ -73,7 +76,7 @@ def tracked(images: Images, clips: int) -> list[float]:
 
 
 def photo(path: Path, size: int) -> UInt8[Tensor, "1 3 size size"]:
-    """The largest centered square of a photo, reduced."""
+    """The largest centered square of a photo, resized to ``size``."""
     image = load_image(path)[None].float()
     side = min(image.shape[-2:])
     top, left = ((full - side) // 2 for full in image.shape[-2:])
@@ -82,9 +85,9 @@ def photo(path: Path, size: int) -> UInt8[Tensor, "1 3 size size"]:
 
 
 def sheet(images: Images, side: int) -> Image.Image:
-    """The images in rows of eight."""
+    """A contact sheet of the images, eight per row."""
     small = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
-    rows = small.reshape(-1, 8, 3, side, side).permute(0, 3, 1, 4, 2).reshape(-1, 8 * side, 3)
+    rows = small.reshape(-1, 8, 3, side, side).permute(0, 3, 1, 4, 2).reshape(-1, 8 * side, 3)  # (B / 8 * side, 8 * side, 3)
     return Image.fromarray(rows.numpy())
 
 
@@ -96,12 +99,12 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def main() -> None:
-    """Make the sheets and print the tables."""
+    """Write the contact sheets and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the sheets (default: %(default)s)")
-    parser.add_argument("--photos", type=Path, help="folder of photos to measure as well")
-    parser.add_argument("--clips", type=int, default=32, help="clips to measure trackability on (default: %(default)s)")
-    parser.add_argument("--sources", default=",".join(SOURCES), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder for the contact sheets (default: %(default)s)")
+    parser.add_argument("--photos", type=Path, help="folder of photos to measure too")
+    parser.add_argument("--clips", type=int, default=32, help="number of clips for trackability (default: %(default)s)")
+    parser.add_argument("--sources", default=",".join(SOURCES), help="comma-separated sources to measure (default: %(default)s)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
@@ -109,7 +112,7 @@ def main() -> None:
     for name in options.sources.split(","):
         source = SOURCES[name]()
         ids = torch.arange(64)
-        # A step of 1,001 goes on to the next category and the next instance at once.
+        # The extra ``+ ids`` changes the instance as well as the category from image to image.
         sets[name] = source.get(ids if source.endless else ids * (len(source) // 64) + ids)
         sheet(sets[name], 112).save(options.out / f"synthetic_{name}.jpg", quality=80, optimize=True)
     if options.photos:

@@ -1,8 +1,8 @@
-"""Other libraries on the same work, each used as its own documentation says is fast.
+"""Other libraries on the same workload, each used as its documentation recommends for speed.
 
-The work is the paper's recursion with a constant affine map for each clip: ``I[t+1] = f(I[t])``, T frames from one image, float32 in and
-out unless a row says otherwise. Images and maps are made beforehand, as PMG's plan is; the clips are new memory in every call, for
-everyone. What a peer cannot do is said in its note.
+The workload is the paper's recursion with a constant affine map per clip: ``I[t+1] = f(I[t])``, T frames from one image, float32 in and
+out unless a row says otherwise. Images and maps are made beforehand, as PMG's plan is. Every call allocates its clips, for all libraries.
+A peer's note says what it does differently.
 """
 
 import dataclasses
@@ -19,29 +19,29 @@ from pseudomotion import geometry
 
 
 class Unavailable(Exception):
-    """Why a peer cannot be measured here."""
+    """A peer cannot be measured here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every peer gets: images, and the map from each frame to the next."""
+    """Input of every peer: images, and the map from each frame to the next."""
 
     images: Tensor  # (B, 3, S, S), float32
     steps: Tensor  # (B, 3, 3), float64 on the CPU: pixel of a frame to pixel of the next, pixel centers at integers
     num_frames: int
-    expected: Tensor  # (B, 3, T, S, S): the clips, by our reference
+    expected: Tensor  # (B, 3, T, S, S): clips by our reference renderer
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A library's way to do the work.
+    """How a library does the workload.
 
     Args:
-        make: what does it, given the job; its result has the job's shape, or None where it does other work.
-        note: how, and what it does otherwise.
-        ours: the piece of our work that is the same.
-        tolerance: largest mean difference from our clips; None where it draws motions of its own.
-        dtype: of our images and clips, where we are compared.
+        make: returns the function to time, given the job.
+        note: how it is done, and how it differs from our workload.
+        ours: resampling mode of the PMG workload it is compared with.
+        tolerance: largest mean difference from our clips; None for libraries that draw their own motions.
+        dtype: dtype of PMG's images and clips in the comparison.
 
     """
 
@@ -53,13 +53,13 @@ class Peer:
 
 
 def difference(made: Tensor, job: Job) -> float:
-    """Mean difference of a peer's clips from ours, in [0, 1]."""
+    """Mean absolute difference of a peer's clips from ours, of values in [0, 1]."""
     unit = made / 255 if made.dtype == torch.uint8 else made
     return float((unit - job.expected).abs().mean())
 
 
 def job_for(work: Work) -> Job:
-    """The job that a piece of work, which must be a recursion with constant maps, sets its peers."""
+    """The job that corresponds to a workload, which must be a recursion with constant maps."""
     device = measured_device()
     pmg, images = dataclasses.replace(work, renderer="reference").pmg(), work.images(device)
     plan = pmg.plan(images.shape, ids=torch.arange(work.batch))
@@ -74,7 +74,7 @@ def _imported(name: str) -> Any:
 
 
 def kornia_per_batch(job: Job) -> Callable[[], Tensor]:
-    """One warp a step for the whole batch."""
+    """One warp per step for the whole batch."""
     kornia = _imported("kornia.geometry.transform")
     maps, size = job.steps[:, :2].to(job.images), job.images.shape[2:]
 
@@ -88,7 +88,7 @@ def kornia_per_batch(job: Job) -> Callable[[], Tensor]:
 
 
 def kornia_per_sample(job: Job) -> Callable[[], Tensor]:
-    """One warp a step and sample, as in a dataset's ``__getitem__``."""
+    """One warp per step and sample, as in a dataset's ``__getitem__``."""
     kornia = _imported("kornia.geometry.transform")
     maps, size = job.steps[:, :2].to(job.images), job.images.shape[2:]
 
@@ -105,7 +105,7 @@ def kornia_per_sample(job: Job) -> Callable[[], Tensor]:
 
 
 def kornia_video(job: Job) -> Callable[[], Tensor]:
-    """The augmentation container for clips."""
+    """Kornia's augmentation container for clips."""
     augmentation = _imported("kornia.augmentation")
     warp = augmentation.RandomAffine(degrees=2.0, translate=(0.01, 0.01), scale=(0.97, 1.03), p=1.0)
     video = augmentation.VideoSequential(warp, data_format="BCTHW", same_on_frame=True)
@@ -114,7 +114,7 @@ def kornia_video(job: Job) -> Callable[[], Tensor]:
 
 
 def opencv(dtype: torch.dtype) -> Callable[[Job], Callable[[], Tensor]]:
-    """One warp a step and sample, channels last as OpenCV has them, written where they belong."""
+    """One warp per step and sample, channels last as OpenCV needs, written into the final buffer."""
 
     def make(job: Job) -> Callable[[], Tensor]:
         cv2 = _imported("cv2")
@@ -139,9 +139,9 @@ def opencv(dtype: torch.dtype) -> Callable[[Job], Callable[[], Tensor]]:
 
 
 def torchvision_per_sample(job: Job) -> Callable[[], Tensor]:
-    """One warp a step and sample: v2's functionals take one motion a call."""
+    """One warp per step and sample: v2's functionals accept one motion per call."""
     functional = _imported("torchvision.transforms.v2.functional")
-    inverse = geometry.about((0.5, 0.5), geometry.inverse(job.steps.numpy()))  # its pixel centers lie at halves
+    inverse = geometry.about((0.5, 0.5), geometry.inverse(job.steps.numpy()))  # torchvision's pixel centers lie at half-integers
     coefficients = (inverse / inverse[:, 2:, 2:]).reshape(-1, 9)[:, :8].tolist()
 
     def run() -> Tensor:
@@ -157,7 +157,7 @@ def torchvision_per_sample(job: Job) -> Callable[[], Tensor]:
 
 
 def triton_augment(job: Job) -> Callable[[], Tensor]:
-    """Its one kernel for affine map, color and normalization."""
+    """Its single kernel for affine map, color and normalization."""
     if job.images.device.type != "cuda":
         raise Unavailable("triton-augment runs on CUDA devices only")
     augment = _imported("triton_augment")
@@ -178,7 +178,7 @@ def triton_augment(job: Job) -> Callable[[], Tensor]:
 
 
 def fuse_augmentations(job: Job) -> Callable[[], Tensor]:
-    """Its fused warp, from ranges."""
+    """Its fused warp, with parameters drawn from ranges."""
     compose = _imported("fuse_augmentations").Compose
     augment = compose.from_params(rotation=(-2.0, 2.0), scale=(0.97, 1.03), translate_x=(-2.0, 2.0), translate_y=(-2.0, 2.0))
     frames = job.images[:, None].expand(-1, job.num_frames, -1, -1, -1).flatten(0, 1)
@@ -227,7 +227,7 @@ PEERS = {
     "OpenCV warpPerspective, float32": Peer(opencv(torch.float32), "loop over samples and steps; clips stay channels-last", tolerance=0.01),
     "OpenCV warpPerspective, uint8": Peer(
         opencv(torch.uint8),
-        "the same in 8 bits, rounded at every step; shares as if it wrote float32; PMG reads and writes 8 bits too",
+        "the same in 8 bits, rounded at every step; percentages as if it wrote float32; PMG reads and writes 8 bits too",
         tolerance=0.01,
         dtype="uint8",
     ),
@@ -244,5 +244,5 @@ PEERS = {
     "triton-augment": Peer(
         triton_augment, f"{ONE_WARP}; no motion from frame to frame, no perspective; also color and normalization", "composed", None
     ),
-    "fuse-augmentations": Peer(fuse_augmentations, f"{ONE_WARP}; draws each frame's motion anew", "composed", None),
+    "fuse-augmentations": Peer(fuse_augmentations, f"{ONE_WARP}; draws a new motion for every frame", "composed", None),
 }

@@ -1,4 +1,4 @@
-"""From measurements to a file of results, and from all files of results to the tables in the documentation."""
+"""Write measurements to a results file, and all results files to the tables and plots of the documentation."""
 
 import json
 import os
@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 def device_facts(device: torch.device) -> Row:
-    """What the figures were measured on."""
+    """Description of the device that was measured."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return {
@@ -62,14 +62,14 @@ def _version(package: str) -> str | None:
 
 
 def results(measurements: list[Row], not_measured: dict[str, str], device: torch.device, command: str, extra: Row) -> Row:
-    """All that one run found out.
+    """All results of one run.
 
     Args:
-        measurements: the "benchmarks" of pytest-benchmark's file.
-        not_measured: rows that could not be had, and why.
-        device: that was measured.
-        command: that was run.
-        extra: what was found beside times.
+        measurements: the "benchmarks" entry of pytest-benchmark's JSON file.
+        not_measured: rows that were skipped, with reasons.
+        device: the device that was measured.
+        command: the command that was run.
+        extra: results other than times.
 
     """
     seconds = {b["extra_info"]["kind"]: b["stats"]["min"] for b in measurements if b["extra_info"]["kind"] in ("fill", "copy")}
@@ -89,7 +89,7 @@ def results(measurements: list[Row], not_measured: dict[str, str], device: torch
 
 
 def _row(measurement: Row, rates: dict[str, float]) -> Row:
-    """A measurement; its speed is that of the fastest round, for what else runs on a machine only ever adds time."""
+    """One measurement. Its speed is that of the fastest round, because other load on the machine only ever adds time."""
     info, stats = measurement["extra_info"], measurement["stats"]
     return info | {
         "seconds": stats["min"],
@@ -102,7 +102,7 @@ def _row(measurement: Row, rates: dict[str, float]) -> Row:
 
 
 def write(found: Row) -> Path:
-    """Write a run's results, and the tables and plots of all results there are."""
+    """Write a run's results, then the tables and plots of all results. Returns the path of the results file."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / (re.sub(r"[^a-z0-9]+", "-", found["device"]["name"].lower()).strip("-") + ".json")
     path.write_text(json.dumps(found, indent=1) + "\n")
@@ -111,7 +111,7 @@ def write(found: Row) -> Path:
 
 
 def redraw() -> None:
-    """Write the tables and plots of all files of results."""
+    """Write the tables and plots of all results files."""
     sections = []
     for file in sorted(RESULTS.glob("*.json")):
         found, plot = json.loads(file.read_text()), PLOTS / f"growth-{file.stem}.png"
@@ -122,7 +122,7 @@ def redraw() -> None:
 
 
 def _section(found: Row, plot: Path | None) -> str:
-    """One device's tables, in Markdown, and its plot of growth."""
+    """One device's Markdown tables, with its scaling plot."""
     facts = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in found["device"].items() if key != "name")
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
     rates = {kind: found[f"{kind}_bytes_per_second"] / 1e9 for kind in ("fill", "copy")}
@@ -174,7 +174,7 @@ def _speed(row: Row) -> list[str]:
 
 
 def _peer(row: Row) -> list[str]:
-    """A peer's line, and our speed on the same work, measured in turn with it."""
+    """A peer's row, with PMG's relative speed on the same workload, measured in alternating rounds."""
     times = row["seconds"] / row["ours_seconds"]
     verdict = f"{times:.2f} times as fast ({row['like']})"
     return [row["peer"], row["note"], *_speed(row), verdict if times >= 1 else f"**slower**: {verdict}"]

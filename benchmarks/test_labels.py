@@ -1,7 +1,7 @@
-"""Cost of labels beside the rendering of the same clips: ``pytest benchmarks/test_labels.py``.
+"""Time of labels, compared with rendering the same clips: ``pytest benchmarks/test_labels.py``.
 
-The flow of a batch must cost less than rendering it composed. Times are the least of several rounds, in which other work on the
-machine disturbs least.
+The flow of a batch must take less time than rendering it in composed mode. Times are the minimum of several rounds, which is least
+affected by other load on the machine.
 """
 
 import pytest

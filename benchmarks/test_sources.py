@@ -1,7 +1,7 @@
-"""Images per second of decoding a folder and of a bank, clips per second of videos; each beside a plain loop over Pillow or PyAV.
+"""Images per second of a folder and of a bank, clips per second of videos; each compared with a plain loop over Pillow or PyAV.
 
-``OMP_NUM_THREADS=1 pytest benchmarks/test_sources.py --benchmark-only``; the bank on a GPU too where there is one. The plain loops do the
-least that gives the same: they decode and resize, and check nothing.
+``OMP_NUM_THREADS=1 pytest benchmarks/test_sources.py --benchmark-only``; the bank is measured on a GPU too if there is one. The plain
+loops do the minimum for the same result: they decode and resize, without checks.
 """
 
 import av
@@ -19,7 +19,7 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """JPEGs of ImageNet's usual size."""
+    """A folder of JPEGs of ImageNet's typical size."""
     folder = tmp_path_factory.mktemp("images")
     picture = builtin_picture(375, 500 + IMAGES).permute(1, 2, 0).numpy()
     for k in range(IMAGES):
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """Videos of 250 frames of Kinetics' usual size, and their list."""
+    """A list of videos of 250 frames of Kinetics' typical size."""
     folder = tmp_path_factory.mktemp("videos")
     picture = builtin_picture(256, 340 + 250).permute(1, 2, 0).numpy()
     for k in range(VIDEOS):
@@ -75,7 +75,7 @@ def test_image_bank(benchmark, folder, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_plain_gather(benchmark, device):
-    """The floor of the bank: the same bytes by one index."""
+    """Lower bound for the bank: gather the same bytes with one index operation."""
     images = torch.zeros(IMAGES, 3, SIZE, SIZE, dtype=torch.uint8, device=device)
     rows = torch.randint(0, IMAGES, (256,), device=device)
 
@@ -93,7 +93,7 @@ def test_video_clips(benchmark, videos):
 
 
 def test_videos_by_plain_pyav(benchmark, videos):
-    """From the beginning, as a loop without an index has it; the same starts."""
+    """Decode from the start of each video, as a loop without a frame index must; same start frames."""
     source = VideoClips(videos, 16, 4, SIZE)
     latest = 250 - 61
 

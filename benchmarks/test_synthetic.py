@@ -1,6 +1,6 @@
-"""Images per second of every generator, and FractalDB beside a plain numpy chaos game of the same points.
+"""Images per second of every generator, and of a plain numpy chaos game with as many points as FractalDB.
 
-``OMP_NUM_THREADS=2 pytest benchmarks/test_synthetic.py --benchmark-only``; on a GPU where there is one.
+``OMP_NUM_THREADS=2 pytest benchmarks/test_synthetic.py --benchmark-only``; measured on a GPU too if there is one.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 def test_images(benchmark, name, device):
     source = SOURCES[name](device=device)
     ids = torch.arange(BATCH[device])
-    source.get(ids)  # the search of shader programs is made once
+    source.get(ids)  # warm-up: some sources search for programs on the first call
 
     def make():
         source.get(ids)
@@ -30,7 +30,7 @@ def test_images(benchmark, name, device):
 
 
 def test_fractal_by_a_plain_loop(benchmark):
-    """One orbit, one point at a time, as many as FractalDB plays; nothing is painted."""
+    """Iterate one orbit point by point, with as many points as FractalDB; nothing is drawn."""
     source = FractalDB(1)
     maps, steps = source.parameters.maps[0].double().numpy(), source.parameters.steps[0].double().numpy()
     which = np.searchsorted(steps, np.random.default_rng(0).random(source.points), side="right")

@@ -1,4 +1,4 @@
-"""What is measured: pieces of work for PMG, and the floor under all of them."""
+"""The workloads that are measured."""
 
 import itertools
 import os
@@ -18,19 +18,19 @@ DEFAULT = ("zoom", "affine")
 
 @dataclass(frozen=True)
 class Work:
-    """A batch of clips to make.
+    """A workload: a batch of clips to make.
 
     Args:
         batch: B, number of images and clips.
         num_frames: T.
-        side: height and width of images and frames.
-        dtype_in: of the images, a key of ``DTYPES``.
-        dtype_out: of the clips.
-        transforms: what PMG draws from.
+        side: height and width of images and frames, in pixels.
+        dtype_in: dtype of the images, a key of ``DTYPES``.
+        dtype_out: dtype of the clips, a key of ``DTYPES``.
+        transforms: names of the transforms that PMG draws from.
         resampling: "recursive" or "composed".
         renderer: "reference" or "fused".
-        finished: clips are mixed (mixup) and normalized too.
-        planned: plans are made beforehand, and only rendering is measured.
+        finished: clips are also mixed (mixup) and normalized.
+        planned: plans are made beforehand, so only rendering is measured.
 
     """
 
@@ -47,11 +47,11 @@ class Work:
 
     @property
     def output_bytes(self) -> int:
-        """Size of the clips."""
+        """Size of the clips in bytes."""
         return self.batch * self.num_frames * 3 * self.side**2 * DTYPES[self.dtype_out].itemsize
 
     def pmg(self) -> PMG:
-        """The generator that does it."""
+        """The generator for this workload."""
         extra = {"mix": Mixup(), "mean": MEAN, "std": STD} if self.finished else {}
         return PMG(
             self.transforms,
@@ -64,12 +64,12 @@ class Work:
         )
 
     def images(self, device: torch.device) -> Tensor:
-        """Images with something at every scale of pixels: (batch, 3, side, side)."""
+        """Uniform noise images ``(batch, 3, side, side)``."""
         pixels = torch.rand(self.batch, 3, self.side, self.side, generator=torch.Generator().manual_seed(0))
         return (pixels * 255).to(device, torch.uint8) if self.dtype_in == "uint8" else pixels.to(device, DTYPES[self.dtype_in])
 
     def function(self, device: torch.device) -> Callable[[], Tensor]:
-        """From images on the device to finished clips on it, and waited for."""
+        """The function to time: from images on the device to finished clips on it, including synchronization."""
         pmg, images, ids = self.pmg(), self.images(device), torch.arange(self.batch)
         if not self.planned:
             return finishing(lambda: pmg(images, ids=ids), device)
@@ -78,7 +78,7 @@ class Work:
 
 
 def finishing(function: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
-    """``function``, waiting until the device is done."""
+    """Wrap ``function`` so that it returns only when the device is done."""
     if device.type != "cuda":
         return function
 
@@ -91,23 +91,23 @@ def finishing(function: Callable[[], Tensor], device: torch.device) -> Callable[
 
 
 def measured_device() -> torch.device:
-    """The GPU if there is one, unless ``PMG_BENCH_DEVICE`` says otherwise."""
+    """The device in ``PMG_BENCH_DEVICE``, else the GPU if there is one, else the CPU."""
     return torch.device(os.environ.get("PMG_BENCH_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def main_batch(device: torch.device) -> int:
-    """B of the rows that are compared with each other."""
+    """Batch size of the rows that are compared with each other."""
     return 128 if device.type == "cuda" else 8
 
 
 def plannings() -> list[Work]:
-    """Pieces of work whose plans alone are measured; they are made on the host, whatever the device."""
+    """Workloads for which only planning is measured; plans are always made on the host."""
     every = itertools.product((DEFAULT, tuple(TRANSFORMS)), ("recursive", "composed"), (1, 8, 128, 512))
     return [Work(batch, transforms=names, resampling=how) for names, how, batch in every]
 
 
 def cases(device: torch.device, *, quick: bool) -> Iterator[Work]:
-    """All pieces of work for a device, each once."""
+    """All workloads for a device, without duplicates."""
     main = main_batch(device)
     renderers = ("fused", "reference")
     small = main if device.type == "cuda" else 2
@@ -128,7 +128,7 @@ def _cases(main: int, small: int, renderer: str, resampling: str, *, sweeps: boo
         yield Work(small, transforms=(name,), **how)
     yield Work(small, transforms=DEFAULT, **how)
     yield Work(small, transforms=DEFAULT, finished=True, dtype_in="uint8", dtype_out="bfloat16", **how)
-    # What ``growth`` plots: one of B, T and side varies.
+    # Varied for the plots of ``growth``: one of B, T and side.
     for num_frames in (8, 16, 32):
         yield Work(small, num_frames, **how)
     for side in (112, 224, 336):

@@ -148,7 +148,7 @@ def output_dtype(dtype: Any, *, normalized: bool) -> torch.dtype | None:
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))} or None, got {dtype!r}")
     if normalized and dtype == torch.uint8:
-        raise ValueError("dtype must be a float type where mean and std are given: uint8 cannot hold normalized values")
+        raise ValueError("dtype must be a float type if mean and std are given: uint8 cannot hold normalized values")
     return dtype
 
 

@@ -282,7 +282,7 @@ def _check(plan: MotionPlan) -> None:
             raise ValueError(f"plan.{name} must have shape {axes}, got {tuple(tensor.shape)}")
     (b, t), layers, numbers = homography.shape[:2], texture.shape[1], outlines.shape[-1]
     if numbers <= outline.FEATHER or (outlines[..., outline.SHAPE] != outline.BOX).any():
-        raise ValueError(f"plan.layers.outline must be of boxes, (B, L, K) with K of at least {outline.FEATHER + 1}")
+        raise ValueError(f"plan.layers.outline must describe boxes, with shape (B, L, K) and K of at least {outline.FEATHER + 1}")
     tensors = {
         "back.image": (plan.back.image, (b,), torch.int64),
         "back.reads_previous": (plan.back.reads_previous, (b,), torch.bool),
@@ -337,7 +337,7 @@ def _from_version_1(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(f"state must have the fields of a MotionPlan; missing: {missing}, unknown: {unknown}")
     homography, color, opacity, box = (state[name] for name in ("homography", "color", "opacity", "box"))
     if (opacity[:, 0] != 1).any():
-        raise ValueError("state has a back of less than full opacity, which plans no longer have")
+        raise ValueError("state has a back with opacity below 1, which is no longer supported")
     new = {
         "version": torch.tensor(MotionPlan.VERSION, device="cpu"),
         "padding_mode": torch.tensor(PADDING_MODES.index("zeros"), device="cpu"),

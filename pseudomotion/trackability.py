@@ -48,7 +48,7 @@ def trackability(
     whole = plan.to(clips.device).composed().back.motion.homography.double()
     (h, w), half = plan.frame_size, (patch_size - 1) / 2
     x, y = (torch.arange(side // patch_size, device=clips.device, dtype=torch.float64) * patch_size + half for side in (w, h))
-    centers = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], -1)
+    centers = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], -1)  # (n, 2), row-major
     edge = torch.tensor([w - 1, h - 1], dtype=torch.float64, device=clips.device) - half
     shares = []
     for frame in frames:
@@ -78,7 +78,7 @@ def best_match(pair: Float[Tensor, "2 h w"], patch_size: int) -> tuple[Float[Ten
     energy = patches.square().sum((-1, -2))
     mean, square = (F.avg_pool2d(v[None, None].double(), patch_size, 1)[0, 0] for v in (second, second.double().square()))
     variance = square - mean.square()
-    product = F.conv2d(second[None, None], patches[:, None])[0]
+    product = F.conv2d(second[None, None], patches[:, None])[0]  # (n, h - p + 1, w - p + 1)
     score = product / (variance.clamp(min=FLAT).sqrt().to(product) * area**0.5)
     best = torch.where(variance > FLAT, score, -torch.inf).flatten(1).argmax(1)
     columns = w - patch_size + 1

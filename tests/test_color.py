@@ -44,7 +44,7 @@ def test_hue_turns_red_to_green_to_blue():
 
 @given(st.floats(-0.5, 0.5), channel, channel, channel)
 def test_hue_is_a_rotation_about_gray(turns, r, g, b):
-    """Length and gray part stay; the angle about the gray axis, measured by atan2, advances by the turns."""
+    """Length and gray component stay; the angle about the gray axis, measured with atan2, grows by ``turns``."""
     rgb = np.array([r, g, b])
     turned = apply(color.hue(one(turns)), rgb)
     assert turned.sum() == pytest.approx(rgb.sum())

@@ -1,7 +1,7 @@
-"""What a GPU is asked to do, without one.
+"""Kernel launches, memory and synchronization of the fused renderer, tested without a GPU.
 
-Images on torch's meta device have no values, so whoever on the host wants to read one, and would wait for a GPU, fails. Memory that is
-asked for there is counted, and launches of kernels are written down in place of being done. Real GPUs: ``test_gpu.py``.
+Images on torch's meta device have no values, so any read on the host, which would synchronize with a GPU, fails. Allocations there are
+counted, and kernel launches are recorded instead of executed. ``test_gpu.py`` has tests for real GPUs.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ CLIP = 3 * 16 * 224 * 224
 
 
 class Memory(TorchDispatchMode):
-    """Bytes of all memory that is asked for on the meta device, whether or not it is given back."""
+    """Count the bytes allocated on the meta device, whether or not they are freed."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ class Memory(TorchDispatchMode):
 
 
 class Kernel:
-    """In place of a kernel: how many programs each launch has."""
+    """Stand-in for a kernel that records the number of programs of each launch."""
 
     def __init__(self):
         self.launches = []
@@ -53,7 +53,7 @@ class Kernel:
 
 @pytest.fixture
 def launched(monkeypatch):
-    """The kernels' launches, by name; chunks are those of a GPU with 50 MiB of L2 cache."""
+    """Launches by kernel name; chunks are sized for a GPU with 50 MiB of L2 cache."""
     pytest.importorskip("triton", reason="the fused renderer needs Triton, which is not installed")
     from pseudomotion.render.cuda import clips, launch
 
@@ -66,7 +66,7 @@ def launched(monkeypatch):
 
 
 def on_a_device(batch, renderer, resampling, side=224, names=("zoom", "affine"), **options):
-    """Clips of images that have no values, and the memory that was asked for."""
+    """Render images on the meta device; return the clips and the bytes allocated."""
     images = torch.empty(batch, 3, side, side, dtype=torch.uint8, device="meta")
     pmg = PMG(names, 16, 224, resampling=resampling, renderer=renderer, **options)
     with Memory() as memory:
@@ -105,7 +105,7 @@ def test_the_fused_renderer_reads_nothing_back(resampling, side, mix, launched):
 
 @pytest.mark.parametrize("batch", [1, 8, 128])
 def test_composed_clips_are_one_launch_and_little_memory(batch, launched):
-    """Both at most what the table of the plan takes beside the clips."""
+    """Memory besides the clips is at most that of the plan's table."""
     clips, memory = on_a_device(batch, "fused", "composed", mix=Mixup(), **FINISHED)
     assert sum(map(len, launched.values())) == 1
     assert 0 < memory - clips.nbytes <= 0.1 * clips.nbytes
@@ -132,7 +132,7 @@ def test_recursion_holds_two_frames_of_each_clip_in_flight(mix, launched):
 
 
 def test_partners_are_rendered_together(launched):
-    """128 clips that are mixed pairwise, in chunks of 43: next to none is rendered a second time for another chunk."""
+    """128 clips mixed in pairs, in chunks of 43: almost none is rendered twice."""
     on_a_device(128, "fused", "recursive", names=("affine",), mix=Mixup(), **FINISHED)
     tiles = 224 * 224 // 1024
     rendered = [programs // tiles for (programs,) in launched["step_clips"][:: 16 + 1]]

@@ -35,7 +35,7 @@ MEAN, STD = (0.48, 0.45, 0.4, 0.5), (0.22, 0.23, 0.25, 0.2)
 
 @pytest.fixture(autouse=True)
 def _poisoned(monkeypatch):
-    """Memory that was never written shows: as NaN, or as 77 in whole numbers."""
+    """Fill new memory with NaN, or 77 for integers, so that unwritten values are noticed."""
 
     def poison(function):
         def allocate(*args, **kwargs):
@@ -74,7 +74,7 @@ def test_every_transform(name, resampling, smooth):
 @pytest.mark.parametrize("padding_mode", PADDING)
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
 def test_mixed_batches(resampling, padding_mode, smooth):
-    """Recursive clips, clips that read their source, and clips of two layers in one batch; the second source is reduced twice."""
+    """Recursive clips, clips that read images, and clips with a layer in one batch; pyramid levels up to 2 are used."""
     for source in ((12, 15), (40, 50))[: 1 + (padding_mode == "zeros")]:
         images = smooth(7, 3, *source, dtype=torch.float32)
         plan = check(tuple(NAMES), images, 2, (9, 11), resampling=resampling, padding_mode=padding_mode, crop=(0.1, 1.0))
@@ -86,7 +86,7 @@ def test_mixed_batches(resampling, padding_mode, smooth):
     ("source", "frame"), [((1, 9), (7, 6)), ((9, 1), (5, 8)), ((7, 5), (1, 1)), ((1, 1), (3, 2)), ((97, 61), (5, 4)), ((31, 23), (29, 41))]
 )
 def test_sizes(source, frame, padding_mode, smooth):
-    """Sides of one pixel, a source far larger than the frame, and frames of more than one tile that do not fill the last."""
+    """Sides of one pixel, images far larger than the frame, and frames whose last tile is only partly filled."""
     check(("perspective", "cutmix"), smooth(2, 3, *source, dtype=torch.float32), 2, frame, padding_mode=padding_mode)
 
 
@@ -95,7 +95,7 @@ def test_fifteen_recursive_steps(smooth):
 
 
 def test_many_chunks_are_one(smooth):
-    """Working frames of one, two or all clips at a time make no difference."""
+    """The chunk size, one, two or all clips, does not change the clips."""
     images = smooth(5, 3, 12, 10, dtype=torch.float32)
     pmg = PMG(("affine", "zoom"), 3, 8)
     plan = pmg.plan(images.shape, ids=torch.arange(5))
@@ -108,7 +108,7 @@ def test_many_chunks_are_one(smooth):
 
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
 def test_mixing_with_the_partner(resampling, smooth):
-    """Whole frames and boxes, with partners that are stepped, painted at once, in another chunk, and that mix in turn."""
+    """Whole frames and boxes, with partners that are recursive, not recursive, in another chunk, or mixed themselves."""
     images = smooth(6, 3, 12, 14, dtype=torch.float32)
     pmg = PMG(("zoom", "affine", "cutmix"), 3, (9, 11), resampling=resampling)
     plan = dataclasses.replace(
@@ -128,7 +128,7 @@ def test_mixing_with_the_partner(resampling, smooth):
 
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
 def test_partner_images(resampling, smooth):
-    """Their clips are rendered to be mixed in, and not returned."""
+    """Clips of partner images are mixed in, but not returned."""
     images, partners = smooth(3, 3, 10, 12, dtype=torch.float32).to(DEVICE), smooth(3, 3, 10, 12, dtype=torch.float32).to(DEVICE)
     made = [
         PMG(("zoom", "affine"), 3, 8, resampling=resampling, mix=VideoMix(), renderer=renderer)(
@@ -142,7 +142,7 @@ def test_partner_images(resampling, smooth):
 
 @pytest.mark.parametrize("mix", [None, Mixup()])
 def test_layers_over_any_back(mix, smooth):
-    """Over recursive and other backs, feathered, fading in, and mixed: painted over the back and never fed back."""
+    """Layers, feathered and fading in, over recursive and other backs, with mixing, are never fed back into the next frame."""
     images = smooth(4, 3, 14, 12, dtype=torch.float32)
     ids = torch.arange(4)
     pmg = PMG(("affine", "zoom"), 3, (9, 11), mix=mix)
@@ -160,7 +160,7 @@ def test_layers_over_any_back(mix, smooth):
 @pytest.mark.parametrize("out", [torch.uint8, *FLOATS])
 @pytest.mark.parametrize("dtype", [torch.uint8, *FLOATS])
 def test_dtypes(dtype, out, smooth):
-    """Every pair of types is the float64 clip of the same pixels, rounded once at the end; 8 bits to the nearest level."""
+    """For every pair of dtypes, clips equal the float64 clip of the same images, rounded once at the end."""
     images = smooth(2, 3, 9, 11)
     images = (images * 255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
     exact = images.double() / (255 if dtype == torch.uint8 else 1)
@@ -190,7 +190,7 @@ def test_channels_layouts_and_normalization(data_format, channels, smooth):
 
 
 def test_rounding_to_8_bits_is_the_references():
-    """Halves go to the even level."""
+    """Values halfway between two levels round to the even one."""
     images = (torch.arange(256)[:, None] + torch.tensor([0.0, 0.5])).clamp(max=255)[None, None] / 255
     pmg = PMG(("identity",), 1, None, dtype=torch.uint8)
     plan = pmg.plan(images.shape)
@@ -260,7 +260,7 @@ def test_explain_names_renderer_and_reason():
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How many clips each renderer was asked for; "auto" takes the fused one here, as on CUDA, and nothing is known of it yet."""
+    """Record how many clips each renderer makes. "auto" chooses the fused one here, as on CUDA, with no comparison cached yet."""
     made = {"fused": [], "reference": []}
     for name, module in (("fused", cuda), ("reference", reference)):
         render = module.render
@@ -303,12 +303,12 @@ def test_auto_trusts_the_fused_renderer_once_it_agrees(finish, calls, smooth):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda clips, plan: clips.roll(1, 2), "made other clips than the reference .of affine, zoom; mean difference up to "),
+        (lambda clips, plan: clips.roll(1, 2), "differs from the reference .transforms: affine, zoom; mean difference up to "),
         (
             lambda clips, plan: clips.where(plan.transform[:, None, None, None, None] != AFFINE, clips + 0.01),
-            "reference .of affine; mean difference",
+            "reference .transforms: affine; mean difference",
         ),
-        (lambda clips, plan: clips.fill_(torch.nan), "made other clips than the reference"),
+        (lambda clips, plan: clips.fill_(torch.nan), "differs from the reference"),
         (lambda clips, plan: 1 / 0, "failed with ZeroDivisionError: division by zero on "),
     ],
 )
@@ -331,7 +331,7 @@ def test_importing_the_library_does_not_import_triton():
 
 
 def test_kernels_compile_for_gpus():
-    """Down to machine code of two generations of GPUs, which needs none: the interpreter takes what the compiler would refuse."""
+    """Compile to machine code for two GPU generations, without a GPU: the interpreter accepts code that the compiler rejects."""
     program = Path(__file__).with_name("kernels_compile.py")
     without = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=without)

@@ -16,7 +16,7 @@ small = st.floats(-0.3, 0.3)
 
 @st.composite
 def homographies(draw):
-    """Regular matrices: the identity, disturbed."""
+    """Invertible matrices: the identity plus small noise."""
     entries = [draw(small) for _ in range(9)]
     return np.eye(3) + np.array(entries).reshape(3, 3) / 2
 
@@ -54,7 +54,7 @@ def test_points_follow_products(a, b, x, y):
 
 
 def test_batches_are_bitwise_the_single_results():
-    """What BLAS does not promise, and plans need."""
+    """Results do not depend on the batch size, which BLAS does not guarantee."""
     a, b = np.random.default_rng(0).random((2, 64, 3, 3))
     angle = np.random.default_rng(1).random(64) * 7 - 3
     for function, arguments in [(geometry.matmul, (a, b)), (geometry.inverse, (a,)), (geometry.sincos, (angle,))]:

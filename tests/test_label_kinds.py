@@ -81,7 +81,7 @@ def test_the_default_dtype_changes_no_label(dtype):
 
 @pytest.mark.parametrize(("names", "anchor"), [(("affine",), None), (("affine",), 0), (("cutmix",), None), (("zoom",), -1)])
 def test_tokens_come_from_where_the_painter_says(names, anchor):
-    """Every pixel of every token traced back alone, and counted."""
+    """Correspondence by brute force: trace every pixel of every token back individually, and count."""
     plan = with_partners(plan_of(names, batch=2, size=(16, 24), frames=4))
     found = patch_correspondence(plan, patch=8, tubelet=2, anchor=anchor)
     painter = Painter(plan)
@@ -130,7 +130,7 @@ def test_errors_of_tokens(options, message):
 
 @given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True), st.booleans(), st.booleans())
 def test_points_of_the_images_are_carried_along(names, pasted, composed):
-    """Against the painter: where each lies in every frame, and whether it is seen since the first."""
+    """Positions and visibility in every frame, compared with the numpy painter."""
     plan = plan_of(names, batch=3, source=(40, 50), size=(24, 30), resampling="composed" if composed else "recursive")
     plan = with_partners(plan, box=(4.5, 5.5, 20.5, 17.5)) if pasted else plan
     points = torch.rand(3, 5, 2, dtype=torch.float64) * torch.tensor([50, 40]) - 0.5
@@ -159,7 +159,7 @@ def test_points_of_the_images_are_carried_along(names, pasted, composed):
 
 
 def test_boxes_follow_their_object(smooth):
-    """A bright rectangle on black, rendered: its upright hull is the box that comes out, where all of it is in view."""
+    """The warped box is the bounding box of a rendered bright rectangle, in frames where all of it is visible."""
     images = torch.zeros(8, 3, 80, 80, dtype=torch.float64)
     images[:, :, 30:50, 24:52] = 1
     pmg = PMG(("zoom", "affine", "sliding_window", "perspective"), 4, 64, resampling="composed")
@@ -199,7 +199,7 @@ def test_boxes_are_cut_by_frame_and_layers():
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
 @pytest.mark.parametrize("name", NAMES)
 def test_masks_and_maps_are_those_of_the_source_pixel(name, resampling):
-    """Each frame pixel by hand: nearest and bilinear, from the image that shows there."""
+    """Nearest and bilinear sampling of every frame pixel in plain numpy, from the visible image."""
     plan = with_partners(plan_of((name,), batch=3, source=(30, 34), size=(24, 24), resampling=resampling))
     masks = torch.randint(1, 1000, (3, 30, 34))
     maps = torch.rand(3, 2, 30, 34) + 1
@@ -256,7 +256,7 @@ def test_mixup_gives_both_labels_with_their_weights():
 
 
 def test_lam_is_the_weight_in_the_rendered_clip():
-    """Flat images: the renderer's blend tells the weight of each clip at every pixel."""
+    """With images of constant color, rendered pixels reveal the weight of each clip."""
     value = torch.tensor([0.1, 0.4, 0.6, 0.8], dtype=torch.float64)
     images = value[:, None, None, None].expand(4, 3, 40, 50)
     pmg = PMG(("identity",), 3, (32, 48))

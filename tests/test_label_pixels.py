@@ -1,4 +1,4 @@
-"""Flow, occlusion and tracks against rendered pixels, and against what OpenCV sees in them."""
+"""Flow, occlusion and tracks against rendered pixels, and against OpenCV's optical flow."""
 
 import dataclasses
 import math
@@ -30,7 +30,7 @@ def waves(batch, height, width):
 
 
 def smooth_around(painter, i, t, x, y):
-    """Points of a frame around which it shows the image alone: no edge of an image or box, and none carried in by earlier frames."""
+    """Points whose neighborhood shows a single image: no edge of an image or box, also none carried over from earlier frames."""
 
     def inside(point, size, margin):
         return np.all([(c > margin) & (c < side - 1 - margin) for c, side in zip(point, size[::-1], strict=True)], 0)
@@ -81,7 +81,7 @@ def test_the_next_frame_warped_back_is_the_frame(name, resampling):
 
 
 def test_visible_points_keep_their_color():
-    """Flat images: a point of the background has its color exactly while it is called visible; the box before it is always visible."""
+    """With images of constant color, a point of the back has its color exactly in the frames where it is labeled visible."""
     value = torch.linspace(0.1, 0.9, 6)
     pmg = PMG(("cutmix",), 8, 48)
     plan = pmg.plan((6, 3, 60, 60), ids=torch.arange(6))

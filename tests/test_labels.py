@@ -24,7 +24,7 @@ def plan_of(names=NAMES, batch=4, source=(44, 52), size=(36, 40), frames=4, seed
 
 
 def with_videomix(plan, weight=1.0, frames=None):
-    """The plan with a part of every clip's neighbor pasted into it, into all frames or some; of the last clip nothing."""
+    """The plan with a box of each clip's neighbor pasted into all or some of its frames; the last clip stays unmixed."""
     b, (h, w) = len(plan), plan.frame_size
     box = torch.tensor([w * 0.25, h * 0.3, w * 0.8, h * 0.7]).round() - 0.5
     weights = torch.full((b,), weight)
@@ -84,7 +84,7 @@ def test_tracks_and_visibility_are_the_painters(recipe, data):
 
 @given(recipes, st.data())
 def test_flow_and_occlusion_are_the_painters(recipe, data):
-    """Forward and backward, from frame to frame and from an anchor, at pixels chosen at random."""
+    """Forward and backward flow, frame to frame and from an anchor, compared at random pixels."""
     plan = make(recipe)
     backward = data.draw(st.booleans())
     anchor = data.draw(st.one_of(st.none(), st.integers(-plan.num_frames, plan.num_frames - 1)))
@@ -121,7 +121,7 @@ def test_tracks_and_flow_agree(recipe, frame):
 
 @given(recipes, st.integers(0, 2))
 def test_there_and_back_again(recipe, frame):
-    """Points followed to the next frame, and from there to where they came from, wherever they are visible."""
+    """Points followed to the next frame and back return to their start, wherever they are visible."""
     plan = make(recipe)
     frame = min(frame, plan.num_frames - 2)
     points = random_points(plan, 30)
@@ -133,7 +133,7 @@ def test_there_and_back_again(recipe, frame):
 
 
 def test_backward_flow_undoes_forward_flow_on_every_pixel():
-    """Backward flow, sampled where forward flow leads; affine maps make flow linear, so that sampling it is exact."""
+    """Backward flow, sampled where forward flow leads, is its negative; flow of affine maps is linear, so sampling it is exact."""
     plan = plan_of(("affine", "zoom", "sliding_window"), batch=6)
     forward, backward, lost = flow(plan), flow(plan, backward=True), occlusion(plan)
     h, w = plan.frame_size
@@ -165,7 +165,7 @@ def test_moving_transforms_have_flow(name):
 
 @pytest.mark.parametrize("size", [(72, 120), 17])
 def test_another_size_scales_the_flow(size):
-    """At a pixel of the other size: the flow of the point that lies there, in units of the other pixels."""
+    """At another frame size, a pixel has the flow of the point at its position, scaled to the other pixels."""
     plan = with_videomix(plan_of(("cutmix", "affine", "perspective"), batch=6))
     found = flow(plan, size).numpy()
     h, w = found.shape[-2:]
@@ -185,7 +185,7 @@ def test_a_blend_has_the_flow_of_the_clip_itself():
 
 
 def test_what_left_a_recursive_clip_is_lost():
-    """A step that turns by 120 degrees about a corner region: the point comes back, its pixels do not; composed, it is seen again."""
+    """Under rotation by 120 degrees per step a point leaves the frame and returns: lost in a recursive clip, visible in a composed one."""
     plan = plan_of(("affine",), batch=1, source=(32, 32), size=(32, 32), frames=4)
     turn = torch.tensor([[-0.5, -math.sqrt(0.75), 0], [math.sqrt(0.75), -0.5, 0], [0, 0, 1]])
     homography = torch.stack([torch.eye(3), turn, turn, turn])[None]
@@ -222,7 +222,7 @@ def tensors_of(label):
 
 @pytest.mark.parametrize("name", LABELS)
 def test_every_label_is_a_pure_function_of_a_plan_and_a_size(name):
-    """It waits for no device, as the meta device shows; it takes another size; it changes nothing of the plan."""
+    """A label never synchronizes (it runs on the meta device), supports another size, and leaves the plan unchanged."""
     label, plan = LABELS[name], with_videomix(plan_of(size=(32, 48)))
     before = {key: tensor.clone() for key, tensor in plan.state_dict().items()}
     own, larger, away = tensors_of(label(plan)), tensors_of(label(plan, (64, 96))), tensors_of(label(plan.to("meta")))
@@ -270,7 +270,7 @@ def test_errors(call, error, message):
 
 @pytest.mark.parametrize("name", ["sliding_window", "zoom", "affine", "perspective"])
 def test_calibration(name):
-    """Over 4,096 draws at 224 x 224, 16 frames: median of the mean step 2 to 10 px, and 40 % of the first frame in view in the last."""
+    """Over 4,096 draws at 224 x 224, 16 frames: median mean step of 2 to 10 px; 40 % of the first frame still visible in the last."""
     plan = PMG((name,), 16, 224).plan((4096, 3, 256, 256), ids=torch.arange(4096))
     stats = displacement_stats(plan, samples=8)
     assert 2 < stats.mean.median() < 10

@@ -18,7 +18,7 @@ IDS = torch.arange(7)
 
 
 def by_hand(clips, others, info):
-    """Mixed clips in float64 numpy, from what the info says."""
+    """Mixed clips computed in float64 numpy from the returned MixInfo."""
     clips, others = np.asarray(clips.double()), np.asarray(others.double())
     mixed = clips.copy()
     for i, (partner, weight, box, (first, last)) in enumerate(zip(*(tensor.tolist() for tensor in vars(info.blend).values()), strict=True)):
@@ -100,7 +100,7 @@ def test_videomix_takes_the_drawn_share_but_for_clipping(mode):
 
 @pytest.mark.parametrize("mix", [Mixup(), VideoMix(), VideoMix(mode="spatiotemporal")], ids=repr)
 def test_batch_sizes_and_order_do_not_change_the_numbers(mix):
-    """Bitwise; the vectorized and the scalar ends of a kernel must round alike."""
+    """Bitwise equal; vectorized and scalar tails of a kernel must round the same way."""
     ids = torch.arange(1000) * 7919 - 3
 
     def blend(ids):
@@ -125,7 +125,7 @@ def test_partners_from_outside_make_clips_independent_of_their_batch():
 
 
 def test_a_partner_from_outside_moves_by_an_id_of_its_own(smooth):
-    """The mixed clip is the blend of two plain clips: one of the image, one of the partner's under the id made from the clip's."""
+    """A mixed clip is the blend of two unmixed clips: the image's, and the partner image's under an id derived from the clip's."""
     images, others = smooth(4, 3, 20, 20), smooth(4, 3, 20, 20)
     ids = torch.arange(4)
     plain = PMG(("affine",), 4, 16)

@@ -1,4 +1,4 @@
-"""MotionPlan: composition, exactly, on coordinates; taking apart and putting together; what people read."""
+"""MotionPlan: exact composition, tested on coordinates; saving and loading; the printed description."""
 
 import dataclasses
 import operator
@@ -24,7 +24,7 @@ def plan_of(names=ALL, batch=16, num_frames=6, **options):
 
 @given(st.integers(0, 2**40), st.sampled_from(ALL), st.integers(1, 20))
 def test_composed_moves_points_as_the_steps_do(clip, name, num_frames):
-    """A source point taken from frame to frame by the recursive plan lands where the composed plan says, in float64 to float32's bits."""
+    """A point moved step by step under the recursive plan lands where the composed plan puts it, up to float32 rounding."""
     plan = PMG((name,), num_frames, 32).plan((1, 3, 40, 52), ids=torch.tensor([clip]))
     whole = plan.composed()
     assert not whole.back.reads_previous.any()
@@ -65,7 +65,7 @@ def test_composing_twice_changes_nothing_and_leaves_what_reads_the_source():
 
 
 def test_composed_and_recursive_clips_agree_as_the_steps_get_small(smooth):
-    """Their difference is resampling blur, which a smaller step does not add to where the image is smooth."""
+    """Recursive and composed clips of smooth images differ by resampling blur only, which shrinks with the step."""
     from pseudomotion.transforms import Affine
 
     image = torch.nn.functional.interpolate(smooth(1, 3, 8, 8), (64, 64), mode="bicubic", align_corners=False).clamp(0, 1)
@@ -91,7 +91,7 @@ def test_state_dict_puts_a_plan_together_again(mix, tmp_path, smooth):
 
 
 def test_a_plan_alone_decides_the_clips(smooth):
-    """Whatever PMG renders a plan: padding too is the plan's."""
+    """A plan renders the same way in any PMG, because it holds the padding mode too."""
     images = smooth(16, 3, 40, 52, dtype=torch.float32)
     plan = plan_of(padding_mode="border")
     assert torch.equal(PMG(("identity",), 3, 5).render(images, plan), render(images, plan))
@@ -99,7 +99,7 @@ def test_a_plan_alone_decides_the_clips(smooth):
 
 
 def test_states_of_the_first_version_are_read():
-    """Written out field by field as that version had them: the back was layer 0 of a stack, and padding was no part of a plan."""
+    """A version 1 state, written out field by field: the back was layer 0 of a stack, and there was no padding mode."""
     plan = plan_of(mix=Mixup())
     field = fields(plan)
     old = {
@@ -118,7 +118,7 @@ def test_states_of_the_first_version_are_read():
     assert all(torch.equal(again[name], tensor) for name, tensor in plan.state_dict().items())
     with pytest.raises(ValueError, match=r"missing: \['box'\], unknown: \['boxes'\]"):
         MotionPlan.from_state_dict({("boxes" if name == "box" else name): tensor for name, tensor in old.items()})
-    with pytest.raises(ValueError, match="a back of less than full opacity"):
+    with pytest.raises(ValueError, match="a back with opacity below 1"):
         MotionPlan.from_state_dict(old | {"opacity": old["opacity"] / 2})
 
 
@@ -142,7 +142,7 @@ def test_from_state_dict_names_what_is_wrong():
         ("back", "image", torch.zeros(16), r"plan.back.image must be torch.int64 of shape \(16,\), got torch.float32 of shape \(16,\)"),
         ("back.motion", "homography", torch.eye(3), r"plan.back.motion.homography must have shape \(B, T, 3, 3\), got \(3, 3\)"),
         ("back.motion", "bend", torch.zeros(16, 6, 2, 4, 4), r"plan.back.motion.bend must be torch.float32 of shape \(16, 6, 2, 0, 0\)"),
-        ("layers", "outline", torch.ones(16, 1, 2), "plan.layers.outline must be of boxes"),
+        ("layers", "outline", torch.ones(16, 1, 2), "plan.layers.outline must describe boxes"),
     ],
 )
 def test_fields_must_agree(part, field, value, message):

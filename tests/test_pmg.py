@@ -198,7 +198,7 @@ WRONG_ARGUMENTS = [
     ({"mean": 0.5}, TypeError, "mean must be a sequence of numbers, one per channel, got 0.5; for RGB images write mean=(0.5, 0.5, 0.5)"),
     ({"mean": (0.5,) * 3, "std": 0.2}, TypeError, "got 0.2; for RGB images write std=(0.2, 0.2, 0.2)"),
     ({"mean": (0.5,) * 3, "std": ("a",) * 3}, TypeError, "std must be a sequence of numbers, one per channel, got ('a'"),
-    ({"mean": (0.5,) * 3, "std": (0.5,) * 3, "dtype": torch.uint8}, ValueError, "dtype must be a float type where mean and std are given"),
+    ({"mean": (0.5,) * 3, "std": (0.5,) * 3, "dtype": torch.uint8}, ValueError, "dtype must be a float type if mean and std are given"),
     ({"dtype": torch.int32}, ValueError, "dtype must be one of torch.uint8, torch.float16"),
 ]
 

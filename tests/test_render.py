@@ -108,7 +108,7 @@ def test_quarter_turn_and_flip_are_exact():
 
 
 def test_halving_is_a_mean_over_blocks():
-    """A source twice, or four times, as large: each pixel the mean of its block, as OpenCV's INTER_AREA."""
+    """Images two or four times as large as the frame: each pixel is the mean of its block, as with OpenCV's INTER_AREA."""
     import cv2
 
     images = torch.rand(1, 3, 64, 96, dtype=torch.float64)
@@ -119,7 +119,7 @@ def test_halving_is_a_mean_over_blocks():
 
 
 def test_large_sources_do_not_alias():
-    """A chequerboard of single pixels turns gray at every reduction past 1.5, and the means of a noise image stay."""
+    """At every reduction above 1.5, a one-pixel checkerboard becomes gray, and a noise image keeps its mean."""
     board = (torch.arange(240)[:, None] + torch.arange(240)) % 2
     images = board.double().expand(1, 3, 240, 240)
     for side in (120, 96, 80, 50, 31, 10):
@@ -137,7 +137,7 @@ def test_enlarging_has_no_dark_edges():
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dtypes_and_channels(dtype, channels, smooth):
-    """Every pixel type is the float64 clip of the same pixels, rounded once at the end."""
+    """Clips of every dtype equal the float64 clip of the same images, rounded once at the end."""
     names = [name for name in NAMES if channels == 3 or name not in ("fade", "color_jitter")]
     images = smooth(8, channels, 30, 34)
     images = (images * 255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
@@ -163,7 +163,7 @@ def test_a_zoom_goes_through_the_levels_of_the_pyramid(smooth):
 
 
 def test_layers_over_a_recursive_back_are_not_fed_back(smooth):
-    """A box of another image over an affine recursion: the float64 oracle paints it over each finished back."""
+    """A layer over an affine recursion: the float64 oracle paints it over each finished frame of the back."""
     images = smooth(6, 3, 37, 45)
     ids = torch.arange(6)
     moving, boxed = (PMG((name,), 6, (33, 29)).plan(images.shape, ids=ids) for name in ("affine", "cutmix"))
@@ -178,7 +178,7 @@ def test_layers_over_a_recursive_back_are_not_fed_back(smooth):
 
 
 def test_textures_of_their_own_size(smooth):
-    """Layers that show textures, of another size and number than the images, depend on nothing else in the batch."""
+    """Layers that show textures, of another size and number than the images, do not depend on the rest of the batch."""
     images, textures = smooth(4, 3, 37, 45), smooth(7, 3, 90, 61)
     boxed = PMG(("cutmix",), 5, (33, 29)).plan(textures[:4].shape, ids=torch.arange(4))
     back = PMG(("affine",), 5, (33, 29)).plan(images.shape, ids=torch.arange(4)).back
@@ -186,11 +186,11 @@ def test_textures_of_their_own_size(smooth):
     plan = dataclasses.replace(boxed, back=back, layers=layers, image_size=(37, 45), texture_size=(90, 61))
     clips = render(images, plan, textures=textures)
     np.testing.assert_allclose(clips, oracle.render(images, plan, textures), atol=1e-9)
-    with pytest.raises(ValueError, match=r"textures must be as the plan says, some of size \(90, 61\); got none"):
+    with pytest.raises(ValueError, match=r"textures for this plan must be given, of size \(90, 61\); got None"):
         render(images, plan)
     with pytest.raises(ValueError, match="textures must have the channels, dtype and device of images"):
         render(images, plan, textures=textures.float())
-    with pytest.raises(ValueError, match="textures must be as the plan says, none: its layers show the images"):
+    with pytest.raises(ValueError, match="textures for this plan must be None, because its layers show images"):
         render(textures[:4], boxed, textures=textures)
 
 
@@ -206,7 +206,7 @@ def test_feathered_edges(feather, smooth):
 
 
 def test_output_is_written_everywhere(smooth, monkeypatch):
-    """Unwritten memory would show as NaN."""
+    """Memory is filled with NaN first, so unwritten pixels are noticed."""
     images = smooth(8, 3, 30, 34, dtype=torch.float32)
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda like, *shape, **options: like.new_full(shape, float("nan"), **options))
     assert images.new_empty(2, 3).isnan().all()
@@ -225,7 +225,7 @@ def test_small_batches_and_single_frames(batch, num_frames):
 
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
 def test_gradients_reach_the_images(resampling):
-    """Of all transforms at once, in random directions (fast mode), which a full Jacobian would take minutes for."""
+    """gradcheck for all transforms at once, in random directions (fast mode); a full Jacobian would take minutes."""
     images = (torch.rand(24, 3, 7, 6, dtype=torch.float64) * 0.5 + 0.25).requires_grad_()
     pmg = PMG(NAMES, 3, 5, resampling=resampling, mix=Mixup())
     plan = pmg.plan(images.shape, ids=torch.arange(24))

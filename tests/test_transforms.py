@@ -1,4 +1,4 @@
-"""One battery over TRANSFORMS: a new transform is tested by being there. Then what each one alone promises."""
+"""Shared tests that run for every registered transform, new ones included; then tests of individual transforms."""
 
 import dataclasses
 import subprocess
@@ -27,7 +27,7 @@ def plan_of(names, ids, shape=SHAPE, seed=0, **options):
 
 
 def rows(plan, i, ids):
-    """The plan of clip i, with ids in the place of batch positions."""
+    """The plan of clip i, with clip ids instead of batch positions."""
     state = {name: tensor[i] for name, tensor in plan.state_dict().items() if "." in name}
     ids = torch.as_tensor(ids)
     return state | {name: ids[state[name]] for name in ("back.image", "layers.texture")}
@@ -53,7 +53,7 @@ def test_same_seed_same_plan_and_other_seed_other_plan(names):
 @pytest.mark.parametrize("names", EVERY, ids="+".join)
 @pytest.mark.parametrize("options", [{}, {"crop": (0.3, 0.9)}, {"resampling": "composed"}], ids=str)
 def test_a_clip_depends_on_its_id_alone(names, options):
-    """Bitwise, in batches of 64, 8 and 1, and shuffled. Only who the partner is depends on who is there."""
+    """Plans are bitwise equal in batches of 64, 8 and 1, and shuffled. Only partners depend on the batch."""
     ids = (torch.arange(64) * 2**35 - 7).tolist()
     whole = plan_of(names, ids, **options)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(1)).tolist()
@@ -95,7 +95,7 @@ def test_another_process_makes_the_same_plan():
 @pytest.mark.parametrize("name", MOVING)
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
 def test_differs_from_identity_and_keeps_changing(name, resampling, smooth):
-    """At default strength: the clip from the identity's, and every frame from the one before it."""
+    """At default strength, clips differ from those of identity, and every frame from the previous one."""
     images = smooth(16, *SHAPE[1:])
     moving = PMG((name,), 6, 32, resampling=resampling)(images, ids=torch.arange(16))
     still = PMG(("identity",), 6, 32)(images, ids=torch.arange(16))
@@ -126,7 +126,7 @@ def test_repr_rebuilds(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_zero_width_ranges_are_deterministic(name):
-    """Parameters that a range fixes are the same for every clip, exactly its value."""
+    """A range (v, v) gives every clip exactly the value v."""
     transform = TRANSFORMS[name]()
     fixed = dataclasses.replace(transform, **{f.name: (getattr(transform, f.name)[1],) * 2 for f in dataclasses.fields(transform)})
     params = fixed.make_params(Draws(0, torch.arange(50)))
@@ -174,7 +174,7 @@ def view_of(batch, source=(60, 80), frame=(32, 40), num_frames=16, crop=None):
 
 
 def seen(motion, view):
-    """Source pixels that the corner pixels of every frame see: (b, T, 4, 2)."""
+    """Image coordinates of the corner pixels of every frame: (b, T, 4, 2)."""
     corners = torch.from_numpy(geometry.frame_corners(view.frame_size))
     return geometry.transform_points(geometry.inverse(motion.homography), corners)
 
@@ -192,7 +192,7 @@ def decide(transform, view):
     st.sampled_from([None, (0.1, 1.0)]),
 )
 def test_windows_stay_inside_their_image(transform, source, frame, crop):
-    """Every sample between the outermost pixel centers, whatever the sizes."""
+    """For all sizes, every sample lies between the outermost pixel centers."""
     view = view_of(64, source, frame, crop=crop)
     corners = seen(decide(transform, view), view)
     largest = torch.tensor([source[1] - 1, source[0] - 1], dtype=torch.float64)
@@ -270,7 +270,7 @@ def test_perspective_moves_corners_within_its_scale():
 
 @pytest.mark.parametrize("num_frames", [2, 16, 64])
 def test_perspective_never_brings_the_horizon_into_the_frame(num_frames):
-    """At the strongest setting: the denominator of every power, and of its inverse, over all pixels of the frame."""
+    """At the strongest setting, denominators of all powers of the step and of its inverse are checked at all pixels."""
     view = view_of(200, source=(24, 30), frame=(24, 30), num_frames=num_frames)
     step = decide(Perspective((0.5, 0.5)), view).homography[:, 1]
     assert ((step - torch.eye(3)).abs().amax((1, 2)) > 1e-4).all()
@@ -314,7 +314,7 @@ def test_cutmix_box_stays_in_its_image_and_in_the_frame(source, frame, crop):
 
 
 def test_cutmix_takes_the_box_from_its_partner():
-    """Flat images: in the box the partner's value, around it the clip's own."""
+    """With images of constant color: the partner's value inside the box, the clip's own outside."""
     value = torch.linspace(0.1, 0.9, 5)
     pmg = PMG(("cutmix",), 4, 32)
     images = value[:, None, None, None].expand(5, 3, 40, 40)

@@ -50,7 +50,7 @@ def flow_to_rgb(flow: Tensor, largest: float | None = None) -> UInt8[Tensor, "*b
     color = torch.lerp(wheel[low % len(wheel)], wheel[(low + 1) % len(wheel)], (place - low)[..., None])
     length = length[..., None]
     rgb = torch.where(length <= 1, 1 - length * (1 - color), 0.75 * color) * known[..., None]
-    return (rgb * 255).floor().to(torch.uint8).movedim(-1, -3)
+    return (rgb * 255).floor().to(torch.uint8).movedim(-1, -3)  # (..., 3, h, w)
 
 
 def _wheel() -> Float[Tensor, "n 3"]:

@@ -104,7 +104,7 @@ def tracks(plan: MotionPlan, points: Tensor | None = None, *, frame: int = 0) ->
     points = patch_centers(surfaces.size) if points is None else check_points("points", points, len(plan))
     x, y = points.to(surfaces.box).expand(len(plan), -1, 2)[:, None].unbind(-1)
     u, v, visible = surfaces.follow(frame_number("frame", frame, plan.num_frames), slice(0, plan.num_frames), x, y)
-    return torch.stack([u, v], -1).float(), visible
+    return torch.stack([u, v], -1).float(), visible  # (B, T, N, 2) and (B, T, N)
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,13 @@ def displacement_stats(plan: MotionPlan, *, samples: int = 16) -> DisplacementSt
 
     """
     if plan.num_frames < 2:
-        raise ValueError("plan must have at least two frames to move between")
+        raise ValueError("plan must have at least two frames, got 1")
     surfaces = Surfaces.of(plan)
     h, w = surfaces.size
     x, y = ((torch.arange(samples, dtype=torch.float64, device=surfaces.box.device) + 0.5) / samples * side - 0.5 for side in (w, h))
-    x, y = x[None, None, None], y[None, None, :, None]
+    x, y = x[None, None, None], y[None, None, :, None]  # (1, 1, 1, samples) and (1, 1, samples, 1)
     step = surfaces.move(0, slice(None, -1), slice(1, None), x, y)
-    moved = torch.hypot(step.dx, step.dy).flatten(1)
+    moved = torch.hypot(step.dx, step.dy).flatten(1)  # (B, (T - 1) * samples**2)
     last = surfaces.move(0, slice(0, 1), slice(-1, None), x, y)
     visible = surfaces.in_frame(x + last.dx, y + last.dy) & last.in_front
     # Not torch.quantile, which refuses more than 16 million values; 4,600 clips of 16 frames have as many.

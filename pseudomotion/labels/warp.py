@@ -180,6 +180,6 @@ def _bilinear(raster: Shaped[Tensor, "B C H W"], x: Float64[Tensor, "B h w"], y:
 def _pick(raster: Shaped[Tensor, "B C H W"], column: Int64[Tensor, "B h w"], row: Int64[Tensor, "B h w"]) -> Shaped[Tensor, "B C h w"]:
     """Values at integer pixel coordinates, clamped to the raster."""
     h, w = raster.shape[-2:]
-    index = (row.clamp(0, h - 1) * w + column.clamp(0, w - 1)).flatten(1)
-    picked = raster.flatten(2).gather(2, index[:, None].expand(-1, raster.shape[1], -1))
+    index = (row.clamp(0, h - 1) * w + column.clamp(0, w - 1)).flatten(1)  # (B, h * w)
+    picked = raster.flatten(2).gather(2, index[:, None].expand(-1, raster.shape[1], -1))  # (B, C, h * w)
     return picked.reshape(*raster.shape[:2], *column.shape[1:])

@@ -163,8 +163,8 @@ def _check_plan(plan: MotionPlan, images: Tensor, textures: Tensor | None) -> No
     if channels != 3 and any(p.colored for passes in (plan.passes, *plan.layer_passes) for p in passes):
         raise ValueError(f"images must have 3 channels (RGB) for a plan with color maps, got {channels}")
     if (plan.texture_size is None) != (textures is None):
-        needed = "none: its layers show the images" if plan.texture_size is None else f"some of size {plan.texture_size}"
-        raise ValueError(f"textures must be as the plan says, {needed}; got {'none' if textures is None else tuple(textures.shape)}")
+        needed = "None, because its layers show images" if plan.texture_size is None else f"given, of size {plan.texture_size}"
+        raise ValueError(f"textures for this plan must be {needed}; got {None if textures is None else tuple(textures.shape)}")
     if textures is not None:
         checks.images(textures)
         if textures.shape[1:] != (channels, *(plan.texture_size or ())) or (textures.dtype, textures.device) != (
@@ -189,7 +189,7 @@ def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad:
     allowed = ", ".join(str(allowed).removeprefix("torch.") for allowed in FUSED_DTYPES)
     for name, given in (("images are", dtype), ("clips are to be", out_dtype)):
         if given is not None and given not in FUSED_DTYPES:
-            return f"{name} {str(given).removeprefix('torch.')}; the fused renderer knows {allowed}"
+            return f"{name} {str(given).removeprefix('torch.')}; the fused renderer supports {allowed}"
     if textured:
         return "layers show textures, which the fused renderer does not read yet"
     return "images require gradients, which the fused renderer does not compute" if needs_grad else None

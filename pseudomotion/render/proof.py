@@ -1,4 +1,4 @@
-"""Runtime check of the fused renderer: "auto" uses it only after its clips have matched the reference's on the device at hand.
+"""Runtime check of the fused renderer: "auto" uses it only after its clips have matched the reference's on the current device.
 
 The installed Triton compiles the kernels for each device, and tests on other machines cannot cover that. So the first clip of every
 transform is rendered by both renderers and compared, once per kind of call. Only these first calls synchronize with the device.
@@ -76,10 +76,10 @@ def _compare(fused: Render, reference: Render, images: Images, plan: MotionPlan,
     wrong = {int(transform) for transform, difference in zip(plan.transform, off, strict=True) if not difference <= tolerance}
     if wrong:
         names = ", ".join(sorted(list(ALL_TRANSFORMS)[transform] if transform >= 0 else "a custom transform" for transform in wrong))
-        return _distrust(images, f"made other clips than the reference (of {names}; mean difference up to {max(off):.2g})")
+        return _distrust(images, f"differs from the reference (transforms: {names}; mean difference up to {max(off):.2g})")
     return True
 
 
 def _distrust(images: Images, what: str) -> bool:
-    warnings.warn(f"the fused renderer {what} on {images.device}, so the reference renders these, slower. Please report it.", stacklevel=2)
+    warnings.warn(f"the fused renderer {what} on {images.device}, so the slower reference is used. Please report this.", stacklevel=2)
     return False

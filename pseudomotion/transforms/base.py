@@ -132,7 +132,7 @@ class View:
         box = np.broadcast_to([-0.5, -0.5, w - 0.5, h - 0.5], (b, 4))
         absent = self.layer(box, np.broadcast_to(np.eye(3), (b, t, 3, 3)))
         absent = dataclasses.replace(absent, opacity=np.zeros((b, 1, t)))
-        return map_fields(absent, lambda array: np.repeat(array, count, 1))
+        return map_fields(absent, lambda array: np.repeat(array, count, 1))  # (b, count, ...)
 
 
 class Transform(ABC):

@@ -41,10 +41,10 @@ class Perspective(Transform):
     def make_plan(self, params: Params, view: View) -> Motion:
         """Frame 0 shows the first view; the homography then repeats at every step."""
         h, w = view.frame_size
-        moves = np.stack([np.stack([params[f"x{corner}"], params[f"y{corner}"]], -1) for corner in range(4)], -2)
+        moves = np.stack([np.stack([params[f"x{corner}"], params[f"y{corner}"]], -1) for corner in range(4)], -2)  # (b, 4, 2)
         moves = moves * np.array([w / 2, h / 2], dtype=np.float64)
         shares = np.array([0.5**n for n in range(HALVINGS)] + [0.0], dtype=np.float64)
-        candidates = self._homography(moves * shares[:, None, None, None], view)
+        candidates = self._homography(moves * shares[:, None, None, None], view)  # (HALVINGS + 1, b, 3, 3)
         first = self._keeps_away(candidates, view).argmax(0)
         return view.motion(view.then(candidates[first, np.arange(len(first))]))
 

@@ -148,11 +148,11 @@ def _pyramid(images: Shaped[Tensor, "B C H W"], levels: int) -> tuple[Float32[Te
     sides = [(-(-height // 2**level), -(-width // 2**level)) for level in range(levels + 1)]
     starts = [0, *accumulate(c * h * w for h, w in sides[1:])]
     pyramid = torch.empty(b, starts[-1], dtype=torch.float32, device=images.device)
-    source, apart, start = images, c * height * width, 0
+    source, stride, start = images, c * height * width, 0
     for begin, size, (h, w) in zip(starts, sides, sides[1:], strict=False):
         tiles, block = _tiles(h, w)
-        kernels.halve[(b * c * tiles,)](source, pyramid, apart, start, starts[-1], begin, *size, C=c, BLOCK=block)
-        source, apart, start = pyramid, starts[-1], begin
+        kernels.halve[(b * c * tiles,)](source, pyramid, stride, start, starts[-1], begin, *size, C=c, BLOCK=block)
+        source, stride, start = pyramid, starts[-1], begin
     return pyramid, starts
 
 
@@ -232,5 +232,5 @@ def _fill_motion(rows: Float[Tensor, "*b T 32"], motion: Motion, frame_size: tup
     back = geometry.inverse(motion.homography.double())
     y, x = ((side - 1) / 2 for side in frame_size)
     center = back[..., 2, 0] * x + back[..., 2, 1] * y + back[..., 2, 2]
-    rows[..., layout.BACK.value : layout.COLOR.value] = (back / center[..., None, None]).flatten(-2)
-    rows[..., layout.COLOR.value : layout.OPACITY.value] = motion.color.flatten(-2)
+    rows[..., layout.BACK.value : layout.COLOR.value] = (back / center[..., None, None]).flatten(-2)  # (*b, T, 9)
+    rows[..., layout.COLOR.value : layout.OPACITY.value] = motion.color.flatten(-2)  # (*b, T, 12)
