@@ -339,6 +339,17 @@ def test_no_homography_reaches_beyond_memory(numbers, padding_mode, recursive):
     assert ((clips >= -1e-5) & (clips <= 1 + 1e-5)).all()
 
 
+@pytest.mark.parametrize("part", ["back.image", "layers.texture", "blend.partner"])
+@pytest.mark.parametrize("index", [-1, 6])
+def test_what_is_not_there_is_an_error(part, index, smooth):
+    images = smooth(6, 3, 12, 14, dtype=torch.float32)
+    plan = mixing_plan(images, "composed")
+    owner, name = part.split(".")
+    changed = dataclasses.replace(getattr(plan, owner), **{name: torch.full_like(getattr(getattr(plan, owner), name), index)})
+    with pytest.raises(IndexError, match=f"plan.{part} must be from 0 to 5"):
+        clips_of(images, dataclasses.replace(plan, **{owner: changed}))
+
+
 def test_choice_and_explanation(monkeypatch):
     cpu = torch.device("cpu")
     assert choose("auto", cpu, torch.uint8, torch.uint8).renderer == "fused"

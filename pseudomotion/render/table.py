@@ -99,8 +99,8 @@ def pack(plan: MotionPlan) -> Table:
     soft = layers.outline[..., outline.FEATHER].numpy().astype(np.float64) / 2
     box = layers.box.numpy().astype(np.float64)
     if num_layers:
-        low[:, 1:] = np.maximum(low[:, 1:], (box[..., :2] - soft[..., None])[:, :, None] - 1)
-        high[:, 1:] = np.minimum(high[:, 1:], (box[..., 2:] + soft[..., None])[:, :, None] + 1)
+        low[:, 1:] = np.fmax(low[:, 1:], (box[..., :2] - soft[..., None])[:, :, None] - 1)
+        high[:, 1:] = np.fmin(high[:, 1:], (box[..., 2:] + soft[..., None])[:, :, None] + 1)
     shown = np.concatenate([back.image[:, None].numpy(), layers.texture.numpy()], 1)
     sources, begin, ids, weights, most = _sources(plan, shown, reads_image, detail, low, high)
 
@@ -117,10 +117,9 @@ def pack(plan: MotionPlan) -> Table:
     frames[..., COLOR : COLOR + 16].reshape(*color.shape[:3], 4, 4)[..., :3] = color.swapaxes(-1, -2)
     if num_layers:
         with np.errstate(all="ignore"):
-            rows = _layer_rows(homography[:, 1:], matrix[:, 1:], box, soft, plan.frame_size)
-        bits[:, 1:, :, ROWS : ROWS + 2] = rows
+            bits[:, 1:, :, ROWS : ROWS + 2] = _layer_rows(homography[:, 1:], matrix[:, 1:], box, soft, plan.frame_size)
+            frames[:, 1:, :, SHARPNESS] = 0.5 / soft[:, :, None]
         frames[:, 1:, :, BOX : BOX + 4] = box[:, :, None]
-        frames[:, 1:, :, SHARPNESS] = 0.5 / soft[:, :, None]
     return Table(_clips(plan, begin), frames.reshape(-1, FRAME), sources, weights, most)
 
 

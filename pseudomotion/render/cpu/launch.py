@@ -44,7 +44,11 @@ def render(
         output: what the clips are to be.
         textures: what layers show, in the dtype of the images; None: they show the images.
 
+    Raises:
+        IndexError: where the plan shows an image, a texture or a partner that is not there.
+
     """
+    _check_indices(plan, len(images), len(images if textures is None else textures))
     order = (images.shape[1], plan.num_frames) if output.data_format == "BCTHW" else (plan.num_frames, images.shape[1])
     clips = _empty((output.count, *order, *plan.frame_size), output.dtype)
     if clips.numel():
@@ -52,6 +56,15 @@ def render(
         _run(call, layout.pack(plan), output.count)
         del kept  # their addresses were in use until here
     return clips
+
+
+def _check_indices(plan: MotionPlan, images: int, textures: int) -> None:
+    """The kernels read whatever memory they are told to."""
+    indices = [("back.image", plan.back.image, images), ("layers.texture", plan.layers.texture, textures)]
+    indices += [] if plan.blend is None else [("blend.partner", plan.blend.partner, len(plan))]
+    for name, index, count in indices:
+        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
+            raise IndexError(f"plan.{name} must be from 0 to {count - 1}, got {int(index.min())} to {int(index.max())}")
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Shaped[Tensor, "..."]:
