@@ -1,15 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# The versions that everything was tested with; they need Python 3.11 or newer. Empty: the newest that pip finds.
-CONSTRAINTS ?= constraints.txt
 
 .PHONY: demo test bench format docs clean
 
-# Everything that is needed: some minutes of downloading, and 3 GB or, where pip takes torch with CUDA, several more.
+# Everything that is needed, in the versions of constraints.txt: some minutes of downloading, and 3 GB or, where pip takes torch with CUDA, several more.
 .venv/installed: pyproject.toml constraints.txt
 	@echo 'installing into .venv: a few minutes and 3 GB, more with CUDA'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable ".[dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 ## demo: a preview of all transforms, a contact sheet, a training loop on clips, and a tiny pre-training. Two to four minutes on two CPU
