@@ -63,9 +63,9 @@ def _probe() -> Image.Image:
 def _calibration() -> str:
     rows = ["## Calibration\n"]
     rows.append(
-        f"Statistics of {CLIPS:,} clips at 224 x 224, T = 16, computed from plans with `pseudomotion.labels.displacement_stats`. Displacement "
-        "is that of the back, in pixels per step, averaged over pixels and steps of a clip. Visible: fraction of the first frame that is still "
-        "visible in the last frame, averaged over clips.\n"
+        f"Statistics of {CLIPS:,} clips at 224 x 224, T = 16, computed from plans with `pseudomotion.labels.displacement_stats`. "
+        "Displacement is that of the back, in pixels per step, averaged over pixels and steps of a clip. Visible: fraction of the first "
+        "frame that is still visible in the last frame, averaged over clips.\n"
     )
     rows += ["| transform | displacement: median | 5 % to 95 % of clips | visible |", "|---|---|---|---|"]
     for name in TRANSFORMS:
