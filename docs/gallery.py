@@ -1,4 +1,4 @@
-"""Make what pages show: for every entry of TRANSFORMS a strip of frames, its docstring, its calibration; every class of the motion probe.
+"""Generate images and text of the docs: frames, docstring and calibration of every transform, and the classes of the motion probe.
 
 `python docs/gallery.py` writes docs/generated/; the docs build calls it.
 """
@@ -19,7 +19,7 @@ PROBE_SIZE, PROBE_FRAMES, NAMES, GAP = 64, 6, 110, 4
 
 
 def make(folder: Path) -> None:
-    """Write a picture of every transform, and the page that shows them."""
+    """Write an image of every transform, and the page that shows them."""
     folder.mkdir(exist_ok=True)
     sections = [_section(name, folder) for name in TRANSFORMS]
     (folder / "transforms.md").write_text("\n".join([*sections, _calibration()]))
@@ -31,7 +31,7 @@ def _section(name: str, folder: Path) -> str:
     if pmg_preview([str(folder / f"{name}.png"), *options]):
         raise RuntimeError(f"no picture of {name}")
     cls = TRANSFORMS[name]
-    reads = "the previous frame" if cls.reads_previous else "the source image"
+    reads = "the previous frame" if cls.reads_previous else "the image"
     facts = f"Each frame reads {reads}." + (" Needs RGB images." if cls.needs_rgb else "")
     return "\n".join(
         [
@@ -62,11 +62,11 @@ def _probe() -> Image.Image:
 def _calibration() -> str:
     rows = ["## Calibration\n"]
     rows.append(
-        f"Over {CLIPS:,} clips at 224 x 224, T = 16, from plans alone (`pseudomotion.labels.displacement_stats`). Displacement is that of "
-        "the back layer, in pixels per step, averaged over pixels and steps of a clip. In view: share of the first frame still seen in the "
-        "last, averaged over clips.\n"
+        f"Statistics of {CLIPS:,} clips at 224 x 224, T = 16, computed from plans with `pseudomotion.labels.displacement_stats`. "
+        "Displacement is that of the back, in pixels per step, averaged over pixels and steps of a clip. Visible: fraction of the first "
+        "frame that is still visible in the last frame, averaged over clips.\n"
     )
-    rows += ["| transform | displacement: median | 5 % to 95 % of clips | in view |", "|---|---|---|---|"]
+    rows += ["| transform | displacement: median | 5 % to 95 % of clips | visible |", "|---|---|---|---|"]
     for name in TRANSFORMS:
         stats = displacement_stats(PMG((name,)).plan((CLIPS, 3, 224, 224), ids=torch.arange(CLIPS)), samples=8)
         low, median, high = stats.mean.quantile(torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()

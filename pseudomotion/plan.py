@@ -245,7 +245,7 @@ class MotionPlan:
         (image_h, image_w), (h, w) = plan.image_size, plan.frame_size
         index = int(plan.transform[i])
         name = list(ALL_TRANSFORMS)[index] if index >= 0 else "custom"
-        reads = "the previous frame" if self.back.reads_previous[i] else "the source image"
+        reads = "the previous frame" if self.back.reads_previous[i] else "the image"
         lines = [
             f"clip {i}: {name}, {plan.num_frames} frames of {h}x{w} from {image_h}x{image_w}; each frame reads {reads}",
             *_describe_back(plan, i),

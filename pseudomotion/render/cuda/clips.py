@@ -1,4 +1,14 @@
-"""The launched kernels: ``halve`` builds pyramid levels, ``paint_clips`` samples images, ``step_clips`` samples previous frames."""
+"""The launched kernels: ``halve`` builds pyramid levels, ``paint_clips`` samples images, ``step_clips`` samples previous frames.
+
+Arguments that the kernels share:
+    images: (N, C, height, width).
+    pyramid: (N, pyramid_size), the reduced copies of every image.
+    table: laid out as in ``table``; ``first`` is the launch's first clip row, and ``frames`` points to the first frame row.
+    out: the clips, with strides ``clip_stride``, ``frame_stride`` and ``channel_stride``.
+    num_frames, h, w: size of the clips. height, width: size of the images.
+    C: channels of the images. LAYERS: 1 + number of layers. PADDING: padding mode. BLOCK: pixels per program.
+    REDUCES: some frame reads a reduced copy. COLORED: some color map is not the identity. MIXES: some clip is mixed. ROUND: 8-bit output.
+"""
 
 # mypy: ignore-errors
 # Triton functions only look like Python: they have no types to check, and jaxtyping's import hook must not wrap them.
