@@ -21,11 +21,12 @@ COMMANDS = {
 }
 PACKAGES = {
     "": ("torch", "kornia", "numpy", "pillow", "av"),
+    "cpu": ("numba",),
     "bank": ("safetensors",),
     "huggingface": ("datasets",),
     "webdataset": ("webdataset",),
     "train": ("transformers", "accelerate", "torchmetrics", "tensorboard", "matplotlib"),
-    "GPU": ("triton",),
+    "for a GPU": ("triton",),
 }
 
 
