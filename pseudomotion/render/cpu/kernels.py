@@ -20,7 +20,7 @@ from pseudomotion.render.cpu.cache import cached
 compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 PIXEL = V.PIXEL
 SPOTS = 12  # bytes a pixel: where it is read
-PATIENCE = 20_000  # looks at what another thread has still to do, before the caller is asked to wait
+PATIENCE = 1_000  # looks at what another thread has still to do, before the caller is asked to wait
 f32, f64 = np.float32, np.float64
 
 
