@@ -32,7 +32,7 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
 
 ## bench: speed of the renderers beside other libraries; a few minutes.

@@ -199,7 +199,7 @@ def own_reference(job: Job) -> Callable[[], Tensor]:
 
 def kornia_rs(job: Job) -> Callable[[], Tensor]:
     """One warp a step and sample, channels last."""
-    warp = _imported("kornia_rs").warp_perspective
+    warp = _imported("kornia_rs.imgproc").warp_perspective
     if job.images.device.type != "cpu":
         raise Unavailable("kornia-rs runs on the CPU; measured there")
     images = np.ascontiguousarray((job.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())

@@ -6,6 +6,7 @@ and the file is named in ``source.skipped``. Which item an id gets depends on th
 """
 
 import atexit
+import contextlib
 import errno
 import multiprocessing.util  # noqa: F401  registers its exit handler, which must run after ours
 import signal
@@ -240,7 +241,8 @@ def _read_in_workers(
         worker_init_fn=_ignore_signals,
         generator=torch.Generator("cpu"),  # of its own: the loader would take a seed for its workers from torch's default generator
     )
-    reading: Any = iter(loader)
+    with _signals_held():
+        reading: Any = iter(loader)
     workers = set(reading._workers)
     _workers.update(workers)
     try:
@@ -253,14 +255,30 @@ def _read_in_workers(
         _workers.difference_update(workers)
 
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Block stop signals while workers start. Workers inherit this, so that no signal reaches them before they ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _ignore_signals(worker: int) -> None:
     """Leave it to the main process what Ctrl-C and SIGTERM mean.
 
     Both reach all processes of a group (from a terminal, SLURM, ``timeout``, torchrun). A worker that died of one would end a training run
     before it can save. Workers end when their loader does, or a few seconds after the main process has died.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 _workers: set[Any] = set()

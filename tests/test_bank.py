@@ -190,8 +190,12 @@ def test_the_command_ends_with_one_line(folder, tmp_path, capsys, monkeypatch):
         assert error.startswith("pmg-bank: ")
         assert error.count("\n") == 1
     for number in (signal.SIGTERM, signal.SIGINT):
+        inherited = signal.signal(number, signal.default_int_handler)  # background jobs ignore SIGINT
         monkeypatch.setattr(ImageFolder, "read", lambda *_, number=number: os.kill(os.getpid(), number))
-        assert main([out, "--images", str(folder), "--num-workers", "0"]) == 128 + number
+        try:
+            assert main([out, "--images", str(folder), "--num-workers", "0"]) == 128 + number
+        finally:
+            signal.signal(number, inherited)
         assert capsys.readouterr().err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "notes"]
     assert (tmp_path / "notes").read_text() == "mine"

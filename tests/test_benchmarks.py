@@ -52,7 +52,7 @@ def test_the_table_shows_who_wins_and_who_is_missing(found, tmp_path, monkeypatc
 
 
 def test_pieces_of_work_are_measured_once():
-    for device, renderers in (("cpu", {"reference"}), ("cuda", {"reference", "fused"})):
+    for device, renderers in (("cpu", {"reference", "fused"}), ("cuda", {"reference", "fused"})):
         for quick in (True, False):
             works = list(cases(torch.device(device), quick=quick))
             assert len(set(works)) == len(works)

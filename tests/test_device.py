@@ -106,7 +106,7 @@ def test_the_fused_renderer_reads_nothing_back(resampling, side, mix, launched):
 @pytest.mark.parametrize("batch", [1, 8, 128])
 def test_composed_clips_are_one_launch_and_little_memory(batch, launched):
     """Memory besides the clips is at most that of the plan's table."""
-    clips, memory = on_a_device(batch, "fused", "composed", mix=Mixup(), **FINISHED)
+    clips, memory = on_a_device(batch, "fused", "composed", mix=Mixup() if batch > 1 else None, **FINISHED)
     assert sum(map(len, launched.values())) == 1
     assert 0 < memory - clips.nbytes <= 0.1 * clips.nbytes
 

@@ -137,6 +137,7 @@ def test_a_folder_killed_between_two_renames_comes_back(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stopped_command_says_so_and_leaves_nothing(tmp_path, number):
     """The command sends itself the signal, and its own handlers are as before when it has ended."""
+    inherited = signal.signal(number, signal.default_int_handler)  # background jobs and nohup ignore some
     before = signal.getsignal(number)
 
     def work():
@@ -144,12 +145,11 @@ def test_a_stopped_command_says_so_and_leaves_nothing(tmp_path, number):
             temporary.write_text("half of it")
             signal.raise_signal(number)
 
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert command.run("pmg-test", work) == 128 + number
+        assert signal.getsignal(number) == before
     finally:
-        signal.signal(signal.SIGINT, previous)
-    assert signal.getsignal(number) == before
+        signal.signal(number, inherited)
     assert not names(tmp_path)
 
 
