@@ -28,7 +28,7 @@ autodoc_typehints = "none"  # shapes and units stand in the text; jaxtyping's an
 napoleon_numpy_docstring = False
 
 nb_execution_mode = "force"
-nb_execution_timeout = 300
+nb_execution_timeout = 1200
 nb_execution_raise_on_error = True
 
 for part in (gallery, recipes_table):
