@@ -8,7 +8,8 @@ and the file is named in ``source.skipped``. Which item an id gets depends on th
 import atexit
 import contextlib
 import errno
-import multiprocessing.util  # noqa: F401  registers its exit handler, which must run after ours
+import multiprocessing.util  # registers its exit handler, which must run after ours
+import os
 import signal
 import time
 import warnings
@@ -238,7 +239,7 @@ def _read_in_workers(
         _Reading(source, parts),
         batch_size=None,
         num_workers=num_workers,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=partial(_ignore_signals, os.getpid()),
         generator=torch.Generator("cpu"),  # of its own: the loader would take a seed for its workers from torch's default generator
     )
     with _signals_held():
@@ -271,7 +272,7 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _ignore_signals(worker: int) -> None:
+def _ignore_signals(main: int, worker: int) -> None:
     """Leave it to the main process what Ctrl-C and SIGTERM mean.
 
     Both reach all processes of a group (from a terminal, SLURM, ``timeout``, torchrun). A worker that died of one would end a training run
@@ -279,6 +280,9 @@ def _ignore_signals(worker: int) -> None:
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    # The loader's own check compares parents from here on: a worker whose main process died before would stay for ever.
+    if multiprocessing.get_start_method() == "fork" and os.getppid() != main:
+        os._exit(1)
 
 
 _workers: set[Any] = set()
