@@ -22,9 +22,9 @@ from pseudomotion.plan import Blend
 from pseudomotion.render import choose
 from pseudomotion.render.output import Output
 
-pytest.importorskip("numba", reason="the renderer for CPUs needs numba, which is not installed")
+pytest.importorskip("llvmlite", reason="the renderer for CPUs needs numba, which is not installed")
 
-from pseudomotion.render.cpu import cache, launch
+from pseudomotion.render.cpu import compiler, launch
 
 NAMES = tuple(TRANSFORMS)
 PADDING = ["zeros", "border", "reflection"]

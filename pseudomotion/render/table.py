@@ -53,11 +53,12 @@ PERIOD_U, PERIOD_V = 9, 10  # of reflection
 WEIGHTS_X, WEIGHTS_Y = 11, 12  # int32: where the weights of the level begin
 SOURCE = 13
 
-# One number of 64 bits for everything that all clips have in common: addresses, sizes, strides in bytes.
+# One number of 64 bits for everything that all clips have in common: addresses, sizes, strides in bytes. PREVIOUS is the address of a
+# source row for the frame before.
 IMAGES, TEXTURES, OUT, FINISH = range(4)
 NUM_FRAMES, NUM_LAYERS, CHANNELS, W, H, IMAGE_W, IMAGE_H, TEXTURE_W, TEXTURE_H = range(4, 13)
 ITEM, KIND, PADDING, CLIP_STRIDE, FRAME_STRIDE, CHANNEL_STRIDE = range(13, 19)
-PITCHES, BUFFERS, FRAME_BYTES, CHAIN_BYTES, ROW_BYTES, PIECES, PIECE_ROWS = range(19, 26)
+PREVIOUS, BUFFERS, FRAME_BYTES, CHAIN_BYTES, ROW_BYTES, PIECES, PIECE_ROWS = range(19, 26)
 CALL = 26
 UINT8, FLOAT16, BFLOAT16, FLOAT32 = range(4)  # values of KIND
 

@@ -6,22 +6,16 @@ Tables and frames are passed as addresses, because numba takes long to compile a
 """
 
 # mypy: ignore-errors
-# Numba compiles these functions; jaxtyping's hook must not wrap them.
+# LLVM compiles these functions; their annotations are its types.
 
 import math
 
-import numpy as np
-from numba import int64, njit
-
 from pseudomotion.render import table as T
 from pseudomotion.render.cpu import vector as V
-from pseudomotion.render.cpu.cache import cached
+from pseudomotion.render.cpu.compiler import Bit, Double, Float, Floats, Int, Words, compiled, inlined
+from pseudomotion.render.cpu.vector import PIXEL
 
-compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-PIXEL = V.PIXEL
-SPOTS = 12  # bytes a pixel: where it is read
 PATIENCE = 1_000  # looks at what another thread has still to do, before the caller is asked to wait
-f32, f64 = np.float32, np.float64
 
 
 # Sources ---------------------------------------------------------------------------------------------------------------------------------
@@ -31,18 +25,32 @@ f32, f64 = np.float32, np.float64
 def _clear_border(frame, pitch, width, height):
     """Make the border of a working frame black, but for the right hand of its rows."""
     for x in range(width + 3):
-        V.clear_pixel(frame + x * PIXEL)
-        V.clear_pixel(frame + ((height + 1) * pitch + x) * PIXEL)
-        V.clear_pixel(frame + ((height + 2) * pitch + x) * PIXEL)
+        V.store(0.0, frame + x * PIXEL)
+        V.store(0.0, frame + ((height + 1) * pitch + x) * PIXEL)
+        V.store(0.0, frame + ((height + 2) * pitch + x) * PIXEL)
     for y in range(height):
-        V.clear_pixel(frame + (y + 1) * pitch * PIXEL)
+        V.store(0.0, frame + (y + 1) * pitch * PIXEL)
 
 
 @compiled
 def _close_row(row, width):
     """Make the right hand of a row of a working frame black; ``row`` is its first pixel."""
-    V.clear_pixel(row + width * PIXEL)
-    V.clear_pixel(row + (width + 1) * PIXEL)
+    V.store(0.0, row + width * PIXEL)
+    V.store(0.0, row + (width + 1) * PIXEL)
+
+
+@inlined
+def _unit(place) -> Floats:
+    """Four bytes as numbers in [0, 1]."""
+    return V.load_bytes(place) / 255
+
+
+@inlined
+def _interleave(target, red: Floats, green: Floats, blue: Floats, alpha: Floats):
+    """Four pixels of a working frame from four planes."""
+    pixels = V.transpose(red, green, blue, alpha)
+    for k in V.FOUR:
+        V.store(pixels[k], target + k * PIXEL)
 
 
 @compiled
@@ -53,13 +61,15 @@ def _read_row(target, place, width, plane, channels, item):
     full = width & ~3
     for x in range(0, full, 4):
         if item == 1:
-            V.read_bytes(target + x * PIXEL, place + x, second, third, fourth)
+            _interleave(target + x * PIXEL, _unit(place + x), _unit(place + x + second), _unit(place + x + third), _unit(place + x + fourth))
         else:
-            V.read_floats(target + x * PIXEL, place + 4 * x, second, third, fourth)
+            at = place + 4 * x
+            red, green, blue, alpha = V.load_floats(at), V.load_floats(at + second), V.load_floats(at + third), V.load_floats(at + fourth)
+            _interleave(target + x * PIXEL, red, green, blue, alpha)
     for x in range(full, width):
         for c in range(4):
             at = place + x * item + (0 if c == 0 else second if c == 1 else third if c == 2 else fourth)
-            value = V.byte(at) / f32(255) if item == 1 else V.real(at, 0)
+            value = V.byte(at) / 255 if item == 1 else V.real(at, 0)
             V.put_real(target + x * PIXEL, c, value)
 
 
@@ -69,17 +79,17 @@ def _reduce_row(target, image, source, y, full_width, full_height, plane, channe
     size, x0, width = 1 << V.whole(source, T.LEVEL), V.whole(source, T.LEFT), V.whole(source, T.WIDTH)
     across, down = weights + 4 * V.whole(source, T.WEIGHTS_X), weights + 4 * V.whole(source, T.WEIGHTS_Y)
     first, last = x0 * size, min((x0 + width) * size, full_width)
-    unit = f32(1 / 255) if item == 1 else f32(1)
+    unit = Float(1 / 255) if item == 1 else Float(1.0)
     for c in range(channels):
         for x in range(last - first):
-            V.put_real(sums, x, f32(0))
+            V.put_real(sums, x, Float(0.0))
         for row in range(y * size, min((y + 1) * size, full_height)):
             place, weight = image + c * plane + (row * full_width + first) * item, V.real(down, row) * unit
             for x in range(last - first):
                 value = V.byte(place + x) if item == 1 else V.real(place, x)
                 V.put_real(sums, x, V.real(sums, x) + weight * value)
         for x in range(width):
-            total = f32(0)
+            total = Float(0.0)
             for k in range(x * size, min((x + 1) * size, last - first)):
                 total += V.real(across, first + k) * V.real(sums, k)
             for k in range(c, 4):
@@ -114,51 +124,98 @@ def _prepare(call, sources, weights, first, last, base, part, parts, sums):
 # Rows of frames --------------------------------------------------------------------------------------------------------------------------
 
 
-@compiled
-def _along_row(m, axis, y):
-    """What of a homography's row is the same all along row y of a frame, as its float64."""
-    return f64(V.real(m, T.MATRIX + 3 * axis + 1)) * y + f64(V.real(m, T.MATRIX + 3 * axis + 2))
+@inlined
+def _along_row(m, axis, y) -> Double:
+    """What is the same for all pixels of row y of a frame in a row of its homography."""
+    return Double(V.real(m, T.MATRIX + 3 * axis + 1)) * y + V.real(m, T.MATRIX + 3 * axis + 2)
+
+
+@inlined
+def _sample(target, spots, frame, pitch, u: Floats, v: Floats, low: Floats, high_u: Floats, high_v: Floats):
+    """Bilinear samples of a working frame at four points, which are clamped into it; ``spots`` is memory for four int32."""
+    u, v = V.clamp(u, low, high_u), V.clamp(v, low, high_v)
+    left, top = Words(u), Words(v)
+    across, down = u - Floats(left), v - Floats(top)
+    V.store_words(top * Words(pitch) + left, spots)
+    for_next_row = pitch * PIXEL
+    for k in V.FOUR:
+        place = frame + V.whole(spots, k) * PIXEL
+        upper, lower = V.load_pair(place), V.load_pair(place + for_next_row)
+        both = V.fma(V.lane_pair(down, k), lower - upper, upper)
+        V.store(V.lerp(V.left(both), V.right(both), V.lane(across, k)), target + PIXEL * k)
+
+
+@inlined
+def _fold(at: Floats, period: Floats) -> Floats:
+    """Coordinates on an axis that is repeated back and forth; a period is there and back."""
+    at = V.fabs(at)
+    at = at - V.floor(at / period) * period
+    return min(at, period - at)
 
 
 @compiled
-def _sample_row(target, x0, x1, y, m, frame, pitch, width, height, scale, left, top, period_u, period_v, padding, spots):
-    """Pixels x0 to x1 of row y of a frame, from a working frame that holds a part of what is read, which begins there at (left, top).
+def _sample_row(target, x0, x1, y, m, source, frame, padding, spots):
+    """Pixels x0 to x1 of row y of a frame, sampled from a working frame.
 
-    ``m`` is the frame's row of the table, ``scale`` the pixels of the working frame per pixel of what the homography leads to, ``spots``
-    memory for where pixels read.
+    Args:
+        target: where they are written.
+        x0: the first pixel.
+        x1: after the last.
+        y: the row.
+        m: row of the table of the frame that is made.
+        source: row of the table of what is read.
+        frame: working frame that holds this.
+        padding: mode of padding.
+        spots: memory for four int32.
+
     """
+    pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
     a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
     c, f, h = _along_row(m, 0, y), _along_row(m, 1, y), _along_row(m, 2, y)
     flags = V.whole(m, T.FLAGS)
     if flags & T.COPY:
-        place = frame + ((int64(f) + 1 - top) * pitch + x0 + int64(c) + 1 - left) * PIXEL
+        place = frame + ((Int(f) + 1 - top) * pitch + x0 + Int(c) + 1 - left) * PIXEL
         for x in range(x1 - x0):
-            V.copy_pixel(target + x * PIXEL, place + x * PIXEL)
+            V.store(V.load(place + x * PIXEL), target + x * PIXEL)
         return
     black = padding == T.ZEROS
-    low, high_u, high_v = f32(not black), f32(width + black), f32(height + black)
-    shift, add_u, add_v = 0.5 * scale - 0.5, f64(1 - left), f64(1 - top)
-    if padding == T.REFLECTION:
+    low, high_u, high_v = 1 - Int(black), V.whole(source, T.WIDTH) + black, V.whole(source, T.HEIGHT) + black
+    scale = 1.0 / (1 << V.whole(source, T.LEVEL))
+    shift = 0.5 * scale - 0.5
+    if flags & T.AFFINE and padding != T.REFLECTION:
+        a, d = Float(a * scale), Float(d * scale)
+        c, f = c * scale + shift + (1 - left), f * scale + shift + (1 - top)
         for x in range(x0, x1, 4):
-            place = spots + (x - x0) * SPOTS
-            V.locate_folded(place, pitch, x, a, c, d, f, g, h, scale, shift, period_u, period_v, add_u, add_v, low, high_u, high_v)
-    elif flags & T.AFFINE:
-        a, d = f32(a * scale), f32(d * scale)
-        c, f = c * scale + (shift + add_u), f * scale + (shift + add_v)
-        for x in range(x0, x1, 4):
-            V.locate(spots + (x - x0) * SPOTS, pitch, x, a, c, d, f, low, high_u, high_v)
-    else:
-        for x in range(x0, x1, 4):
-            place = spots + (x - x0) * SPOTS
-            V.locate_projective(place, pitch, x, a, c, d, f, g, h, scale, shift, period_u, period_v, add_u, add_v, low, high_u, high_v)
-    for x in range(0, x1 - x0, 4):
-        V.gather(target + x * PIXEL, spots + x * SPOTS, frame, pitch)
+            xs = V.ramp() + x
+            _sample(target, spots, frame, pitch, V.fma(xs, a, Float(c)), V.fma(xs, d, Float(f)), low, high_u, high_v)
+            target += 4 * PIXEL
+        return
+    period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
+    for x in range(x0, x1, 4):
+        xs = V.ramp() + x
+        near = 1.0 / max(V.fma(xs, g, Float(h)), T.HORIZON)
+        u = V.fma(V.fma(xs, a, Float(c)) * near, Float(scale), Float(shift))
+        v = V.fma(V.fma(xs, d, Float(f)) * near, Float(scale), Float(shift))
+        if padding == T.REFLECTION:
+            u, v = _fold(u, period_u), _fold(v, period_v)
+        _sample(target, spots, frame, pitch, u + (1 - left), v + (1 - top), low, high_u, high_v)
+        target += 4 * PIXEL
 
 
-@compiled
+@inlined
 def _recolor_row(target, width, m):
+    """Apply a color map, whose four columns lie in the table as four pixels, and clamp to [0, 1]."""
+    color = m + 4 * T.COLOR
+    red, green, blue, add = (
+        V.load_floats(color),
+        V.load_floats(color + PIXEL),
+        V.load_floats(color + 2 * PIXEL),
+        V.load_floats(color + 3 * PIXEL),
+    )
     for x in range(width):
-        V.recolor_pixel(target + x * PIXEL, m + 4 * T.COLOR)
+        pixel = V.load(target + x * PIXEL)
+        mapped = V.fma(blue, V.lane(pixel, 2), V.fma(green, V.lane(pixel, 1), V.fma(red, V.lane(pixel, 0), add)))
+        V.store(V.clamp(mapped, 0.0, 1.0), target + x * PIXEL)
 
 
 @compiled
@@ -167,49 +224,61 @@ def _show(target, x0, x1, y, m, sources, base, padding, spare, spots):
     share = V.real(m, T.SHARE)
     for k in range(2 if share > 0 else 1):
         source = sources + V.whole(m, T.READS + k) * (4 * T.SOURCE)
-        frame, pitch, scale = base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH), 1.0 / (1 << V.whole(source, T.LEVEL))
-        left, top, width, height = (
-            V.whole(source, T.LEFT),
-            V.whole(source, T.TOP),
-            V.whole(source, T.WIDTH),
-            V.whole(source, T.HEIGHT),
-        )
-        period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
-        row = spare if k else target
-        _sample_row(row, x0, x1, y, m, frame, pitch, width, height, scale, left, top, period_u, period_v, padding, spots)
+        _sample_row(spare if k else target, x0, x1, y, m, source, base + V.whole(source, T.PLACE) * PIXEL, padding, spots)
     if share > 0:
         for x in range(x1 - x0):
-            V.mix_pixel(target + x * PIXEL, target + x * PIXEL, spare + x * PIXEL, share)
+            V.store(V.lerp(V.load(target + x * PIXEL), V.load(spare + x * PIXEL), share), target + x * PIXEL)
     if V.whole(m, T.FLAGS) & T.COLORED:
         _recolor_row(target, x1 - x0, m)
 
 
 @compiled
-def _cut(slope, start, x0, x1):
+def _cut(slope: Double, start: Double, x0: Double, x1: Double) -> (Double, Double):
     """The part of the interval x0 to x1 in which slope * x + start is not negative."""
     if slope > 0:
         return max(x0, -start / slope), x1
     if slope < 0:
         return x0, min(x1, -start / slope)
-    return (x0, x1) if start >= 0 else (x1 + 1, x1)
+    if start >= 0:
+        return x0, x1
+    return x1 + 1, x1
 
 
 @compiled
-def _span(m, y, w):
+def _span(m, y, w) -> (Int, Int):
     """The pixels, from the first up to the second, of row y in which a layer's box may be seen."""
-    g, h = f64(V.real(m, T.MATRIX + 6)), _along_row(m, 2, y)
+    g, h = Double(V.real(m, T.MATRIX + 6)), _along_row(m, 2, y)
     if h < T.HORIZON or h + g * (w - 1) < T.HORIZON:
         return 0, w
     x0, x1 = 0.0, w - 1.0
     soft = 0.5 / V.real(m, T.SHARPNESS)
     for axis in range(2):
-        a, c = f64(V.real(m, T.MATRIX + 3 * axis)), _along_row(m, axis, y)
+        a, c = Double(V.real(m, T.MATRIX + 3 * axis)), _along_row(m, axis, y)
         low, high = V.real(m, T.BOX + axis) - soft, V.real(m, T.BOX + 2 + axis) + soft
         x0, x1 = _cut(a - low * g, c - low * h, x0, x1)
         x0, x1 = _cut(high * g - a, high * h - c, x0, x1)
     if not x0 <= x1 + 1:
         return 0, 0
-    return max(0, int64(math.floor(x0)) - 1), min(w, int64(math.ceil(x1)) + 2)
+    return max(0, Int(V.floor(x0)) - 1), min(w, Int(V.ceil(x1)) + 2)
+
+
+@compiled
+def _cover(target, above, x0, x1, y, m):
+    """Paint pixels x0 to x1 of a layer, which are at ``above``, over row y at ``target`` where its outline covers them."""
+    a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
+    c, f, h = Float(_along_row(m, 0, y)), Float(_along_row(m, 1, y)), Float(_along_row(m, 2, y))
+    left, top, right, bottom = V.real(m, T.BOX), V.real(m, T.BOX + 1), V.real(m, T.BOX + 2), V.real(m, T.BOX + 3)
+    sharpness, opacity = V.real(m, T.SHARPNESS), V.real(m, T.OPACITY)
+    for x in range(x0, x1, 4):
+        xs = V.ramp() + x
+        near = 1.0 / max(V.fma(xs, g, h), T.HORIZON)
+        u, v = V.fma(xs, a, c) * near, V.fma(xs, d, f) * near
+        across = V.clamp(V.fma(min(u - left, right - u), sharpness, 0.5), 0.0, 1.0)
+        down = V.clamp(V.fma(min(v - top, bottom - v), sharpness, 0.5), 0.0, 1.0)
+        alpha = across * down * opacity
+        for k in V.FOUR:
+            below = target + (x + k) * PIXEL
+            V.store(V.lerp(V.load(below), V.load(above + (x - x0 + k) * PIXEL), V.lane(alpha, k)), below)
 
 
 @compiled
@@ -222,25 +291,19 @@ def _paint_layers(call, target, y, t, m, sources, base, spare, second, spots):
             x0, x1 = _span(m, y, w)
             if x0 < x1:
                 _show(spare, x0, x1, y, m, sources, base, V.long(call, T.PADDING), second, spots)
-                a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
-                c, f, h = _along_row(m, 0, y), _along_row(m, 1, y), _along_row(m, 2, y)
-                left, top, right, bottom = V.real(m, T.BOX), V.real(m, T.BOX + 1), V.real(m, T.BOX + 2), V.real(m, T.BOX + 3)
-                sharpness, opacity = V.real(m, T.SHARPNESS), V.real(m, T.OPACITY)
-                for x in range(x0, x1, 4):
-                    below, above = target + x * PIXEL, spare + (x - x0) * PIXEL
-                    V.cover(below, above, x, a, c, d, f, g, h, left, top, right, bottom, sharpness, opacity)
+                _cover(target, spare, x0, x1, y, m)
         m += num_frames * (4 * T.FRAME)
 
 
 @compiled
-def _paint_row(call, clips, frames, sources, clip, y, t, chain, own, spare, second, spots):
+def _paint_row(call, clips, frames, sources, clip, y, t, chain, own, spare, second, spots) -> Int:
     """Paint row y of frame t of a clip before it is mixed, and return the address of its first pixel.
 
     ``chain`` is memory with the clip's working frames and behind them its sources. ``own`` is a row for clips that need no working frame or
-    paint layers over it; ``spare``, ``second`` and ``spots`` are more rows.
+    paint layers over it; ``spare`` and ``second`` are more rows.
     """
-    w, h, num_frames, frame_bytes = V.long(call, T.W), V.long(call, T.H), V.long(call, T.NUM_FRAMES), V.long(call, T.FRAME_BYTES)
-    buffers, pitch, padding = V.long(call, T.BUFFERS), V.long(call, T.PITCHES), V.long(call, T.PADDING)
+    w, num_frames, frame_bytes = V.long(call, T.W), V.long(call, T.NUM_FRAMES), V.long(call, T.FRAME_BYTES)
+    buffers, pitch, padding = V.long(call, T.BUFFERS), V.whole(V.long(call, T.PREVIOUS), T.PITCH), V.long(call, T.PADDING)
     row = clips + clip * (4 * T.CLIP)
     recursive, layered = V.whole(row, T.RECURSIVE), V.whole(row, T.LAYERED)
     back = frames + clip * (1 + V.long(call, T.NUM_LAYERS)) * num_frames * (4 * T.FRAME)
@@ -250,8 +313,7 @@ def _paint_row(call, clips, frames, sources, clip, y, t, chain, own, spare, seco
         target = chain + (t % buffers) * frame_bytes + ((y + 1) * pitch + 1) * PIXEL
     if recursive and t > 0:
         before = chain + ((t - 1) % buffers) * frame_bytes
-        period_u, period_v = f32(max(1, 2 * (w - 1))), f32(max(1, 2 * (h - 1)))
-        _sample_row(target, 0, w, y, m, before, pitch, w, h, 1.0, 0, 0, period_u, period_v, padding, spots)
+        _sample_row(target, 0, w, y, m, V.long(call, T.PREVIOUS), before, padding, spots)
         if V.whole(m, T.FLAGS) & T.COLORED:
             _recolor_row(target, w, m)
     else:
@@ -261,34 +323,57 @@ def _paint_row(call, clips, frames, sources, clip, y, t, chain, own, spare, seco
     if layered:
         if recursive:
             for x in range(w):
-                V.copy_pixel(own + x * PIXEL, target + x * PIXEL)
+                V.store(V.load(target + x * PIXEL), own + x * PIXEL)
             target = own
         _paint_layers(call, target, y, t, back + num_frames * (4 * T.FRAME), sources, base, spare, second, spots)
     return target
 
 
+@inlined
+def _write_pixels(target, source, count, plane, channels, finish, kind, item):
+    """Some pixels, a multiple of four, to their places in planes that are ``plane`` bytes apart: scaled, shifted, cast."""
+    for _ in range(0, count, 4):
+        planes = V.transpose(V.load(source), V.load(source + PIXEL), V.load(source + 2 * PIXEL), V.load(source + 3 * PIXEL))
+        for c in V.FOUR:
+            if c == 0 or c < channels:
+                value = V.fma(planes[c], V.real(finish, c), V.real(finish, 4 + c))
+                if kind == T.UINT8:
+                    V.write_bytes(target + c * plane, value)
+                elif kind == T.FLOAT32:
+                    V.write_floats(target + c * plane, value)
+                elif kind == T.BFLOAT16:
+                    V.write_bfloat16(target + c * plane, value)
+                else:
+                    V.write_float16(target + c * plane, value)
+        source += 4 * PIXEL
+        target += 4 * item
+
+
+@inlined
+def _write_some(call, target, source, count, plane):
+    """As ``_write_pixels``, of the type that is asked for."""
+    channels, kind, finish = V.long(call, T.CHANNELS), V.long(call, T.KIND), V.long(call, T.FINISH)
+    if kind == T.UINT8:
+        _write_pixels(target, source, count, plane, channels, finish, T.UINT8, 1)
+    elif kind == T.FLOAT32:
+        _write_pixels(target, source, count, plane, channels, finish, T.FLOAT32, 4)
+    elif kind == T.BFLOAT16:
+        _write_pixels(target, source, count, plane, channels, finish, T.BFLOAT16, 2)
+    else:
+        _write_pixels(target, source, count, plane, channels, finish, T.FLOAT16, 2)
+
+
 @compiled
 def _write_row(call, target, source, spare, item):
     """A finished row to its places in the clips, converted."""
-    w, plane, channels, kind = V.long(call, T.W), V.long(call, T.CHANNEL_STRIDE), V.long(call, T.CHANNELS), V.long(call, T.KIND)
-    finish = V.long(call, T.FINISH)
+    w, plane = V.long(call, T.W), V.long(call, T.CHANNEL_STRIDE)
     full = w & ~3
-    place = target
-    for x in range(0, w, 4):
-        if x == full:  # less than four pixels are left, and what follows them may be finished
-            place, plane = spare, PIXEL
-        if kind == T.UINT8:
-            V.write_bytes(place, source + x * PIXEL, plane, channels, finish)
-        elif kind == T.FLOAT32:
-            V.write_floats(place, source + x * PIXEL, plane, channels, finish)
-        elif kind == T.BFLOAT16:
-            V.write_bfloat16(place, source + x * PIXEL, plane, channels, finish)
-        else:
-            V.write_float16(place, source + x * PIXEL, plane, channels, finish)
-        place += 4 * item
-    for c in range(channels if full < w else 0):
-        for k in range((w - full) * item):
-            V.copy_byte(target + c * V.long(call, T.CHANNEL_STRIDE) + full * item + k, spare + c * PIXEL + k)
+    _write_some(call, target, source, full, plane)
+    if full < w:  # less than four pixels are left, and what follows them may be finished
+        _write_some(call, spare, source + full * PIXEL, 4, PIXEL)
+        for c in range(V.long(call, T.CHANNELS)):
+            for k in range((w - full) * item):
+                V.copy_byte(target + c * plane + full * item + k, spare + c * PIXEL + k)
 
 
 @compiled
@@ -307,8 +392,8 @@ def _finish_row(call, clips, frames, sources, clip, y, t, arena, rows):
         result, partner = source, result
         if mixed:
             for x in range(V.long(call, T.W)):
-                share = V.real(row, T.WEIGHT) if V.whole(row, T.MIX_LEFT) <= x < V.whole(row, T.MIX_RIGHT) else f32(0)
-                V.mix_pixel(spare + x * PIXEL, result + x * PIXEL, partner + x * PIXEL, share)
+                share = V.real(row, T.WEIGHT) if V.whole(row, T.MIX_LEFT) <= x < V.whole(row, T.MIX_RIGHT) else Float(0.0)
+                V.store(V.lerp(V.load(result + x * PIXEL), V.load(partner + x * PIXEL), share), spare + x * PIXEL)
             result = spare
     item = 4 if V.long(call, T.KIND) == T.FLOAT32 else 1 if V.long(call, T.KIND) == T.UINT8 else 2
     place = V.long(call, T.OUT) + clip * V.long(call, T.CLIP_STRIDE) + t * V.long(call, T.FRAME_STRIDE) + y * V.long(call, T.W) * item
@@ -319,22 +404,22 @@ def _finish_row(call, clips, frames, sources, clip, y, t, arena, rows):
 
 
 @compiled
-def _rows_read(m, y0, y1, w, h):
+def _rows_read(m, y0, y1, w, h) -> (Int, Int):
     """The rows of the frame before, from the first up to the second, that rows y0 to y1 of a frame read."""
-    low, high = np.inf, -np.inf
+    low, high = math.inf, -math.inf
     for corner in range(4):
         x, y = (w - 1) * (corner & 1), (y1 - 1) if corner & 2 else y0
-        depth = f64(V.real(m, T.MATRIX + 6)) * x + _along_row(m, 2, y)
+        depth = Double(V.real(m, T.MATRIX + 6)) * x + _along_row(m, 2, y)
         if depth < T.HORIZON:
             return 0, h
-        v = (f64(V.real(m, T.MATRIX + 3)) * x + _along_row(m, 1, y)) / depth
+        v = (Double(V.real(m, T.MATRIX + 3)) * x + _along_row(m, 1, y)) / depth
         low, high = min(low, v), max(high, v)
     low, high = min(max(low, 0.0), h - 1.0), min(max(high, 0.0), h - 1.0)
-    return max(0, int64(low) - 1), min(h, int64(high) + 3)
+    return max(0, Int(low) - 1), min(h, Int(high) + 3)
 
 
 @compiled
-def _ready(call, clips, frames, clip, stage, y0, y1, queue):
+def _ready(call, clips, frames, clip, stage, y0, y1, queue) -> Bit:
     """Whether all has been made that rows y0 to y1 of a stage need."""
     pieces, t, rows = V.long(call, T.PIECES), stage - 1, V.long(call, T.PIECE_ROWS)
     counts = queue + 8
@@ -357,8 +442,8 @@ def _ready(call, clips, frames, clip, stage, y0, y1, queue):
     return True
 
 
-@cached(int64(*[int64] * 11))
-def work_on_clip(call, clips, frames, sources, weights, clip, arena, rows, sums, queue, piece):
+@compiled
+def work_on_clip(call, clips, frames, sources, weights, clip, arena, rows, sums, queue, piece) -> Int:
     """Do pieces of work on a clip, which threads share among them, until none is left.
 
     Stage 0 prepares the sources, stage t + 1 makes frame t; a stage is cut into pieces, which are taken in order. Whatever is not a number
@@ -397,7 +482,7 @@ def work_on_clip(call, clips, frames, sources, weights, clip, arena, rows, sums,
                 base = arena + chain * V.long(call, T.CHAIN_BYTES)
                 for k in range(V.long(call, T.BUFFERS)):
                     if k % pieces == part:
-                        _clear_border(base + k * V.long(call, T.FRAME_BYTES), V.long(call, T.PITCHES), V.long(call, T.W), h)
+                        _clear_border(base + k * V.long(call, T.FRAME_BYTES), V.whole(V.long(call, T.PREVIOUS), T.PITCH), V.long(call, T.W), h)
                 base += V.long(call, T.BUFFERS) * V.long(call, T.FRAME_BYTES)
                 _prepare(call, sources, weights, V.whole(shown, T.SOURCES), V.whole(shown, T.SOURCES + 1), base, part, pieces, sums)
         else:
@@ -411,4 +496,4 @@ def work_on_clip(call, clips, frames, sources, weights, clip, arena, rows, sums,
                 _finish_row(call, clips, frames, sources, clip, y, stage - 1, arena, rows)
         V.add_shared(done + 8 * piece, 1)
         V.add_shared(counts + 8 * stage, 1)
-        piece = int64(-1)
+        piece = -1

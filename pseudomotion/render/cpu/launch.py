@@ -5,6 +5,7 @@ import math
 import os
 import threading
 import time
+from pathlib import Path
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from pseudomotion.plan import PADDING_MODES, MotionPlan
 from pseudomotion.render import table as layout
-from pseudomotion.render.cpu.kernels import work_on_clip
+from pseudomotion.render.cpu import compiler, kernels, vector
 from pseudomotion.render.output import Output
 
 KINDS = {
@@ -25,6 +26,8 @@ KINDS = {
     torch.float32: layout.FLOAT32,
 }
 PIXEL = 16  # bytes, in a working frame
+work_on_clip = compiler.load(kernels.work_on_clip, [Path(module.__file__) for module in (kernels, vector, layout)])
+
 PIECE = 16  # rows of a frame that a thread makes at a time where threads share a clip
 SHARED = 2**16  # pixels of a clip from which on they do
 PAUSE = 5e-5  # seconds that a thread sleeps when it has waited for others in vain
@@ -93,11 +96,15 @@ def _make_call(
         call[layout.TEXTURES] = textures.data_ptr()
         call[layout.TEXTURE_H], call[layout.TEXTURE_W] = plan.texture_size
     call[layout.NUM_FRAMES], call[layout.NUM_LAYERS], call[layout.CHANNELS] = plan.num_frames, plan.num_layers, images.shape[1]
-    call[layout.H], call[layout.W] = plan.frame_size
+    call[layout.H], call[layout.W] = h, w = plan.frame_size
+    previous = np.zeros(layout.SOURCE, np.int32)
+    previous[[layout.WIDTH, layout.HEIGHT, layout.PITCH]] = w, h, layout.pitch(w)
+    previous.view(np.float32)[layout.PERIOD_U : layout.PERIOD_V + 1] = [max(1, 2 * (side - 1)) for side in (w, h)]
+    call[layout.PREVIOUS] = previous.ctypes.data
     call[layout.ITEM], call[layout.KIND] = images.element_size(), KINDS[output.dtype]
     call[layout.PADDING] = PADDING_MODES.index(plan.padding_mode)
     call[layout.CLIP_STRIDE], call[layout.FRAME_STRIDE], call[layout.CHANNEL_STRIDE] = strides
-    return call, [images, textures, finish]
+    return call, [images, textures, finish, previous]
 
 
 class _Memory:
@@ -122,7 +129,6 @@ def _lay_out(call: Numbers, table: layout.Table, rows: int) -> tuple[Numbers, in
     call = call.copy()
     call[layout.PIECES], call[layout.PIECE_ROWS], call[layout.BUFFERS] = pieces, rows, buffers
     call[layout.FRAME_BYTES], call[layout.CHAIN_BYTES], call[layout.ROW_BYTES] = frame_bytes, chain_bytes, PIXEL * (layout.pitch(w) + 8)
-    call[layout.PITCHES] = layout.pitch(w)
     return call, chain_bytes * (1 + bool((table.clips[:, layout.LAST] > 0).any()))
 
 
