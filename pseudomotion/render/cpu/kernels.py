@@ -15,6 +15,7 @@ from pseudomotion.render.cpu import vector as V
 from pseudomotion.render.cpu.compiler import Bit, Double, Float, Floats, Int, Words, compiled, inlined
 from pseudomotion.render.cpu.vector import PIXEL
 
+SPOT = 12  # bytes a pixel: what is noted about where it reads
 PATIENCE = 1_000  # looks at what another thread has still to do, before the caller is asked to wait
 
 
@@ -131,18 +132,31 @@ def _along_row(m, axis, y) -> Double:
 
 
 @inlined
-def _sample(target, spots, frame, pitch, u: Floats, v: Floats, low: Floats, high_u: Floats, high_v: Floats):
-    """Bilinear samples of a working frame at four points, which are clamped into it; ``spots`` is memory for four int32."""
+def _locate(spot, pitch, u: Floats, v: Floats, low: Floats, high_u: Floats, high_v: Floats):
+    """Note where four points lie in a working frame, into which they are clamped: the pixels above and left of them, and how far beyond."""
     u, v = V.clamp(u, low, high_u), V.clamp(v, low, high_v)
     left, top = Words(u), Words(v)
-    across, down = u - Floats(left), v - Floats(top)
-    V.store_words(top * Words(pitch) + left, spots)
-    for_next_row = pitch * PIXEL
-    for k in V.FOUR:
-        place = frame + V.whole(spots, k) * PIXEL
-        upper, lower = V.load_pair(place), V.load_pair(place + for_next_row)
-        both = V.fma(V.lane_pair(down, k), lower - upper, upper)
-        V.store(V.lerp(V.left(both), V.right(both), V.lane(across, k)), target + PIXEL * k)
+    V.store_words(top * Words(pitch) + left, spot)
+    V.store(u - Floats(left), spot + 16)
+    V.store(v - Floats(top), spot + 32)
+
+
+@inlined
+def _gather(target, count, spots, frame, pitch):
+    """Bilinear samples of a working frame at points that ``_locate`` has noted.
+
+    Apart from that, for the processor works ahead: it loads pixels while the coordinates of the next are not waited for.
+    """
+    for _ in range(0, count, 4):
+        across, down = V.load(spots + 16), V.load(spots + 32)
+        for k in V.FOUR:
+            upper = frame + V.whole(spots, k) * PIXEL
+            lower = upper + pitch * PIXEL
+            x, y = V.lane(across, k), V.lane(down, k)
+            left, right = V.lerp(V.load(upper), V.load(lower), y), V.lerp(V.load(upper + PIXEL), V.load(lower + PIXEL), y)
+            V.store(V.lerp(left, right, x), target + PIXEL * k)
+        spots += 48
+        target += 4 * PIXEL
 
 
 @inlined
@@ -166,7 +180,7 @@ def _sample_row(target, x0, x1, y, m, source, frame, padding, spots):
         source: row of the table of what is read.
         frame: working frame that holds this.
         padding: mode of padding.
-        spots: memory for four int32.
+        spots: memory for where pixels read.
 
     """
     pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
@@ -187,19 +201,18 @@ def _sample_row(target, x0, x1, y, m, source, frame, padding, spots):
         c, f = c * scale + shift + (1 - left), f * scale + shift + (1 - top)
         for x in range(x0, x1, 4):
             xs = V.ramp() + x
-            _sample(target, spots, frame, pitch, V.fma(xs, a, Float(c)), V.fma(xs, d, Float(f)), low, high_u, high_v)
-            target += 4 * PIXEL
-        return
-    period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
-    for x in range(x0, x1, 4):
-        xs = V.ramp() + x
-        near = 1.0 / max(V.fma(xs, g, Float(h)), T.HORIZON)
-        u = V.fma(V.fma(xs, a, Float(c)) * near, Float(scale), Float(shift))
-        v = V.fma(V.fma(xs, d, Float(f)) * near, Float(scale), Float(shift))
-        if padding == T.REFLECTION:
-            u, v = _fold(u, period_u), _fold(v, period_v)
-        _sample(target, spots, frame, pitch, u + (1 - left), v + (1 - top), low, high_u, high_v)
-        target += 4 * PIXEL
+            _locate(spots + (x - x0) * SPOT, pitch, V.fma(xs, a, Float(c)), V.fma(xs, d, Float(f)), low, high_u, high_v)
+    else:
+        period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
+        for x in range(x0, x1, 4):
+            xs = V.ramp() + x
+            near = 1.0 / max(V.fma(xs, g, Float(h)), T.HORIZON)
+            u = V.fma(V.fma(xs, a, Float(c)) * near, Float(scale), Float(shift))
+            v = V.fma(V.fma(xs, d, Float(f)) * near, Float(scale), Float(shift))
+            if padding == T.REFLECTION:
+                u, v = _fold(u, period_u), _fold(v, period_v)
+            _locate(spots + (x - x0) * SPOT, pitch, u + (1 - left), v + (1 - top), low, high_u, high_v)
+    _gather(target, x1 - x0, spots, frame, pitch)
 
 
 @inlined
