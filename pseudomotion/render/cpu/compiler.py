@@ -410,11 +410,12 @@ def _features() -> str:
         return ""
 
 
-def _translate(function: Function, machine: Any) -> bytes:
-    """Compile a function, and what it calls, to an object file."""
-    module = ir.Module(function.__name__)
+def _translate(functions: Sequence[Function], machine: Any) -> bytes:
+    """Compile functions, and what they call, to an object file."""
+    module = ir.Module("pseudomotion")
     module.triple, module.data_layout = binding.get_process_triple(), str(machine.target_data)
-    function.emit(module, "external")
+    for function in functions:
+        function.emit(module, "external")
     parsed = binding.parse_assembly(str(module))
     parsed.verify()
     options = binding.create_pipeline_tuning_options(speed_level=3)
@@ -424,25 +425,28 @@ def _translate(function: Function, machine: Any) -> bytes:
     return bytes(machine.emit_object(parsed))
 
 
-def load(function: Function, sources: Sequence[Path]) -> Callable[..., int]:
-    """A compiled function, to be called with integers; it releases the GIL.
+def load(functions: Sequence[Function], sources: Sequence[Path]) -> list[Callable[..., int]]:
+    """Compiled functions, to be called with integers; they release the GIL.
 
     Machine code is kept on disk, under a name that depends on the ``sources`` it is made from, LLVM and the processor. Where nothing can be
     written, every process compiles anew.
     """
     facts = [llvmlite.__version__, binding.get_process_triple(), binding.get_host_cpu_name(), _features()]
     name = hashlib.sha256(b"\0".join([*(path.read_bytes() for path in (Path(__file__), *sources)), *map(str.encode, facts)])).hexdigest()
-    path, machine = folder() / f"{function.__name__}-{name[:32]}.o", _machine()
+    path, machine = folder() / f"{name[:32]}.o", _machine()
     code = _read(path)
     if code is None:
-        code = _translate(function, machine)
+        code = _translate(functions, machine)
         _write(path, code)
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    call = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * len(function.parameters))(engine.get_function_address(function.__name__))
-    call.engine = engine  # owns the machine code
-    return call
+    calls = []
+    for function in functions:
+        kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * len(function.parameters))
+        calls.append(kind(engine.get_function_address(function.__name__)))
+        calls[-1].engine = engine  # owns the machine code
+    return calls
 
 
 def _read(path: Path) -> bytes | None:

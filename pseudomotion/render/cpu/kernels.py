@@ -10,7 +10,9 @@ Tables and frames are passed as addresses, because numba takes long to compile a
 
 import math
 
-from pseudomotion.render import table as T
+from pseudomotion import outline
+from pseudomotion.geometry import HORIZON
+from pseudomotion.render.cpu import table as T
 from pseudomotion.render.cpu import vector as V
 from pseudomotion.render.cpu.compiler import Bit, Double, Float, Floats, Int, Words, compiled, inlined
 from pseudomotion.render.cpu.vector import PIXEL
@@ -98,11 +100,11 @@ def _reduce_row(target, image, source, y, full_width, full_height, plane, channe
 
 
 @compiled
-def _prepare(call, sources, weights, first, last, base, part, parts, sums):
+def _prepare(call, first, last, base, part, parts, sums):
     """Bring a part of the rows of some sources into working frames."""
     channels, item = V.long(call, T.CHANNELS), V.long(call, T.ITEM)
     for s in range(first, last):
-        source = sources + s * (4 * T.SOURCE)
+        source = V.long(call, T.SOURCE_ROWS) + s * (4 * T.SOURCE)
         textured = V.whole(source, T.TEXTURED)
         image, full_width, full_height = V.long(call, T.IMAGES), V.long(call, T.IMAGE_W), V.long(call, T.IMAGE_H)
         if textured:
@@ -118,7 +120,7 @@ def _prepare(call, sources, weights, first, last, base, part, parts, sums):
             if V.whole(source, T.LEVEL) == 0:
                 _read_row(row, image + (at * full_width + V.whole(source, T.LEFT)) * item, width, plane, channels, item)
             else:
-                _reduce_row(row, image, source, at, full_width, full_height, plane, channels, item, weights, sums)
+                _reduce_row(row, image, source, at, full_width, full_height, plane, channels, item, V.long(call, T.WEIGHTS), sums)
             _close_row(row, width)
 
 
@@ -167,11 +169,68 @@ def _fold(at: Floats, period: Floats) -> Floats:
     return min(at, period - at)
 
 
+@inlined
+def _weights(f: Floats) -> (Floats, Floats, Floats, Floats):
+    """Of the four control points of a cubic B-spline about points that lie f, in [0, 1), behind the second."""
+    back, f2 = 1 - f, f * f
+    f3 = f2 * f
+    first, last = back * back * back * (1 / 6), f3 * (1 / 6)
+    second = V.fma(f3, 0.5, V.fma(f2, -1.0, 2 / 3))
+    return first, second, 1 - first - second - last, last
+
+
 @compiled
-def _sample_row(target, x0, x1, y, m, source, frame, padding, spots):
+def _displacement(call, m, spots, u: Floats, v: Floats) -> (Floats, Floats):
+    """How far a frame's bend moves four points, in pixels; ``spots`` is memory for four int32.
+
+    Four neighboring control points of a row are one vector, so every point needs four of them for x and four for y.
+    """
+    side, controls = V.whole(m, T.GRID) + 6, V.long(call, T.CONTROLS) + V.whole(m, T.BEND) * 4
+    # Beyond the padding, all is zero as within it.
+    s = V.clamp(V.fma(u, V.real(m, T.CELLS), V.real(m, T.CELLS + 2)), 1.0, side - 2.5)
+    t = V.clamp(V.fma(v, V.real(m, T.CELLS + 1), V.real(m, T.CELLS + 3)), 1.0, side - 2.5)
+    column, row = Words(s), Words(t)
+    V.store_words((row - 1) * Words(side) + column - 1, spots)
+    w0, w1, w2, w3 = _weights(s - Floats(column))
+    across = V.transpose(w0, w1, w2, w3)
+    w0, w1, w2, w3 = _weights(t - Floats(row))
+    down = (w0, w1, w2, w3)
+    moved_x, moved_y = (), ()
+    for k in V.FOUR:
+        place = controls + V.whole(spots, k) * 4
+        x, y = Floats(0.0), Floats(0.0)
+        for j in V.FOUR:
+            weight = V.lane(down[j], k)
+            x = V.fma(V.load_floats(place + j * side * 4), weight, x)
+            y = V.fma(V.load_floats(place + (side + j) * side * 4), weight, y)
+        moved_x = moved_x + (x * across[k],)
+        moved_y = moved_y + (y * across[k],)
+    x0, x1, x2, x3 = V.transpose(moved_x[0], moved_x[1], moved_x[2], moved_x[3])
+    y0, y1, y2, y3 = V.transpose(moved_y[0], moved_y[1], moved_y[2], moved_y[3])
+    return x0 + x1 + (x2 + x3), y0 + y1 + (y2 + y3)
+
+
+@inlined
+def _points(call, m, x, y, spots) -> (Floats, Floats):
+    """What four neighboring pixels of row y of a frame show, of which the first is x."""
+    xs, flags = V.ramp() + x, V.whole(m, T.FLAGS)
+    u = V.fma(xs, V.real(m, T.MATRIX), Float(_along_row(m, 0, y)))
+    v = V.fma(xs, V.real(m, T.MATRIX + 3), Float(_along_row(m, 1, y)))
+    if not flags & T.AFFINE:
+        near = 1.0 / max(V.fma(xs, V.real(m, T.MATRIX + 6), Float(_along_row(m, 2, y))), HORIZON)
+        u, v = u * near, v * near
+    if flags & T.BENT:
+        far_x, far_y = _displacement(call, m, spots, u, v)
+        u, v = u + far_x, v + far_y
+    return u, v
+
+
+@compiled
+def _sample_row(call, target, x0, x1, y, m, source, frame, spots):
     """Pixels x0 to x1 of row y of a frame, sampled from a working frame.
 
     Args:
+        call: sizes and addresses, as ``table`` lays them out.
         target: where they are written.
         x0: the first pixel.
         x1: after the last.
@@ -179,16 +238,13 @@ def _sample_row(target, x0, x1, y, m, source, frame, padding, spots):
         m: row of the table of the frame that is made.
         source: row of the table of what is read.
         frame: working frame that holds this.
-        padding: mode of padding.
         spots: memory for where pixels read.
 
     """
     pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
-    a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
-    c, f, h = _along_row(m, 0, y), _along_row(m, 1, y), _along_row(m, 2, y)
-    flags = V.whole(m, T.FLAGS)
+    flags, padding = V.whole(m, T.FLAGS), V.long(call, T.PADDING)
     if flags & T.COPY:
-        place = frame + ((Int(f) + 1 - top) * pitch + x0 + Int(c) + 1 - left) * PIXEL
+        place = frame + ((Int(_along_row(m, 1, y)) + 1 - top) * pitch + x0 + Int(_along_row(m, 0, y)) + 1 - left) * PIXEL
         for x in range(x1 - x0):
             V.store(V.load(place + x * PIXEL), target + x * PIXEL)
         return
@@ -196,22 +252,21 @@ def _sample_row(target, x0, x1, y, m, source, frame, padding, spots):
     low, high_u, high_v = 1 - Int(black), V.whole(source, T.WIDTH) + black, V.whole(source, T.HEIGHT) + black
     scale = 1.0 / (1 << V.whole(source, T.LEVEL))
     shift = 0.5 * scale - 0.5
-    if flags & T.AFFINE and padding != T.REFLECTION:
-        a, d = Float(a * scale), Float(d * scale)
-        c, f = c * scale + shift + (1 - left), f * scale + shift + (1 - top)
+    if flags & (T.AFFINE | T.BENT) == T.AFFINE and padding != T.REFLECTION:
+        a, d = Float(V.real(m, T.MATRIX) * scale), Float(V.real(m, T.MATRIX + 3) * scale)
+        c = Float(_along_row(m, 0, y) * scale + shift + (1 - left))
+        f = Float(_along_row(m, 1, y) * scale + shift + (1 - top))
         for x in range(x0, x1, 4):
             xs = V.ramp() + x
-            _locate(spots + (x - x0) * SPOT, pitch, V.fma(xs, a, Float(c)), V.fma(xs, d, Float(f)), low, high_u, high_v)
+            _locate(spots + (x - x0) * SPOT, pitch, V.fma(xs, a, c), V.fma(xs, d, f), low, high_u, high_v)
     else:
-        period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
         for x in range(x0, x1, 4):
-            xs = V.ramp() + x
-            near = 1.0 / max(V.fma(xs, g, Float(h)), T.HORIZON)
-            u = V.fma(V.fma(xs, a, Float(c)) * near, Float(scale), Float(shift))
-            v = V.fma(V.fma(xs, d, Float(f)) * near, Float(scale), Float(shift))
+            spot = spots + (x - x0) * SPOT
+            u, v = _points(call, m, x, y, spot)
+            u, v = V.fma(u, Float(scale), Float(shift)), V.fma(v, Float(scale), Float(shift))
             if padding == T.REFLECTION:
-                u, v = _fold(u, period_u), _fold(v, period_v)
-            _locate(spots + (x - x0) * SPOT, pitch, u + (1 - left), v + (1 - top), low, high_u, high_v)
+                u, v = _fold(u, V.real(source, T.PERIOD_U)), _fold(v, V.real(source, T.PERIOD_V))
+            _locate(spot, pitch, u + (1 - left), v + (1 - top), low, high_u, high_v)
     _gather(target, x1 - x0, spots, frame, pitch)
 
 
@@ -232,12 +287,12 @@ def _recolor_row(target, width, m):
 
 
 @compiled
-def _show(target, x0, x1, y, m, sources, base, padding, spare, spots):
+def _show(call, target, x0, x1, y, m, base, spare, spots):
     """Pixels x0 to x1 of row y of what a back or layer shows of its sources, recolored."""
     share = V.real(m, T.SHARE)
     for k in range(2 if share > 0 else 1):
-        source = sources + V.whole(m, T.READS + k) * (4 * T.SOURCE)
-        _sample_row(spare if k else target, x0, x1, y, m, source, base + V.whole(source, T.PLACE) * PIXEL, padding, spots)
+        source = V.long(call, T.SOURCE_ROWS) + V.whole(m, T.READS + k) * (4 * T.SOURCE)
+        _sample_row(call, spare if k else target, x0, x1, y, m, source, base + V.whole(source, T.PLACE) * PIXEL, spots)
     if share > 0:
         for x in range(x1 - x0):
             V.store(V.lerp(V.load(target + x * PIXEL), V.load(spare + x * PIXEL), share), target + x * PIXEL)
@@ -258,16 +313,15 @@ def _cut(slope: Double, start: Double, x0: Double, x1: Double) -> (Double, Doubl
 
 
 @compiled
-def _span(m, y, w) -> (Int, Int):
-    """The pixels, from the first up to the second, of row y in which a layer's box may be seen."""
+def _span(m, surface, y, w) -> (Int, Int):
+    """The pixels, from the first up to the second, of row y in which a layer may be seen."""
     g, h = Double(V.real(m, T.MATRIX + 6)), _along_row(m, 2, y)
-    if h < T.HORIZON or h + g * (w - 1) < T.HORIZON:
+    if h < HORIZON or h + g * (w - 1) < HORIZON:
         return 0, w
     x0, x1 = 0.0, w - 1.0
-    soft = 0.5 / V.real(m, T.SHARPNESS)
     for axis in range(2):
         a, c = Double(V.real(m, T.MATRIX + 3 * axis)), _along_row(m, axis, y)
-        low, high = V.real(m, T.BOX + axis) - soft, V.real(m, T.BOX + 2 + axis) + soft
+        low, high = V.real(surface, T.LIMITS + axis), V.real(surface, T.LIMITS + 2 + axis)
         x0, x1 = _cut(a - low * g, c - low * h, x0, x1)
         x0, x1 = _cut(high * g - a, high * h - c, x0, x1)
     if not x0 <= x1 + 1:
@@ -275,62 +329,124 @@ def _span(m, y, w) -> (Int, Int):
     return max(0, Int(V.floor(x0)) - 1), min(w, Int(V.ceil(x1)) + 2)
 
 
+@inlined
+def _superellipse(surface, u: Floats, v: Floats) -> (Floats, Floats, Floats):
+    """``g`` and its gradient along both axes, as ``outline`` defines them."""
+    u, v, steps = V.fabs(u), V.fabs(v), 0
+    for k in range(outline.POWERS):
+        if V.real(surface, T.PARAMS + 1) > k:
+            steps += 1
+    largest = max(u, v, outline.TINY)
+    u, v = u / largest, v / largest
+    power_u, power_v = u, v
+    for _ in range(steps):
+        power_u, power_v = power_u * power_u, power_v * power_v
+    total = power_u + power_v
+    for _ in range(steps):
+        total = V.sqrt(total)
+    total = max(total, 1.0)
+    along_u, along_v, square_u, square_v = Floats(1.0), Floats(1.0), u / total, v / total
+    for _ in range(steps):
+        along_u, along_v = along_u * square_u, along_v * square_v
+        square_u, square_v = square_u * square_u, square_v * square_v
+    return largest * total, along_u, along_v
+
+
+@inlined
+def _blob(surface, u: Floats, v: Floats) -> (Floats, Floats, Floats):
+    """``g`` and its gradient along both axes, as ``outline`` defines them."""
+    rho = V.sqrt(V.fma(u, u, v * v))
+    u, v = u / max(rho, outline.TINY), v / max(rho, outline.TINY)
+    radius, change, cosine, sine = Floats(V.real(surface, T.PARAMS + 1)), Floats(0.0), u, v
+    for i in range(len(outline.ORDERS)):
+        cosine, sine = cosine * u - sine * v, cosine * v + sine * u
+        c, s = V.real(surface, T.PARAMS + 2 + 2 * i), V.real(surface, T.PARAMS + 3 + 2 * i)
+        radius = V.fma(sine, s, V.fma(cosine, c, radius))
+        change = V.fma(s * cosine - c * sine, i + outline.ORDERS[0], change)
+    slope = change / radius
+    return rho / radius, V.fma(slope, v, u) / radius, (v - slope * u) / radius
+
+
 @compiled
-def _cover(target, above, x0, x1, y, m):
+def _coverage(surface, u: Floats, v: Floats) -> Floats:
+    """How much of four texture pixels lies inside a layer's outline."""
+    sharpness, shape = V.real(surface, T.SHARPNESS), V.whole(surface, T.SHAPE)
+    inner_x = min(u - V.real(surface, T.BOX), V.real(surface, T.BOX + 2) - u)
+    inner_y = min(v - V.real(surface, T.BOX + 1), V.real(surface, T.BOX + 3) - v)
+    if shape == outline.BOX:
+        return V.clamp(V.fma(inner_x, sharpness, 0.5), 0.0, 1.0) * V.clamp(V.fma(inner_y, sharpness, 0.5), 0.0, 1.0)
+    x, y, distance = u - V.real(surface, T.CENTER), v - V.real(surface, T.CENTER + 1), min(inner_x, inner_y)
+    if shape == outline.POLYGON:
+        for k in range(outline.MOST_VERTICES):
+            line = surface + 4 * (T.PARAMS + 3 * k)
+            distance = min(distance, V.fma(x, V.real(line, 0), V.fma(y, V.real(line, 1), V.real(line, 2))))
+    else:
+        half_x, half_y, hole = V.real(surface, T.HALF), V.real(surface, T.HALF + 1), V.real(surface, T.PARAMS)
+        if shape == outline.SUPERELLIPSE:
+            value, along_x, along_y = _superellipse(surface, x / half_x, y / half_y)
+        else:
+            value, along_x, along_y = _blob(surface, x / half_x, y / half_y)
+        along_x, along_y, within = along_x / half_x, along_y / half_y, 1 - value
+        if hole > 0:
+            within = min(within, value - hole)
+        distance = min(distance, within / max(V.sqrt(V.fma(along_x, along_x, along_y * along_y)), outline.TINY))
+    return V.clamp(V.fma(distance, sharpness, 0.5), 0.0, 1.0)
+
+
+@compiled
+def _cover(call, target, above, x0, x1, y, m, surface, spots):
     """Paint pixels x0 to x1 of a layer, which are at ``above``, over row y at ``target`` where its outline covers them."""
-    a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
-    c, f, h = Float(_along_row(m, 0, y)), Float(_along_row(m, 1, y)), Float(_along_row(m, 2, y))
-    left, top, right, bottom = V.real(m, T.BOX), V.real(m, T.BOX + 1), V.real(m, T.BOX + 2), V.real(m, T.BOX + 3)
-    sharpness, opacity = V.real(m, T.SHARPNESS), V.real(m, T.OPACITY)
     for x in range(x0, x1, 4):
-        xs = V.ramp() + x
-        near = 1.0 / max(V.fma(xs, g, h), T.HORIZON)
-        u, v = V.fma(xs, a, c) * near, V.fma(xs, d, f) * near
-        across = V.clamp(V.fma(min(u - left, right - u), sharpness, 0.5), 0.0, 1.0)
-        down = V.clamp(V.fma(min(v - top, bottom - v), sharpness, 0.5), 0.0, 1.0)
-        alpha = across * down * opacity
+        u, v = _points(call, m, x, y, spots)
+        alpha = _coverage(surface, u, v) * V.real(m, T.OPACITY)
         for k in V.FOUR:
             below = target + (x + k) * PIXEL
             V.store(V.lerp(V.load(below), V.load(above + (x - x0 + k) * PIXEL), V.lane(alpha, k)), below)
 
 
 @compiled
-def _paint_layers(call, target, y, t, m, sources, base, spare, second, spots):
-    """Paint the layers over row y of frame t; ``m`` is the table's row of the first layer's first frame."""
+def _paint_layers(call, target, clip, y, t, base, spare, second, spots):
+    """Paint the layers of a clip over row y of frame t."""
     w, num_frames = V.long(call, T.W), V.long(call, T.NUM_FRAMES)
-    m += t * (4 * T.FRAME)
-    for _ in range(V.long(call, T.NUM_LAYERS)):
+    first = clip * (1 + V.long(call, T.NUM_LAYERS))
+    for s in range(first + 1, first + 1 + V.long(call, T.NUM_LAYERS)):
+        m = V.long(call, T.FRAMES) + (s * num_frames + t) * (4 * T.FRAME)
         if V.real(m, T.OPACITY) > 0 and V.whole(m, T.ROWS) <= y < V.whole(m, T.ROWS + 1):
-            x0, x1 = _span(m, y, w)
+            surface = V.long(call, T.SURFACES) + s * (4 * T.SURFACE)
+            x0, x1 = _span(m, surface, y, w)
             if x0 < x1:
-                _show(spare, x0, x1, y, m, sources, base, V.long(call, T.PADDING), second, spots)
-                _cover(target, spare, x0, x1, y, m)
-        m += num_frames * (4 * T.FRAME)
+                _show(call, spare, x0, x1, y, m, base, second, spots)
+                _cover(call, target, spare, x0, x1, y, m, surface, spots)
+
+
+@inlined
+def _frame(call, clip, t) -> Int:
+    """The row of frame t of a clip's back."""
+    return V.long(call, T.FRAMES) + (clip * (1 + V.long(call, T.NUM_LAYERS)) * V.long(call, T.NUM_FRAMES) + t) * (4 * T.FRAME)
 
 
 @compiled
-def _paint_row(call, clips, frames, sources, clip, y, t, chain, own, spare, second, spots) -> Int:
+def _paint_row(call, clip, y, t, chain, own, spare, second, spots) -> Int:
     """Paint row y of frame t of a clip before it is mixed, and return the address of its first pixel.
 
     ``chain`` is memory with the clip's working frames and behind them its sources. ``own`` is a row for clips that need no working frame or
     paint layers over it; ``spare`` and ``second`` are more rows.
     """
-    w, num_frames, frame_bytes = V.long(call, T.W), V.long(call, T.NUM_FRAMES), V.long(call, T.FRAME_BYTES)
-    buffers, pitch, padding = V.long(call, T.BUFFERS), V.whole(V.long(call, T.PREVIOUS), T.PITCH), V.long(call, T.PADDING)
-    row = clips + clip * (4 * T.CLIP)
+    w, frame_bytes = V.long(call, T.W), V.long(call, T.FRAME_BYTES)
+    buffers, pitch = V.long(call, T.BUFFERS), V.whole(V.long(call, T.PREVIOUS), T.PITCH)
+    row = V.long(call, T.CLIPS) + clip * (4 * T.CLIP)
     recursive, layered = V.whole(row, T.RECURSIVE), V.whole(row, T.LAYERED)
-    back = frames + clip * (1 + V.long(call, T.NUM_LAYERS)) * num_frames * (4 * T.FRAME)
-    m, base = back + t * (4 * T.FRAME), chain + buffers * frame_bytes
+    m, base = _frame(call, clip, t), chain + buffers * frame_bytes
     target = own
     if recursive:
         target = chain + (t % buffers) * frame_bytes + ((y + 1) * pitch + 1) * PIXEL
     if recursive and t > 0:
         before = chain + ((t - 1) % buffers) * frame_bytes
-        _sample_row(target, 0, w, y, m, V.long(call, T.PREVIOUS), before, padding, spots)
+        _sample_row(call, target, 0, w, y, m, V.long(call, T.PREVIOUS), before, spots)
         if V.whole(m, T.FLAGS) & T.COLORED:
             _recolor_row(target, w, m)
     else:
-        _show(target, 0, w, y, m, sources, base, padding, spare, spots)
+        _show(call, target, 0, w, y, m, base, spare, spots)
     if recursive:
         _close_row(target, w)
     if layered:
@@ -338,7 +454,7 @@ def _paint_row(call, clips, frames, sources, clip, y, t, chain, own, spare, seco
             for x in range(w):
                 V.store(V.load(target + x * PIXEL), own + x * PIXEL)
             target = own
-        _paint_layers(call, target, y, t, back + num_frames * (4 * T.FRAME), sources, base, spare, second, spots)
+        _paint_layers(call, target, clip, y, t, base, spare, second, spots)
     return target
 
 
@@ -390,9 +506,10 @@ def _write_row(call, target, source, spare, item):
 
 
 @compiled
-def _finish_row(call, clips, frames, sources, clip, y, t, arena, rows):
+def _finish_row(call, clip, y, t, arena, rows):
     """Row y of frame t of a clip, mixed with its partner's, to its place; ``rows`` is memory for five rows."""
-    size, row = V.long(call, T.ROW_BYTES), clips + clip * (4 * T.CLIP)
+    size, clips = V.long(call, T.ROW_BYTES), V.long(call, T.CLIPS)
+    row = clips + clip * (4 * T.CLIP)
     own, other, spare, second, spots = rows, rows + size, rows + 2 * size, rows + 3 * size, rows + 4 * size
     source, result, chain, shown = own, own, arena, clip
     mixed = V.whole(row, T.FIRST) <= t < V.whole(row, T.LAST) and V.whole(row, T.MIX_TOP) <= y < V.whole(row, T.MIX_BOTTOM)
@@ -400,7 +517,7 @@ def _finish_row(call, clips, frames, sources, clip, y, t, arena, rows):
     for k in range(2 if needed else 1):
         if k:
             source, own, chain, shown = result, other, arena + V.long(call, T.CHAIN_BYTES), V.whole(row, T.PARTNER)
-        result = _paint_row(call, clips, frames, sources, shown, y, t, chain, own, spare, second, spots)
+        result = _paint_row(call, shown, y, t, chain, own, spare, second, spots)
     if needed:
         result, partner = source, result
         if mixed:
@@ -423,16 +540,17 @@ def _rows_read(m, y0, y1, w, h) -> (Int, Int):
     for corner in range(4):
         x, y = (w - 1) * (corner & 1), (y1 - 1) if corner & 2 else y0
         depth = Double(V.real(m, T.MATRIX + 6)) * x + _along_row(m, 2, y)
-        if depth < T.HORIZON:
+        if depth < HORIZON:
             return 0, h
         v = (Double(V.real(m, T.MATRIX + 3)) * x + _along_row(m, 1, y)) / depth
         low, high = min(low, v), max(high, v)
+    low, high = low - V.real(m, T.REACHED), high + V.real(m, T.REACHED)
     low, high = min(max(low, 0.0), h - 1.0), min(max(high, 0.0), h - 1.0)
     return max(0, Int(low) - 1), min(h, Int(high) + 3)
 
 
 @compiled
-def _ready(call, clips, frames, clip, stage, y0, y1, queue) -> Bit:
+def _ready(call, clip, stage, y0, y1, queue) -> Bit:
     """Whether all has been made that rows y0 to y1 of a stage need."""
     pieces, t, rows = V.long(call, T.PIECES), stage - 1, V.long(call, T.PIECE_ROWS)
     counts = queue + 8
@@ -441,12 +559,12 @@ def _ready(call, clips, frames, clip, stage, y0, y1, queue) -> Bit:
     if t == 0:
         return V.get_shared(counts) == pieces
     done = counts + 8 * (V.long(call, T.NUM_FRAMES) + 1) + 8 * pieces * t
+    clips = V.long(call, T.CLIPS)
     row = clips + clip * (4 * T.CLIP)
     for k in range(2 if t < V.whole(row, T.LAST) else 1):
         shown = V.whole(row, T.PARTNER) if k else clip
         if V.whole(clips + shown * (4 * T.CLIP), T.RECURSIVE):
-            m = frames + (shown * (1 + V.long(call, T.NUM_LAYERS)) * V.long(call, T.NUM_FRAMES) + t) * (4 * T.FRAME)
-            low, high = _rows_read(m, y0, y1, V.long(call, T.W), V.long(call, T.H))
+            low, high = _rows_read(_frame(call, shown, t), y0, y1, V.long(call, T.W), V.long(call, T.H))
             if V.long(call, T.PADDING) == T.REFLECTION:
                 low, high = 0, V.long(call, T.H)
             for piece in range(low // rows, (high - 1) // rows + 1):
@@ -456,18 +574,14 @@ def _ready(call, clips, frames, clip, stage, y0, y1, queue) -> Bit:
 
 
 @compiled
-def work_on_clip(call, clips, frames, sources, weights, clip, arena, rows, sums, queue, piece) -> Int:
+def work_on_clip(call, clip, arena, rows, sums, queue, piece) -> Int:
     """Do pieces of work on a clip, which threads share among them, until none is left.
 
     Stage 0 prepares the sources, stage t + 1 makes frame t; a stage is cut into pieces, which are taken in order. Whatever is not a number
     is passed as an address.
 
     Args:
-        call: sizes and addresses, as ``render.table`` lays them out.
-        clips: of the table.
-        frames: of the table.
-        sources: of the table.
-        weights: of the table.
+        call: sizes and addresses, as ``table`` lays them out.
         clip: position in the batch.
         arena: the clip's memory, shared by the threads.
         rows: this thread's memory for rows of frames.
@@ -482,6 +596,7 @@ def work_on_clip(call, clips, frames, sources, weights, clip, arena, rows, sums,
     pieces, height, h = V.long(call, T.PIECES), V.long(call, T.PIECE_ROWS), V.long(call, T.H)
     counts = queue + 8
     done = counts + 8 * (V.long(call, T.NUM_FRAMES) + 1)
+    clips = V.long(call, T.CLIPS)
     row = clips + clip * (4 * T.CLIP)
     while True:
         if piece < 0:
@@ -497,16 +612,16 @@ def work_on_clip(call, clips, frames, sources, weights, clip, arena, rows, sums,
                     if k % pieces == part:
                         _clear_border(base + k * V.long(call, T.FRAME_BYTES), V.whole(V.long(call, T.PREVIOUS), T.PITCH), V.long(call, T.W), h)
                 base += V.long(call, T.BUFFERS) * V.long(call, T.FRAME_BYTES)
-                _prepare(call, sources, weights, V.whole(shown, T.SOURCES), V.whole(shown, T.SOURCES + 1), base, part, pieces, sums)
+                _prepare(call, V.whole(shown, T.SOURCES), V.whole(shown, T.SOURCES + 1), base, part, pieces, sums)
         else:
             y0, y1 = part * height, min(h, (part + 1) * height)
             looks = 0
-            while not _ready(call, clips, frames, clip, stage, y0, y1, queue):
+            while not _ready(call, clip, stage, y0, y1, queue):
                 looks += 1
                 if looks > PATIENCE:
                     return piece
             for y in range(y0, y1):
-                _finish_row(call, clips, frames, sources, clip, y, stage - 1, arena, rows)
+                _finish_row(call, clip, y, stage - 1, arena, rows)
         V.add_shared(done + 8 * piece, 1)
         V.add_shared(counts + 8 * stage, 1)
         piece = -1

@@ -1,4 +1,4 @@
-"""What kernels do with memory, and with four or eight floats at once.
+"""What kernels do with memory, and with four floats at once.
 
 A pixel of a working frame is four float32, its channels, in 16 aligned bytes. Coordinates are computed for four neighboring pixels at once.
 Addresses are plain integers.
@@ -11,11 +11,11 @@ from llvmlite import ir
 
 from pseudomotion.render.cpu.compiler import (
     Byte,
+    Double,
     Float,
     Floats,
     Half,
     Int,
-    Pair,
     Word,
     Words,
     alike,
@@ -36,7 +36,8 @@ def _pointer(b, address, kind):
 
 
 def _element(b, row, index, kind):
-    return _pointer(b, b.add(row, b.mul(index, Int(kind.width // 8 if kind is not Float else 4))), kind)
+    size = {Float: 4, Double: 8}.get(kind) or kind.width // 8
+    return _pointer(b, b.add(row, b.mul(index, Int(size))), kind)
 
 
 def _load(b, address, kind, align):
@@ -62,6 +63,18 @@ def real(b, row: Int, index: Int):
 
 
 @operation
+def double(b, row: Int, index: Int):
+    """Element ``index`` of a row of float64."""
+    return b.load(_element(b, row, index, Double), align=8)
+
+
+@operation
+def whole_byte(b, address: Int):
+    """A byte as an integer."""
+    return b.zext(_load(b, address, Byte, 1), Int)
+
+
+@operation
 def byte(b, address: Int):
     """A byte as a float."""
     return b.uitofp(_load(b, address, Byte, 1), Float)
@@ -71,6 +84,18 @@ def byte(b, address: Int):
 def put_real(b, row: Int, index: Int, value: Float):
     """Write element ``index`` of a row of float32."""
     b.store(value, _element(b, row, index, Float), align=4)
+
+
+@operation
+def put_double(b, row: Int, index: Int, value: Double):
+    """Write element ``index`` of a row of float64."""
+    b.store(value, _element(b, row, index, Double), align=8)
+
+
+@operation
+def put_whole(b, row: Int, index: Int, value: Int):
+    """Write element ``index`` of a row of int32."""
+    b.store(b.trunc(value, Word), _element(b, row, index, Word), align=4)
 
 
 @operation
@@ -95,12 +120,6 @@ def store(b, value: Floats, address: Int):
 def store_words(b, value: Words, address: Int):
     """Write four int32."""
     b.store(value, _pointer(b, address, Words), align=PIXEL)
-
-
-@operation
-def load_pair(b, address: Int):
-    """Two neighboring pixels."""
-    return _load(b, address, Pair, PIXEL)
 
 
 @operation
@@ -142,7 +161,7 @@ def _intrinsic(name, count):
 
 
 fma = _intrinsic("fmuladd", 3)  # x * y + z, one instruction where the processor has it
-floor, ceil, fabs = (_intrinsic(name, 1) for name in ("floor", "ceil", "fabs"))
+floor, ceil, fabs, sqrt = (_intrinsic(name, 1) for name in ("floor", "ceil", "fabs", "sqrt"))
 
 
 def _shuffle(b, x, y, lanes):
@@ -153,30 +172,6 @@ def _shuffle(b, x, y, lanes):
 def lane(b, vector: Floats, k):
     """One of four numbers, four times; k is a constant."""
     return _shuffle(b, vector, vector, [k] * 4)
-
-
-@operation
-def lane_pair(b, vector: Floats, k):
-    """One of four numbers, eight times."""
-    return _shuffle(b, vector, vector, [k] * 8)
-
-
-@operation
-def element(b, vector: Words, k):
-    """One of four int32."""
-    return b.sext(b.extract_element(vector, Word(k)), Int)
-
-
-@operation
-def left(b, pair: Pair):
-    """The first of two pixels."""
-    return _shuffle(b, pair, pair, [0, 1, 2, 3])
-
-
-@operation
-def right(b, pair: Pair):
-    """The second of two pixels."""
-    return _shuffle(b, pair, pair, [4, 5, 6, 7])
 
 
 @operation
@@ -191,12 +186,6 @@ def transpose(b, *rows):
     low = [_shuffle(b, rows[k], rows[k + 1], [0, 4, 1, 5]) for k in (0, 2)]
     high = [_shuffle(b, rows[k], rows[k + 1], [2, 6, 3, 7]) for k in (0, 2)]
     return tuple(_shuffle(b, *half, lanes) for half in (low, high) for lanes in ([0, 1, 4, 5], [2, 3, 6, 7]))
-
-
-@operation
-def choose(b, test, yes, no):
-    """``yes`` where a test holds, else ``no``; both are computed."""
-    return b.select(test, *alike(b, yes, no))
 
 
 @inlined
@@ -258,10 +247,3 @@ def _writer(cast, kind):
 
 write_bytes, write_float16, write_bfloat16 = _writer(_to_byte, Byte), _writer(_to_float16, Half), _writer(_to_bfloat16, Half)
 write_floats = _writer(lambda b, value: value, Float)
-
-
-@operation
-def write_past_cache(b, address: Int, value: Floats):
-    """Four floats at an address divisible by 16, which are not soon read again: the processor need not fetch what they replace."""
-    stored = b.store(value, _pointer(b, address, Floats), align=PIXEL)
-    stored.set_metadata("nontemporal", b.module.add_metadata([Word(1)]))
