@@ -63,6 +63,13 @@ def convert(b: ir.IRBuilder, value: Value, kind: ir.Type) -> ir.Value:
     return b.fpext(value, kind) if kind == Double else b.fptrunc(value, kind)
 
 
+def widen(b: ir.IRBuilder, value: Value, kind: ir.Type) -> ir.Value:
+    """A value or constant as a type of the same or a greater rank: nothing is lost without being asked for."""
+    if isinstance(value, float) and kind in (Bit, Int) or not is_constant(value) and RANK[str(value.type)] > RANK[str(kind)]:
+        raise TypeError(f"{'a fraction' if is_constant(value) else value.type} must be converted explicitly to be {kind}")
+    return convert(b, value, kind)
+
+
 def alike(b: ir.IRBuilder, *values: Value) -> list[ir.Value]:
     """Values converted to the greatest of their types. Constants count least: an integer as ``Int``, a fraction as ``Double``."""
     kinds = [value.type for value in values if not is_constant(value)]
@@ -70,6 +77,10 @@ def alike(b: ir.IRBuilder, *values: Value) -> list[ir.Value]:
     if any(isinstance(value, float) for value in values) and kind in (Bit, Int):
         kind = Double
     return [convert(b, value, kind) for value in values]
+
+
+class CompileError(Exception):
+    """A function that is not within the part of Python that can be compiled."""
 
 
 class Operation:
@@ -83,7 +94,7 @@ class Operation:
     def __call__(self, b: ir.IRBuilder, *values: Value) -> Any:
         """Emit the operation."""
         given = zip_longest(values, self.kinds)
-        return self.emit(b, *(convert(b, value, kind) if isinstance(kind, ir.Type) else value for value, kind in given))
+        return self.emit(b, *(widen(b, value, kind) if isinstance(kind, ir.Type) else value for value, kind in given))
 
 
 operation = Operation
@@ -169,19 +180,24 @@ class _Body:
         for statement in statements:
             if self.b.block.is_terminated:
                 return
-            getattr(self, type(statement).__name__)(statement)
+            try:
+                getattr(self, type(statement).__name__)(statement)
+            except CompileError:
+                raise
+            except Exception as error:
+                raise CompileError(f"{self.function.__name__}, line {statement.lineno} of it: {error}") from error
 
     def assign(self, name: str, value: Value) -> None:
+        if isinstance(value, tuple):
+            self.names = self.names | {name: value}
+            return
         if name not in self.variables:
             kind = value.type if not is_constant(value) else Double if isinstance(value, float) else Int
             self.variables[name] = self.entry.alloca(kind, name=name)
-        self.b.store(convert(self.b, value, self.variables[name].allocated_type), self.variables[name])
+        self.b.store(widen(self.b, value, self.variables[name].allocated_type), self.variables[name])
 
     def Assign(self, node: ast.Assign) -> None:  # noqa: N802  # named after the nodes
         (target,), value = node.targets, self.value(node.value)
-        if isinstance(target, ast.Name) and isinstance(value, tuple):
-            self.names = self.names | {target.id: value}
-            return
         if isinstance(target, ast.Name):
             self.assign(target.id, value)
             return
@@ -206,10 +222,10 @@ class _Body:
         elif isinstance(kind, ir.LiteralStructType) and is_constant(value):
             result = ir.Constant(kind, ir.Undefined)
             for k, (part, element) in enumerate(zip(value, kind.elements, strict=True)):
-                result = self.b.insert_value(result, convert(self.b, part, element), k)
+                result = self.b.insert_value(result, widen(self.b, part, element), k)
             self.b.ret(result)
         else:
-            self.b.ret(convert(self.b, value, kind))
+            self.b.ret(widen(self.b, value, kind))
 
     def If(self, node: ast.If) -> None:  # noqa: N802
         test = self.value(node.test)
@@ -362,7 +378,7 @@ class _Body:
         if isinstance(called, Operation):
             return called(self.b, *values)
         if isinstance(called, Function):
-            values = [convert(self.b, value, kind) for value, kind in zip(values, called.parameters.values(), strict=True)]
+            values = [widen(self.b, value, kind) for value, kind in zip(values, called.parameters.values(), strict=True)]
             return self.b.call(called.emit(self.b.module), values)
         if all(map(is_constant, values)):
             return called(*values)

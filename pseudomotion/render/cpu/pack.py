@@ -127,13 +127,13 @@ def _rows_seen(m, homography, surface, w, h) -> (Int, Int):
             return 0, h
     first, last, before = INFINITE, -INFINITE, 0
     for corner in range(4):
-        x, y = V.real(surface, T.LIMITS + 2 * (corner & 1)), V.real(surface, T.LIMITS + 1 + 2 * (corner >> 1))
-        depth = Double(V.real(homography, 6)) * x + Double(V.real(homography, 7)) * y + V.real(homography, 8)
-        v = (Double(V.real(homography, 3)) * x + Double(V.real(homography, 4)) * y + V.real(homography, 5)) / depth
-        if not -T.FARTHEST < v < T.FARTHEST:
+        u, v = V.real(surface, T.LIMITS + 2 * (corner & 1)), V.real(surface, T.LIMITS + 1 + 2 * (corner >> 1))
+        depth = Double(V.real(homography, 6)) * u + Double(V.real(homography, 7)) * v + V.real(homography, 8)
+        seen = (Double(V.real(homography, 3)) * u + Double(V.real(homography, 4)) * v + V.real(homography, 5)) / depth
+        if not -T.FARTHEST < seen < T.FARTHEST:
             return 0, h
         before += 1 if depth > 0 else 0
-        first, last = min(first, v), max(last, v)
+        first, last = min(first, seen), max(last, seen)
     if 0 < before < 4:
         return 0, h
     top, bottom = Int(V.floor(min(max(first, 0.0), Double(h)))) - 1, Int(V.ceil(min(max(last, -1.0), Double(h)))) + 2
