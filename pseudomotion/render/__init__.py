@@ -27,7 +27,7 @@ __all__ = ["DATA_FORMATS", "RENDERERS", "choose", "explain", "render"]
 
 RENDERERS = ("auto", "fused", "reference")
 # Whether the compiled kernels paint outlines other than boxes, and bends; where they do not, such plans go to the reference.
-PAINTS_SHAPES = {"numba": False, "triton": False}
+PAINTS_SHAPES = {"numba": True, "triton": False}
 FUSED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 

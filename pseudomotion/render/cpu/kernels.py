@@ -17,7 +17,8 @@ from pseudomotion.render.cpu import vector as V
 from pseudomotion.render.cpu.compiler import Bit, Double, Float, Floats, Int, Words, compiled, inlined
 from pseudomotion.render.cpu.vector import PIXEL
 
-SPOT = 12  # bytes a pixel: what is noted about where it reads
+SPOT = 16  # bytes a pixel: what is noted about where it reads; for four pixels their places, then the following
+ACROSS, DOWN, COVERED = 16, 32, 48  # how far right of and below that, and how much a layer covers
 PATIENCE = 1_000  # looks at what another thread has still to do, before the caller is asked to wait
 
 
@@ -134,31 +135,13 @@ def _along_row(m, axis, y) -> Double:
 
 
 @inlined
-def _locate(spot, pitch, u: Floats, v: Floats, low: Floats, high_u: Floats, high_v: Floats):
+def _note(spot, pitch, u: Floats, v: Floats, low: Floats, high_u: Floats, high_v: Floats):
     """Note where four points lie in a working frame, into which they are clamped: the pixels above and left of them, and how far beyond."""
     u, v = V.clamp(u, low, high_u), V.clamp(v, low, high_v)
     left, top = Words(u), Words(v)
     V.store_words(top * Words(pitch) + left, spot)
-    V.store(u - Floats(left), spot + 16)
-    V.store(v - Floats(top), spot + 32)
-
-
-@inlined
-def _gather(target, count, spots, frame, pitch):
-    """Bilinear samples of a working frame at points that ``_locate`` has noted.
-
-    Apart from that, for the processor works ahead: it loads pixels while the coordinates of the next are not waited for.
-    """
-    for _ in range(0, count, 4):
-        across, down = V.load(spots + 16), V.load(spots + 32)
-        for k in V.FOUR:
-            upper = frame + V.whole(spots, k) * PIXEL
-            lower = upper + pitch * PIXEL
-            x, y = V.lane(across, k), V.lane(down, k)
-            left, right = V.lerp(V.load(upper), V.load(lower), y), V.lerp(V.load(upper + PIXEL), V.load(lower + PIXEL), y)
-            V.store(V.lerp(left, right, x), target + PIXEL * k)
-        spots += 48
-        target += 4 * PIXEL
+    V.store(u - Floats(left), spot + ACROSS)
+    V.store(v - Floats(top), spot + DOWN)
 
 
 @inlined
@@ -179,25 +162,34 @@ def _weights(f: Floats) -> (Floats, Floats, Floats, Floats):
     return first, second, 1 - first - second - last, last
 
 
-@compiled
-def _displacement(call, m, spots, u: Floats, v: Floats) -> (Floats, Floats):
-    """How far a frame's bend moves four points, in pixels; ``spots`` is memory for four int32.
+@inlined
+def _total(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
+    """The sums over each of four vectors."""
+    w, x, y, z = V.transpose(a, b, c, d)
+    return w + x + (y + z)
+
+
+@inlined
+def _lattice(at: Floats, cells: Float, start: Float, side) -> Floats:
+    """Lattice coordinates of a bend. Beyond the padding of its control points all is zero, as within it."""
+    return V.clamp(V.fma(at, cells, start), 1.0, side - 2.5)
+
+
+@inlined
+def _bend_anywhere(controls, side, scratch, s: Floats, t: Floats) -> (Floats, Floats):
+    """How far a bend moves four points at lattice coordinates (s, t), in pixels.
 
     Four neighboring control points of a row are one vector, so every point needs four of them for x and four for y.
     """
-    side, controls = V.whole(m, T.GRID) + 6, V.long(call, T.CONTROLS) + V.whole(m, T.BEND) * 4
-    # Beyond the padding, all is zero as within it.
-    s = V.clamp(V.fma(u, V.real(m, T.CELLS), V.real(m, T.CELLS + 2)), 1.0, side - 2.5)
-    t = V.clamp(V.fma(v, V.real(m, T.CELLS + 1), V.real(m, T.CELLS + 3)), 1.0, side - 2.5)
     column, row = Words(s), Words(t)
-    V.store_words((row - 1) * Words(side) + column - 1, spots)
+    V.store_words((row - 1) * Words(side) + column - 1, scratch)
     w0, w1, w2, w3 = _weights(s - Floats(column))
     across = V.transpose(w0, w1, w2, w3)
     w0, w1, w2, w3 = _weights(t - Floats(row))
     down = (w0, w1, w2, w3)
     moved_x, moved_y = (), ()
     for k in V.FOUR:
-        place = controls + V.whole(spots, k) * 4
+        place = controls + V.whole(scratch, k) * 4
         x, y = Floats(0.0), Floats(0.0)
         for j in V.FOUR:
             weight = V.lane(down[j], k)
@@ -205,69 +197,163 @@ def _displacement(call, m, spots, u: Floats, v: Floats) -> (Floats, Floats):
             y = V.fma(V.load_floats(place + (side + j) * side * 4), weight, y)
         moved_x = moved_x + (x * across[k],)
         moved_y = moved_y + (y * across[k],)
-    x0, x1, x2, x3 = V.transpose(moved_x[0], moved_x[1], moved_x[2], moved_x[3])
-    y0, y1, y2, y3 = V.transpose(moved_y[0], moved_y[1], moved_y[2], moved_y[3])
-    return x0 + x1 + (x2 + x3), y0 + y1 + (y2 + y3)
+    return (
+        _total(moved_x[0], moved_x[1], moved_x[2], moved_x[3]),
+        _total(moved_y[0], moved_y[1], moved_y[2], moved_y[3]),
+    )
 
 
 @inlined
-def _points(call, m, x, y, spots) -> (Floats, Floats):
-    """What four neighboring pixels of row y of a frame show, of which the first is x."""
-    xs, flags = V.ramp() + x, V.whole(m, T.FLAGS)
-    u = V.fma(xs, V.real(m, T.MATRIX), Float(_along_row(m, 0, y)))
-    v = V.fma(xs, V.real(m, T.MATRIX + 3), Float(_along_row(m, 1, y)))
-    if not flags & T.AFFINE:
-        near = 1.0 / max(V.fma(xs, V.real(m, T.MATRIX + 6), Float(_along_row(m, 2, y))), HORIZON)
-        u, v = u * near, v * near
-    if flags & T.BENT:
-        far_x, far_y = _displacement(call, m, spots, u, v)
-        u, v = u + far_x, v + far_y
-    return u, v
+def _collapse(controls, side, scratch, t: Float):
+    """Sum the control points of a bend over its rows, with their weights at lattice coordinate t, into ``scratch``."""
+    row = Int(t)
+    w0, w1, w2, w3 = _weights(Floats(t - row))
+    weights = (w0, w1, w2, w3)
+    for axis in range(2):
+        for i in range(0, side, 4):
+            total = Floats(0.0)
+            for j in V.FOUR:
+                place = controls + ((axis * side + row - 1 + j) * side + i) * 4
+                total = V.fma(V.load_floats(place), weights[j], total)
+            V.store(total, scratch + 16 + (axis * 16 + i) * 4)
+
+
+@inlined
+def _bend_along(scratch, s: Floats) -> (Floats, Floats):
+    """As ``_bend_anywhere``, at points of one row, for which the control points were collapsed."""
+    column = Words(s)
+    V.store_words(column - 1, scratch)
+    w0, w1, w2, w3 = _weights(s - Floats(column))
+    across = V.transpose(w0, w1, w2, w3)
+    moved_x, moved_y = (), ()
+    for k in V.FOUR:
+        place = scratch + 16 + V.whole(scratch, k) * 4
+        moved_x = moved_x + (V.load_floats(place) * across[k],)
+        moved_y = moved_y + (V.load_floats(place + 64) * across[k],)
+    return (
+        _total(moved_x[0], moved_x[1], moved_x[2], moved_x[3]),
+        _total(moved_y[0], moved_y[1], moved_y[2], moved_y[3]),
+    )
 
 
 @compiled
-def _sample_row(call, target, x0, x1, y, m, source, frame, spots):
-    """Pixels x0 to x1 of row y of a frame, sampled from a working frame.
+def _locate(call, x0, x1, y, m, source, surface, spots, scratch):
+    """Note where pixels x0 to x1 of row y of a frame read in a working frame, and how much a layer's outline covers them.
 
     Args:
         call: sizes and addresses, as ``table`` lays them out.
-        target: where they are written.
         x0: the first pixel.
         x1: after the last.
         y: the row.
         m: row of the table of the frame that is made.
         source: row of the table of what is read.
-        frame: working frame that holds this.
-        spots: memory for where pixels read.
+        surface: row of the table of the layer; 0 for a back, which covers all.
+        spots: memory for what is noted.
+        scratch: more memory.
 
     """
     pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
     flags, padding = V.whole(m, T.FLAGS), V.long(call, T.PADDING)
-    if flags & T.COPY:
-        place = frame + ((Int(_along_row(m, 1, y)) + 1 - top) * pitch + x0 + Int(_along_row(m, 0, y)) + 1 - left) * PIXEL
-        for x in range(x1 - x0):
-            V.store(V.load(place + x * PIXEL), target + x * PIXEL)
-        return
     black = padding == T.ZEROS
     low, high_u, high_v = 1 - Int(black), V.whole(source, T.WIDTH) + black, V.whole(source, T.HEIGHT) + black
     scale = 1.0 / (1 << V.whole(source, T.LEVEL))
     shift = 0.5 * scale - 0.5
-    if flags & (T.AFFINE | T.BENT) == T.AFFINE and padding != T.REFLECTION:
+    if flags & (T.AFFINE | T.BENT) == T.AFFINE and padding != T.REFLECTION and surface == 0:
         a, d = Float(V.real(m, T.MATRIX) * scale), Float(V.real(m, T.MATRIX + 3) * scale)
         c = Float(_along_row(m, 0, y) * scale + shift + (1 - left))
         f = Float(_along_row(m, 1, y) * scale + shift + (1 - top))
         for x in range(x0, x1, 4):
             xs = V.ramp() + x
-            _locate(spots + (x - x0) * SPOT, pitch, V.fma(xs, a, c), V.fma(xs, d, f), low, high_u, high_v)
+            _note(spots, pitch, V.fma(xs, a, c), V.fma(xs, d, f), low, high_u, high_v)
+            spots += 4 * SPOT
+        return
+    a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
+    c, f, h = Float(_along_row(m, 0, y)), Float(_along_row(m, 1, y)), Float(_along_row(m, 2, y))
+    scales, shifts = Float(scale), Float(shift)
+    period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
+    affine, bent, level_row = flags & T.AFFINE, flags & T.BENT, flags & T.AFFINE and d == 0
+    cells_x, cells_y, start_x, start_y = V.real(m, T.CELLS), V.real(m, T.CELLS + 1), V.real(m, T.CELLS + 2), V.real(m, T.CELLS + 3)
+    side, controls = V.whole(m, T.GRID) + 6, V.long(call, T.CONTROLS) + V.whole(m, T.BEND) * 4
+    opacity = V.real(m, T.OPACITY)
+    if bent and level_row:
+        _collapse(controls, side, scratch, min(max(f * cells_y + start_y, 1.0), Float(side - 2.5)))
+    for x in range(x0, x1, 4):
+        xs = V.ramp() + x
+        u, v = V.fma(xs, a, c), V.fma(xs, d, f)
+        if not affine:
+            near = 1.0 / max(V.fma(xs, g, h), HORIZON)
+            u, v = u * near, v * near
+        if bent:
+            s = _lattice(u, cells_x, start_x, side)
+            if level_row:
+                far_x, far_y = _bend_along(scratch, s)
+                u, v = u + far_x, v + far_y
+            else:
+                far_x, far_y = _bend_anywhere(controls, side, scratch, s, _lattice(v, cells_y, start_y, side))
+                u, v = u + far_x, v + far_y
+        if surface:
+            V.store(_coverage(surface, u, v) * opacity, spots + COVERED)
+        u, v = V.fma(u, scales, shifts), V.fma(v, scales, shifts)
+        if padding == T.REFLECTION:
+            u, v = _fold(u, period_u), _fold(v, period_v)
+        _note(spots, pitch, u + (1 - left), v + (1 - top), low, high_u, high_v)
+        spots += 4 * SPOT
+
+
+@inlined
+def _bilinear(upper, pitch, x: Floats, y: Floats) -> Floats:
+    """The sample between four pixels, the first of which is at ``upper``."""
+    lower = upper + pitch * PIXEL
+    return V.lerp(V.lerp(V.load(upper), V.load(lower), y), V.lerp(V.load(upper + PIXEL), V.load(lower + PIXEL), y), x)
+
+
+@compiled
+def _gather(target, count, spots, frame, pitch):
+    """Bilinear samples of a working frame at points that ``_locate`` has noted.
+
+    Apart from that, for the processor works ahead: it loads pixels while the coordinates of the next are not waited for.
+    """
+    for _ in range(0, count, 4):
+        across, down = V.load(spots + ACROSS), V.load(spots + DOWN)
+        for k in V.FOUR:
+            upper = frame + V.whole(spots, k) * PIXEL
+            V.store(_bilinear(upper, pitch, V.lane(across, k), V.lane(down, k)), target + PIXEL * k)
+        spots += 4 * SPOT
+        target += 4 * PIXEL
+
+
+@compiled
+def _gather_over(target, count, spots, frame, pitch):
+    """As ``_gather``, painted over what is there as much as is covered."""
+    for _ in range(0, count, 4):
+        covered = V.load(spots + COVERED)
+        if V.any(covered):
+            across, down = V.load(spots + ACROSS), V.load(spots + DOWN)
+            for k in V.FOUR:
+                upper, place = frame + V.whole(spots, k) * PIXEL, target + PIXEL * k
+                above = _bilinear(upper, pitch, V.lane(across, k), V.lane(down, k))
+                V.store(V.lerp(V.load(place), above, V.lane(covered, k)), place)
+        spots += 4 * SPOT
+        target += 4 * PIXEL
+
+
+@compiled
+def _copy(call, target, x0, x1, y, m, source, frame):
+    """Pixels x0 to x1 of row y of a frame that shows what is read pixel by pixel."""
+    row, column = Int(_along_row(m, 1, y)) + 1 - V.whole(source, T.TOP), Int(_along_row(m, 0, y)) + 1 - V.whole(source, T.LEFT)
+    place = frame + (row * V.whole(source, T.PITCH) + column + x0) * PIXEL
+    for x in range(x1 - x0):
+        V.store(V.load(place + x * PIXEL), target + x * PIXEL)
+
+
+@inlined
+def _sample_row(call, target, x0, x1, y, m, source, frame, spots, scratch):
+    """Pixels x0 to x1 of row y of a back, sampled from a working frame."""
+    if V.whole(m, T.FLAGS) & T.COPY:
+        _copy(call, target, x0, x1, y, m, source, frame)
     else:
-        for x in range(x0, x1, 4):
-            spot = spots + (x - x0) * SPOT
-            u, v = _points(call, m, x, y, spot)
-            u, v = V.fma(u, Float(scale), Float(shift)), V.fma(v, Float(scale), Float(shift))
-            if padding == T.REFLECTION:
-                u, v = _fold(u, V.real(source, T.PERIOD_U)), _fold(v, V.real(source, T.PERIOD_V))
-            _locate(spot, pitch, u + (1 - left), v + (1 - top), low, high_u, high_v)
-    _gather(target, x1 - x0, spots, frame, pitch)
+        _locate(call, x0, x1, y, m, source, 0, spots, scratch)
+        _gather(target, x1 - x0, spots, frame, V.whole(source, T.PITCH))
 
 
 @inlined
@@ -286,21 +372,56 @@ def _recolor_row(target, width, m):
         V.store(V.clamp(mapped, 0.0, 1.0), target + x * PIXEL)
 
 
+@inlined
+def _mix_row(target, other, count, share: Float):
+    for x in range(count):
+        V.store(V.lerp(V.load(target + x * PIXEL), V.load(other + x * PIXEL), share), target + x * PIXEL)
+
+
+@inlined
+def _source(call, m, k) -> Int:
+    """Row of the table of the first or second source that a frame reads."""
+    return V.long(call, T.SOURCE_ROWS) + V.whole(m, T.READS + k) * (4 * T.SOURCE)
+
+
 @compiled
-def _show(call, target, x0, x1, y, m, base, spare, spots):
-    """Pixels x0 to x1 of row y of what a back or layer shows of its sources, recolored."""
-    share = V.real(m, T.SHARE)
+def _show_back(call, target, y, m, base, spare, spots, scratch):
+    """Row y of what a back shows of its sources, recolored."""
+    w, share = V.long(call, T.W), V.real(m, T.SHARE)
     for k in range(2 if share > 0 else 1):
-        source = V.long(call, T.SOURCE_ROWS) + V.whole(m, T.READS + k) * (4 * T.SOURCE)
-        _sample_row(call, spare if k else target, x0, x1, y, m, source, base + V.whole(source, T.PLACE) * PIXEL, spots)
+        source = _source(call, m, k)
+        _sample_row(call, spare if k else target, 0, w, y, m, source, base + V.whole(source, T.PLACE) * PIXEL, spots, scratch)
     if share > 0:
-        for x in range(x1 - x0):
-            V.store(V.lerp(V.load(target + x * PIXEL), V.load(spare + x * PIXEL), share), target + x * PIXEL)
+        _mix_row(target, spare, w, share)
     if V.whole(m, T.FLAGS) & T.COLORED:
-        _recolor_row(target, x1 - x0, m)
+        _recolor_row(target, w, m)
 
 
 @compiled
+def _paint_layer(call, target, x0, x1, y, m, surface, base, spare, second, spots, scratch):
+    """Paint pixels x0 to x1 of row y of a layer over those at ``target``."""
+    share, colored, source = V.real(m, T.SHARE), V.whole(m, T.FLAGS) & T.COLORED, _source(call, m, 0)
+    _locate(call, x0, x1, y, m, source, surface, spots, scratch)
+    target += x0 * PIXEL
+    if share == 0 and not colored:
+        _gather_over(target, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
+        return
+    _gather(spare, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
+    if share > 0:
+        source = _source(call, m, 1)
+        _locate(call, x0, x1, y, m, source, surface, spots, scratch)
+        _gather(second, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
+        _mix_row(spare, second, x1 - x0, share)
+    if colored:
+        _recolor_row(spare, x1 - x0, m)
+    for x in range(0, x1 - x0, 4):
+        covered = V.load(spots + x * SPOT + COVERED)
+        for k in V.FOUR:
+            place = target + (x + k) * PIXEL
+            V.store(V.lerp(V.load(place), V.load(spare + (x + k) * PIXEL), V.lane(covered, k)), place)
+
+
+@inlined
 def _cut(slope: Double, start: Double, x0: Double, x1: Double) -> (Double, Double):
     """The part of the interval x0 to x1 in which slope * x + start is not negative."""
     if slope > 0:
@@ -337,7 +458,8 @@ def _superellipse(surface, u: Floats, v: Floats) -> (Floats, Floats, Floats):
         if V.real(surface, T.PARAMS + 1) > k:
             steps += 1
     largest = max(u, v, outline.TINY)
-    u, v = u / largest, v / largest
+    inverse = 1.0 / largest
+    u, v = u * inverse, v * inverse
     power_u, power_v = u, v
     for _ in range(steps):
         power_u, power_v = power_u * power_u, power_v * power_v
@@ -345,7 +467,8 @@ def _superellipse(surface, u: Floats, v: Floats) -> (Floats, Floats, Floats):
     for _ in range(steps):
         total = V.sqrt(total)
     total = max(total, 1.0)
-    along_u, along_v, square_u, square_v = Floats(1.0), Floats(1.0), u / total, v / total
+    inverse = 1.0 / total
+    along_u, along_v, square_u, square_v = Floats(1.0), Floats(1.0), u * inverse, v * inverse
     for _ in range(steps):
         along_u, along_v = along_u * square_u, along_v * square_v
         square_u, square_v = square_u * square_u, square_v * square_v
@@ -356,15 +479,17 @@ def _superellipse(surface, u: Floats, v: Floats) -> (Floats, Floats, Floats):
 def _blob(surface, u: Floats, v: Floats) -> (Floats, Floats, Floats):
     """``g`` and its gradient along both axes, as ``outline`` defines them."""
     rho = V.sqrt(V.fma(u, u, v * v))
-    u, v = u / max(rho, outline.TINY), v / max(rho, outline.TINY)
+    inverse = 1.0 / max(rho, outline.TINY)
+    u, v = u * inverse, v * inverse
     radius, change, cosine, sine = Floats(V.real(surface, T.PARAMS + 1)), Floats(0.0), u, v
-    for i in range(len(outline.ORDERS)):
+    for i in V.SIX:
         cosine, sine = cosine * u - sine * v, cosine * v + sine * u
         c, s = V.real(surface, T.PARAMS + 2 + 2 * i), V.real(surface, T.PARAMS + 3 + 2 * i)
         radius = V.fma(sine, s, V.fma(cosine, c, radius))
         change = V.fma(s * cosine - c * sine, i + outline.ORDERS[0], change)
-    slope = change / radius
-    return rho / radius, V.fma(slope, v, u) / radius, (v - slope * u) / radius
+    inverse = 1.0 / radius
+    slope = change * inverse
+    return rho * inverse, V.fma(slope, v, u) * inverse, (v - slope * u) * inverse
 
 
 @compiled
@@ -381,12 +506,12 @@ def _coverage(surface, u: Floats, v: Floats) -> Floats:
             line = surface + 4 * (T.PARAMS + 3 * k)
             distance = min(distance, V.fma(x, V.real(line, 0), V.fma(y, V.real(line, 1), V.real(line, 2))))
     else:
-        half_x, half_y, hole = V.real(surface, T.HALF), V.real(surface, T.HALF + 1), V.real(surface, T.PARAMS)
+        per_x, per_y, hole = V.real(surface, T.PER), V.real(surface, T.PER + 1), V.real(surface, T.PARAMS)
         if shape == outline.SUPERELLIPSE:
-            value, along_x, along_y = _superellipse(surface, x / half_x, y / half_y)
+            value, along_x, along_y = _superellipse(surface, x * per_x, y * per_y)
         else:
-            value, along_x, along_y = _blob(surface, x / half_x, y / half_y)
-        along_x, along_y, within = along_x / half_x, along_y / half_y, 1 - value
+            value, along_x, along_y = _blob(surface, x * per_x, y * per_y)
+        along_x, along_y, within = along_x * per_x, along_y * per_y, 1 - value
         if hole > 0:
             within = min(within, value - hole)
         distance = min(distance, within / max(V.sqrt(V.fma(along_x, along_x, along_y * along_y)), outline.TINY))
@@ -394,29 +519,17 @@ def _coverage(surface, u: Floats, v: Floats) -> Floats:
 
 
 @compiled
-def _cover(call, target, above, x0, x1, y, m, surface, spots):
-    """Paint pixels x0 to x1 of a layer, which are at ``above``, over row y at ``target`` where its outline covers them."""
-    for x in range(x0, x1, 4):
-        u, v = _points(call, m, x, y, spots)
-        alpha = _coverage(surface, u, v) * V.real(m, T.OPACITY)
-        for k in V.FOUR:
-            below = target + (x + k) * PIXEL
-            V.store(V.lerp(V.load(below), V.load(above + (x - x0 + k) * PIXEL), V.lane(alpha, k)), below)
-
-
-@compiled
-def _paint_layers(call, target, clip, y, t, base, spare, second, spots):
+def _paint_layers(call, target, clip, y, t, base, spare, second, spots, scratch):
     """Paint the layers of a clip over row y of frame t."""
     w, num_frames = V.long(call, T.W), V.long(call, T.NUM_FRAMES)
     first = clip * (1 + V.long(call, T.NUM_LAYERS))
     for s in range(first + 1, first + 1 + V.long(call, T.NUM_LAYERS)):
         m = V.long(call, T.FRAMES) + (s * num_frames + t) * (4 * T.FRAME)
-        if V.real(m, T.OPACITY) > 0 and V.whole(m, T.ROWS) <= y < V.whole(m, T.ROWS + 1):
+        if V.whole(m, T.ROWS) <= y < V.whole(m, T.ROWS + 1):
             surface = V.long(call, T.SURFACES) + s * (4 * T.SURFACE)
             x0, x1 = _span(m, surface, y, w)
             if x0 < x1:
-                _show(call, spare, x0, x1, y, m, base, second, spots)
-                _cover(call, target, spare, x0, x1, y, m, surface, spots)
+                _paint_layer(call, target, x0, x1, y, m, surface, base, spare, second, spots, scratch)
 
 
 @inlined
@@ -426,11 +539,11 @@ def _frame(call, clip, t) -> Int:
 
 
 @compiled
-def _paint_row(call, clip, y, t, chain, own, spare, second, spots) -> Int:
+def _paint_row(call, clip, y, t, chain, own, spare, second, spots, scratch) -> Int:
     """Paint row y of frame t of a clip before it is mixed, and return the address of its first pixel.
 
     ``chain`` is memory with the clip's working frames and behind them its sources. ``own`` is a row for clips that need no working frame or
-    paint layers over it; ``spare`` and ``second`` are more rows.
+    paint layers over it; ``spare``, ``second``, ``spots`` and ``scratch`` are memory for as much.
     """
     w, frame_bytes = V.long(call, T.W), V.long(call, T.FRAME_BYTES)
     buffers, pitch = V.long(call, T.BUFFERS), V.whole(V.long(call, T.PREVIOUS), T.PITCH)
@@ -442,11 +555,11 @@ def _paint_row(call, clip, y, t, chain, own, spare, second, spots) -> Int:
         target = chain + (t % buffers) * frame_bytes + ((y + 1) * pitch + 1) * PIXEL
     if recursive and t > 0:
         before = chain + ((t - 1) % buffers) * frame_bytes
-        _sample_row(call, target, 0, w, y, m, V.long(call, T.PREVIOUS), before, spots)
+        _sample_row(call, target, 0, w, y, m, V.long(call, T.PREVIOUS), before, spots, scratch)
         if V.whole(m, T.FLAGS) & T.COLORED:
             _recolor_row(target, w, m)
     else:
-        _show(call, target, 0, w, y, m, base, spare, spots)
+        _show_back(call, target, y, m, base, spare, spots, scratch)
     if recursive:
         _close_row(target, w)
     if layered:
@@ -454,7 +567,7 @@ def _paint_row(call, clip, y, t, chain, own, spare, second, spots) -> Int:
             for x in range(w):
                 V.store(V.load(target + x * PIXEL), own + x * PIXEL)
             target = own
-        _paint_layers(call, target, clip, y, t, base, spare, second, spots)
+        _paint_layers(call, target, clip, y, t, base, spare, second, spots, scratch)
     return target
 
 
@@ -507,7 +620,7 @@ def _write_row(call, target, source, spare, item):
 
 @compiled
 def _finish_row(call, clip, y, t, arena, rows):
-    """Row y of frame t of a clip, mixed with its partner's, to its place; ``rows`` is memory for five rows."""
+    """Row y of frame t of a clip, mixed with its partner's, to its place; ``rows`` is memory for six rows."""
     size, clips = V.long(call, T.ROW_BYTES), V.long(call, T.CLIPS)
     row = clips + clip * (4 * T.CLIP)
     own, other, spare, second, spots = rows, rows + size, rows + 2 * size, rows + 3 * size, rows + 4 * size
@@ -517,7 +630,7 @@ def _finish_row(call, clip, y, t, arena, rows):
     for k in range(2 if needed else 1):
         if k:
             source, own, chain, shown = result, other, arena + V.long(call, T.CHAIN_BYTES), V.whole(row, T.PARTNER)
-        result = _paint_row(call, shown, y, t, chain, own, spare, second, spots)
+        result = _paint_row(call, shown, y, t, chain, own, spare, second, spots, rows + 5 * size)
     if needed:
         result, partner = source, result
         if mixed:

@@ -156,7 +156,7 @@ def _pack_surface(call, surface, layer, reach_x: Double, reach_y: Double):
         V.put_real(surface, T.LIMITS + axis, Float(V.real(box, axis) - around))
         V.put_real(surface, T.LIMITS + 2 + axis, Float(V.real(box, 2 + axis) + around))
         V.put_real(surface, T.CENTER + axis, Float(V.real(box, axis) + half))
-        V.put_real(surface, T.HALF + axis, Float(half))
+        V.put_real(surface, T.PER + axis, Float(1 / half))
     if shape == outline.BOX:
         return
     for k in range(numbers - outline.PARAMS):
@@ -314,7 +314,7 @@ def _pack_frames(call, clip, s, scratch, at, recursive) -> Int:
             row = rows + t * (4 * T.FRAME)
             top, bottom = _rows_seen(row, homography + t * 36, surface, w, h)
             V.put_whole(row, T.ROWS, top)
-            V.put_whole(row, T.ROWS + 1, bottom)
+            V.put_whole(row, T.ROWS + 1, bottom if V.real(row, T.OPACITY) > 0 else top)
     return seen
 
 

@@ -30,7 +30,7 @@ BOX = 0  # 4
 SHARPNESS = 4  # reciprocal of the width of the soft edge
 SHAPE = 5  # int32
 LIMITS = 6  # 4: edges of the box beyond which nothing of it is seen, before it is bent
-CENTER, HALF = 10, 12  # 2 each, x and y: of the box
+CENTER, PER = 10, 12  # 2 each, x and y: of the box, its center and the reciprocals of its half-sides
 PARAMS = 14  # 24: of a polygon 8 lines, each its inward normal and offset from the center; of others, their parameters
 SURFACE = 38
 

@@ -25,7 +25,7 @@ from pseudomotion.render.cpu.compiler import (
 )
 
 PIXEL = 16  # bytes
-FOUR = (0, 1, 2, 3)  # loops over a tuple are unrolled
+FOUR, SIX = tuple(range(4)), tuple(range(6))  # loops over a tuple are unrolled
 ROUND = 12582912.0  # 1.5 * 2^23: a float32 below 2^22 loses its fraction when this is added, halves to even
 
 # Memory ----------------------------------------------------------------------------------------------------------------------------------
@@ -172,6 +172,13 @@ def _shuffle(b, x, y, lanes):
 def lane(b, vector: Floats, k):
     """One of four numbers, four times; k is a constant."""
     return _shuffle(b, vector, vector, [k] * 4)
+
+
+@operation
+def any(b, vector: Floats):  # noqa: A001
+    """Whether some number is above zero."""
+    above = b.fcmp_ordered(">", vector, ir.Constant(Floats, [0.0] * 4))
+    return b.icmp_signed("!=", b.bitcast(above, ir.IntType(4)), ir.IntType(4)(0))
 
 
 @operation
