@@ -203,37 +203,96 @@ def _bend_anywhere(controls, side, scratch, s: Floats, t: Floats) -> (Floats, Fl
     )
 
 
-@inlined
+@compiled
 def _collapse(controls, side, scratch, t: Float):
-    """Sum the control points of a bend over its rows, with their weights at lattice coordinate t, into ``scratch``."""
+    """The polynomials that a bend is along a row, at lattice coordinate t, into ``scratch``.
+
+    For x, then for y, these are 16 coefficients of degree 0, 16 of degree 1 and so on: one for every column of the lattice.
+    """
     row = Int(t)
     w0, w1, w2, w3 = _weights(Floats(t - row))
     weights = (w0, w1, w2, w3)
     for axis in range(2):
+        sums, target = scratch + 512, scratch + axis * 256
+        V.store(0.0, sums + 64)
         for i in range(0, side, 4):
             total = Floats(0.0)
             for j in V.FOUR:
-                place = controls + ((axis * side + row - 1 + j) * side + i) * 4
-                total = V.fma(V.load_floats(place), weights[j], total)
-            V.store(total, scratch + 16 + (axis * 16 + i) * 4)
+                total = V.fma(V.load_floats(controls + ((axis * side + row - 1 + j) * side + i) * 4), weights[j], total)
+            V.store(total, sums + i * 4)
+        for i in range(0, side - 3, 4):  # column i + 1 lies between the second and the third of these
+            p0, p1, p2, p3 = (
+                V.load_floats(sums + i * 4),
+                V.load_floats(sums + i * 4 + 4),
+                V.load_floats(sums + i * 4 + 8),
+                V.load_floats(sums + i * 4 + 12),
+            )
+            V.store_floats(V.fma(p1, 4.0, p0 + p2) * (1 / 6), target + i * 4 + 4)
+            V.store_floats((p2 - p0) * 0.5, target + i * 4 + 68)
+            V.store_floats(V.fma(p1, -1.0, (p0 + p2) * 0.5), target + i * 4 + 132)
+            V.store_floats(V.fma(p3 - p0, 1 / 6, (p1 - p2) * 0.5), target + i * 4 + 196)
+
+
+@inlined
+def _polynomial(coefficients, f: Floats) -> Floats:
+    high = V.fma(f, V.real(coefficients, 48), V.real(coefficients, 32))
+    return V.fma(f, V.fma(f, high, V.real(coefficients, 16)), V.real(coefficients, 0))
 
 
 @inlined
 def _bend_along(scratch, s: Floats) -> (Floats, Floats):
-    """As ``_bend_anywhere``, at points of one row, for which the control points were collapsed."""
-    column = Words(s)
-    V.store_words(column - 1, scratch)
-    w0, w1, w2, w3 = _weights(s - Floats(column))
-    across = V.transpose(w0, w1, w2, w3)
-    moved_x, moved_y = (), ()
-    for k in V.FOUR:
-        place = scratch + 16 + V.whole(scratch, k) * 4
-        moved_x = moved_x + (V.load_floats(place) * across[k],)
-        moved_y = moved_y + (V.load_floats(place + 64) * across[k],)
-    return (
-        _total(moved_x[0], moved_x[1], moved_x[2], moved_x[3]),
-        _total(moved_y[0], moved_y[1], moved_y[2], moved_y[3]),
-    )
+    """As ``_bend_anywhere``, at four points of one row that lie in two neighboring columns at most."""
+    first, last = Int(V.first(s)), Int(V.last(s))
+    f = s - first
+    x, y = _polynomial(scratch + first * 4, f), _polynomial(scratch + 256 + first * 4, f)
+    if first != last:
+        g = s - last
+        there = V.choose(s < max(first, last), 0.0, 1.0) if last > first else V.choose(s < max(first, last), 1.0, 0.0)
+        x = V.lerp(x, _polynomial(scratch + last * 4, g), there)
+        y = V.lerp(y, _polynomial(scratch + 256 + last * 4, g), there)
+    return x, y
+
+
+@inlined
+def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, bent, folds):
+    """As ``_locate``; whether the homography is affine, bent and folded into what is read are constants, which leaves out what is not needed."""
+    pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
+    black = V.long(call, T.PADDING) == T.ZEROS
+    low, high_u, high_v = 1 - Int(black), V.whole(source, T.WIDTH) + black, V.whole(source, T.HEIGHT) + black
+    scale = 1.0 / (1 << V.whole(source, T.LEVEL))
+    scales, shift_u, shift_v = Float(scale), Float(0.5 * scale - 0.5), Float(0.5 * scale - 0.5)
+    if not folds:
+        shift_u, shift_v = shift_u + (1 - left), shift_v + (1 - top)
+    a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
+    c, f, h = Float(_along_row(m, 0, y)), Float(_along_row(m, 1, y)), Float(_along_row(m, 2, y))
+    period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
+    cells_x, cells_y, start_x, start_y = V.real(m, T.CELLS), V.real(m, T.CELLS + 1), V.real(m, T.CELLS + 2), V.real(m, T.CELLS + 3)
+    side, controls, along = V.whole(m, T.GRID) + 6, V.long(call, T.CONTROLS) + V.whole(m, T.BEND) * 4, 0
+    opacity = V.real(m, T.OPACITY)
+    if bent and V.whole(m, T.FLAGS) & T.AFFINE and d == 0 and -1 < 3 * a * cells_x < 1:
+        along = 1
+        _collapse(controls, side, scratch, min(max(f * cells_y + start_y, 1.0), Float(side - 2.5)))
+    for x in range(x0, x1, 4):
+        xs = V.ramp() + x
+        u, v = V.fma(xs, a, c), V.fma(xs, d, f)
+        if not affine:
+            near = 1.0 / max(V.fma(xs, g, h), HORIZON)
+            u, v = u * near, v * near
+        if bent:
+            s = _lattice(u, cells_x, start_x, side)
+            if along:
+                far_x, far_y = _bend_along(scratch, s)
+                u, v = u + far_x, v + far_y
+            else:
+                far_x, far_y = _bend_anywhere(controls, side, scratch, s, _lattice(v, cells_y, start_y, side))
+                u, v = u + far_x, v + far_y
+        if surface:
+            V.store(_coverage(surface, u, v) * opacity, spots + COVERED)
+        u, v = V.fma(u, scales, shift_u), V.fma(v, scales, shift_v)
+        if folds:
+            u, v = _fold(u, period_u) + (1 - left), _fold(v, period_v) + (1 - top)
+        _note(spots, pitch, u, v, low, high_u, high_v)
+        spots += 4 * SPOT
 
 
 @compiled
@@ -253,12 +312,20 @@ def _locate(call, x0, x1, y, m, source, surface, spots, scratch):
 
     """
     pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
-    flags, padding = V.whole(m, T.FLAGS), V.long(call, T.PADDING)
-    black = padding == T.ZEROS
+    black = V.long(call, T.PADDING) == T.ZEROS
     low, high_u, high_v = 1 - Int(black), V.whole(source, T.WIDTH) + black, V.whole(source, T.HEIGHT) + black
     scale = 1.0 / (1 << V.whole(source, T.LEVEL))
     shift = 0.5 * scale - 0.5
-    if flags & (T.AFFINE | T.BENT) == T.AFFINE and padding != T.REFLECTION and surface == 0:
+    flags, folds = V.whole(m, T.FLAGS), V.long(call, T.PADDING) == T.REFLECTION
+    if folds:
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, flags & T.BENT, 1)
+    elif flags & T.BENT:
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, 1, 0)
+    elif not flags & T.AFFINE:
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 0, 0, 0)
+    elif surface:
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 1, 0, 0)
+    else:
         a, d = Float(V.real(m, T.MATRIX) * scale), Float(V.real(m, T.MATRIX + 3) * scale)
         c = Float(_along_row(m, 0, y) * scale + shift + (1 - left))
         f = Float(_along_row(m, 1, y) * scale + shift + (1 - top))
@@ -266,38 +333,6 @@ def _locate(call, x0, x1, y, m, source, surface, spots, scratch):
             xs = V.ramp() + x
             _note(spots, pitch, V.fma(xs, a, c), V.fma(xs, d, f), low, high_u, high_v)
             spots += 4 * SPOT
-        return
-    a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
-    c, f, h = Float(_along_row(m, 0, y)), Float(_along_row(m, 1, y)), Float(_along_row(m, 2, y))
-    scales, shifts = Float(scale), Float(shift)
-    period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
-    affine, bent, level_row = flags & T.AFFINE, flags & T.BENT, flags & T.AFFINE and d == 0
-    cells_x, cells_y, start_x, start_y = V.real(m, T.CELLS), V.real(m, T.CELLS + 1), V.real(m, T.CELLS + 2), V.real(m, T.CELLS + 3)
-    side, controls = V.whole(m, T.GRID) + 6, V.long(call, T.CONTROLS) + V.whole(m, T.BEND) * 4
-    opacity = V.real(m, T.OPACITY)
-    if bent and level_row:
-        _collapse(controls, side, scratch, min(max(f * cells_y + start_y, 1.0), Float(side - 2.5)))
-    for x in range(x0, x1, 4):
-        xs = V.ramp() + x
-        u, v = V.fma(xs, a, c), V.fma(xs, d, f)
-        if not affine:
-            near = 1.0 / max(V.fma(xs, g, h), HORIZON)
-            u, v = u * near, v * near
-        if bent:
-            s = _lattice(u, cells_x, start_x, side)
-            if level_row:
-                far_x, far_y = _bend_along(scratch, s)
-                u, v = u + far_x, v + far_y
-            else:
-                far_x, far_y = _bend_anywhere(controls, side, scratch, s, _lattice(v, cells_y, start_y, side))
-                u, v = u + far_x, v + far_y
-        if surface:
-            V.store(_coverage(surface, u, v) * opacity, spots + COVERED)
-        u, v = V.fma(u, scales, shifts), V.fma(v, scales, shifts)
-        if padding == T.REFLECTION:
-            u, v = _fold(u, period_u), _fold(v, period_v)
-        _note(spots, pitch, u + (1 - left), v + (1 - top), low, high_u, high_v)
-        spots += 4 * SPOT
 
 
 @inlined
@@ -436,10 +471,18 @@ def _cut(slope: Double, start: Double, x0: Double, x1: Double) -> (Double, Doubl
 @compiled
 def _span(m, surface, y, w) -> (Int, Int):
     """The pixels, from the first up to the second, of row y in which a layer may be seen."""
+    x0, x1 = 0.0, w - 1.0
+    if V.whole(m, T.FLAGS) & T.AFFINE:
+        for axis in range(2):
+            c, inverse = _along_row(m, axis, y), V.real(m, T.STEEP + axis)
+            first, last = (V.real(surface, T.LIMITS + axis) - c) * inverse, (V.real(surface, T.LIMITS + 2 + axis) - c) * inverse
+            x0, x1 = max(x0, min(first, last)), min(x1, max(first, last))
+        if not x0 <= x1 + 1:
+            return 0, 0
+        return max(0, Int(x0) - 1), min(w, Int(x1) + 3)
     g, h = Double(V.real(m, T.MATRIX + 6)), _along_row(m, 2, y)
     if h < HORIZON or h + g * (w - 1) < HORIZON:
         return 0, w
-    x0, x1 = 0.0, w - 1.0
     for axis in range(2):
         a, c = Double(V.real(m, T.MATRIX + 3 * axis)), _along_row(m, axis, y)
         low, high = V.real(surface, T.LIMITS + axis), V.real(surface, T.LIMITS + 2 + axis)

@@ -224,7 +224,7 @@ def _lay_out(call: _Call, facts: _Facts, rows: int) -> tuple[Numbers, int]:
     frame_bytes = PIXEL * (layout.pitch(w) * (h + 3) + 4)
     buffers = (2 if pieces == 1 else 3) * facts.recursive
     chain_bytes = buffers * frame_bytes + PIXEL * facts.pixels
-    row_bytes = PIXEL * (layout.pitch(w) + 12)
+    row_bytes = PIXEL * (layout.pitch(w) + 40)
     numbers[layout.BUFFERS : layout.PIECE_ROWS + 1] = buffers, frame_bytes, chain_bytes, row_bytes, pieces, rows
     return numbers, chain_bytes * (1 + facts.mixed)
 

@@ -45,6 +45,8 @@ def _pack_matrix(row, homography, w, h) -> Int:
     for i in range(3):
         for j in range(3):
             V.put_real(row, T.MATRIX + 3 * i + j, Float(_number(_minor(homography, j, i) / determinant / center)))
+    for axis in range(2):
+        V.put_real(row, T.STEEP + axis, Float(max(min(1 / Double(V.real(row, T.MATRIX + 3 * axis)), 1e30), -1e30)))
     return V.real(row, T.MATRIX + 6) == 0 and V.real(row, T.MATRIX + 7) == 0 and V.real(row, T.MATRIX + 8) == 1
 
 

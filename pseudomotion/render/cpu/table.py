@@ -22,7 +22,8 @@ COLOR = 16  # 16: columns of the color map, each of 4
 CELLS = 32  # 4: lattice coordinates of a bend are CELLS[axis] * pixel + CELLS[2 + axis]; they begin 3 cells before the first control point
 BEND, GRID = 36, 37  # int32: where its control points begin, and how many they are along either axis
 REACHED = 38  # pixels that it moves anything up or down at most
-FRAME = 39
+STEEP = 39  # 2: reciprocals of what x and y of what is read change by from pixel to pixel of a row, and at most 1e30
+FRAME = 41
 AFFINE, COLORED, COPY, BENT = 1, 2, 4, 8  # COPY: every pixel is one pixel of what is read
 
 # One row for every layer of a clip, and before them one for its back, which is not used.

@@ -117,6 +117,12 @@ def store(b, value: Floats, address: Int):
 
 
 @operation
+def store_floats(b, value: Floats, address: Int):
+    """Write four floats that need not be aligned as pixels are."""
+    b.store(value, _pointer(b, address, Floats), align=4)
+
+
+@operation
 def store_words(b, value: Words, address: Int):
     """Write four int32."""
     b.store(value, _pointer(b, address, Words), align=PIXEL)
@@ -172,6 +178,24 @@ def _shuffle(b, x, y, lanes):
 def lane(b, vector: Floats, k):
     """One of four numbers, four times; k is a constant."""
     return _shuffle(b, vector, vector, [k] * 4)
+
+
+@operation
+def first(b, vector: Floats):
+    """The first of four numbers."""
+    return b.extract_element(vector, Word(0))
+
+
+@operation
+def last(b, vector: Floats):
+    """The last of four numbers."""
+    return b.extract_element(vector, Word(3))
+
+
+@operation
+def choose(b, test, yes: Floats, no: Floats):
+    """Numbers of ``yes`` where a test of four holds, else of ``no``."""
+    return b.select(test, yes, no)
 
 
 @operation
