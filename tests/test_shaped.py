@@ -98,7 +98,7 @@ def test_what_a_plan_refuses(name, change, message):
 def test_shapes_that_kernels_do_not_paint_go_to_the_reference(monkeypatch):
     from pseudomotion import render as module
 
-    monkeypatch.setattr(module, "PAINTS_SHAPES", {"numba": False, "triton": False})
+    monkeypatch.setattr(module, "PAINTS_SHAPES", {"llvm": False, "triton": False})
     chosen = choose("auto", torch.device("cpu"), shaped=True)
     assert chosen.renderer == "reference"
     assert "outlines other than boxes" in chosen.reason

@@ -1,7 +1,7 @@
 """``render``: ``(images, plan) -> clips``, by interchangeable renderers, and ``explain``, which says which one runs and why.
 
 ``reference`` defines what is right and runs anywhere. The fused renderers compute finished clips from images in compiled kernels: ``cuda``
-in Triton, ``cpu`` in numba.
+in Triton, ``cpu`` by LLVM.
 """
 
 import importlib
@@ -27,7 +27,7 @@ __all__ = ["DATA_FORMATS", "RENDERERS", "choose", "explain", "render"]
 
 RENDERERS = ("auto", "fused", "reference")
 # Whether the compiled kernels paint outlines other than boxes, and bends; where they do not, such plans go to the reference.
-PAINTS_SHAPES = {"numba": True, "triton": False}
+PAINTS_SHAPES = {"llvm": True, "triton": False}
 FUSED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -88,8 +88,8 @@ def render(
         if renderer == "auto" and images.device.type == "cpu" and not torch.compiler.is_compiling():
             _hint()
         return _reference(images, plan, output, textures)
-    if _compiled_by(images.device, renderer) == "numba":
-        return _numba(images, plan, output, textures)
+    if _compiled_by(images.device, renderer) == "llvm":
+        return _on_cpu(images, plan, output, textures)
     if renderer == "fused" or _fused_agrees(images, plan, output):
         return _fused(images, plan, output)
     return _reference(images, plan, output, textures)
@@ -133,8 +133,8 @@ def choose(
         return Choice("fused", "asked for")
     if reason := unfit or _unable(device, compiler):
         return Choice("reference", reason)
-    if compiler == "numba":
-        return Choice("fused", "images are on the CPU and need no gradient; kernels are compiled by numba")
+    if compiler == "llvm":
+        return Choice("fused", "images are on the CPU and need no gradient; kernels are compiled by LLVM")
     return Choice("fused", "images are on a CUDA device and need no gradient; its first clips are compared with the reference's")
 
 
@@ -183,10 +183,10 @@ def _check_plan(plan: MotionPlan, images: Tensor, textures: Tensor | None) -> No
 
 
 def _compiled_by(device: torch.device, renderer: str) -> str | None:
-    """What compiles the fused renderer for a device: "triton", "numba", or None. With Triton's interpreter, tests run it anywhere."""
+    """What compiles the fused renderer for a device: "triton", "llvm", or None. With Triton's interpreter, tests run it anywhere."""
     if device.type == "cuda" or (renderer == "fused" and os.environ.get("TRITON_INTERPRET") == "1"):
         return "triton"
-    return "numba" if device.type == "cpu" else None
+    return "llvm" if device.type == "cpu" else None
 
 
 def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool, textured: bool, shaped: bool) -> str | None:
@@ -217,19 +217,19 @@ def _import_error(compiler: str) -> str | None:
     try:
         importlib.import_module(f"pseudomotion.render.{'cuda' if compiler == 'triton' else 'cpu'}")
     except ImportError as error:
-        install = f"; {NUMBA_HINT}" if compiler == "numba" else ""
-        return f"{compiler.capitalize()} cannot be imported ({error}){install}"
+        name, install = ("Triton", "") if compiler == "triton" else ("llvmlite", f"; {INSTALL_HINT}")
+        return f"{name} cannot be imported ({error}){install}"
     return None
 
 
-NUMBA_HINT = "pip install numba makes rendering on the CPU several times as fast"
+INSTALL_HINT = "pip install llvmlite makes rendering on the CPU several times as fast"
 
 
 @cache
 def _hint() -> None:
     """Say once what would make rendering faster."""
-    if importlib.util.find_spec("numba") is None:
-        warnings.warn(f"numba is not installed; {NUMBA_HINT}", stacklevel=4)
+    if importlib.util.find_spec("llvmlite") is None:
+        warnings.warn(f"llvmlite is not installed; {INSTALL_HINT}", stacklevel=4)
 
 
 def _fused_agrees(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output) -> bool:
@@ -254,10 +254,10 @@ def _fused(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output) 
     return cuda.render(images, plan.to("cpu"), output)
 
 
-def _numba(
+def _on_cpu(
     images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None
 ) -> Shaped[Tensor, "B _ _ h w"]:
-    from pseudomotion.render import cpu  # imports numba, which not every machine has
+    from pseudomotion.render import cpu  # imports llvmlite, which not every machine has
 
     return cpu.render(images, plan.to("cpu"), output, textures)
 

@@ -1,8 +1,7 @@
-"""The renderer for CPUs, compiled by numba: sources to working frames, working frames to each other, and their rows to finished clips.
+"""The renderer for CPUs: sources to working frames, working frames to each other, and their rows to finished clips.
 
 A working frame has a black pixel on its left and above, and two on its right and below, so that samples outside need no test: coordinates
 are clamped into that border. Its rows are longer than that, for pixels are made four at a time. Everything that is decided is in the table.
-Tables and frames are passed as addresses, because numba takes long to compile arrays.
 """
 
 # mypy: ignore-errors
@@ -19,6 +18,7 @@ from pseudomotion.render.cpu.vector import PIXEL
 
 SPOT = 16  # bytes a pixel: what is noted about where it reads; for four pixels their places, then the following
 ACROSS, DOWN, COVERED = 16, 32, 48  # how far right of and below that, and how much a layer covers
+ROUNDING = 1 / 16  # pixels by which the ends of a layer, where nearly nothing of it is seen, may be off
 PATIENCE = 1_000  # looks at what another thread has still to do, before the caller is asked to wait
 
 
@@ -479,7 +479,7 @@ def _span(m, surface, y, w) -> (Int, Int):
             x0, x1 = max(x0, min(first, last)), min(x1, max(first, last))
         if not x0 <= x1 + 1:
             return 0, 0
-        return max(0, Int(x0) - 1), min(w, Int(x1) + 3)
+        return max(0, Int(V.ceil(x0 - ROUNDING))), min(w, Int(V.floor(x1 + ROUNDING)) + 1)
     g, h = Double(V.real(m, T.MATRIX + 6)), _along_row(m, 2, y)
     if h < HORIZON or h + g * (w - 1) < HORIZON:
         return 0, w
@@ -490,7 +490,7 @@ def _span(m, surface, y, w) -> (Int, Int):
         x0, x1 = _cut(high * g - a, high * h - c, x0, x1)
     if not x0 <= x1 + 1:
         return 0, 0
-    return max(0, Int(V.floor(x0)) - 1), min(w, Int(V.ceil(x1)) + 2)
+    return max(0, Int(V.ceil(x0 - ROUNDING))), min(w, Int(V.floor(x1 + ROUNDING)) + 1)
 
 
 @inlined

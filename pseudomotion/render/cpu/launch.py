@@ -5,9 +5,10 @@ import math
 import os
 import threading
 import time
-from pathlib import Path
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ PIXEL = 16  # bytes, in a working frame
 _SOURCES = [Path(module.__file__) for module in (kernels, pack, vector, layout, outline)]
 _pack, _work_on_clip = compiler.load([pack.pack, kernels.work_on_clip], _SOURCES)
 
+SPARE = 2**28  # bytes that are kept of clips that are no longer used
 PIECE = 16  # rows of a frame that a thread makes at a time where threads share a clip
 SHARED = 2**16  # pixels of a clip from which on they do
 PAUSE = 5e-5  # seconds that a thread sleeps when it has waited for others in vain
@@ -73,11 +75,32 @@ def _check_indices(plan: MotionPlan, images: int, textures: int) -> None:
             raise IndexError(f"plan.{name} must be from 0 to {count - 1}, got {int(index.min())} to {int(index.max())}")
 
 
+_spare: dict[int, np.ndarray] = {}  # memory of clips that nobody uses any more, by its address; the oldest first
+
+
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Shaped[Tensor, "..."]:
-    """Memory to be written. It is numpy's, for numpy asks Linux for huge pages: a page fault for every 2 MiB instead of every 4 KiB."""
+    """Memory to be written: that of clips that are no longer used, if there is some of this size.
+
+    New memory costs a quarter of the time of float32 clips, because Linux clears every page of it. It is numpy's, for numpy asks for huge
+    pages.
+    """
     if 0 in shape:
         return torch.empty(shape, dtype=dtype, device="cpu")
-    return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+    size, memory = math.prod(shape) * dtype.itemsize, None
+    for address in [address for address, kept in list(_spare.items()) if kept.nbytes == size]:
+        if (memory := _spare.pop(address, None)) is not None:  # another thread may have taken it
+            break
+    memory = np.empty(size, np.uint8) if memory is None else memory
+    lent = memory.view()
+    weakref.finalize(lent, _give_back, memory).atexit = False
+    return torch.from_numpy(lent).view(dtype).view(shape)
+
+
+def _give_back(memory: np.ndarray) -> None:
+    """Keep memory for later clips, at most ``SPARE`` bytes. No lock: garbage collection may call this anywhere, and each step is atomic."""
+    _spare[memory.ctypes.data] = memory
+    while sum(kept.nbytes for kept in list(_spare.values())) > SPARE:
+        _spare.pop(list(_spare)[0], None)
 
 
 def _readable(pixels: Shaped[Tensor, "N C H W"]) -> Shaped[Tensor, "N C H W"]:
@@ -269,13 +292,13 @@ def _run(call: _Call, facts: _Facts, count: int) -> None:
 
 
 _pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
+_lock = threading.Lock()
 
 
 def _forget_pool() -> None:
     """In a forked process, which has none of the threads."""
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -285,7 +308,7 @@ if hasattr(os, "register_at_fork"):
 def _helpers(number: int) -> ThreadPoolExecutor:
     """Threads that are kept; at least as many as that."""
     global _pool
-    with _pool_lock:
+    with _lock:
         if _pool is None or _pool._max_workers < number:
             _pool = ThreadPoolExecutor(number, "pseudomotion")
         return _pool
