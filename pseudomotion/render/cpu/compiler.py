@@ -75,8 +75,8 @@ def alike(b: ir.IRBuilder, *values: Value) -> list[ir.Value]:
     """Values converted to the greatest of their types. Constants count least: an integer as ``Int``, a fraction as ``Double``."""
     kinds = [value.type for value in values if not is_constant(value)]
     kind = max(kinds, key=lambda kind: RANK[str(kind)])
-    if any(isinstance(value, float) for value in values) and kind in (Bit, Int):
-        kind = Double
+    if kind in (Bit, Int) and len(kinds) < len(values):
+        kind = Double if any(isinstance(value, float) for value in values) else Int
     return [convert(b, value, kind) for value in values]
 
 
@@ -307,6 +307,7 @@ class _Body:
         compute, whole, real = BINARY[type(kind)]
         if is_constant(left) and is_constant(right):
             return compute(left, right)
+        left, right = (x if is_constant(x) or x.type != Bit else self.b.zext(x, Int) for x in (left, right))
         left, right = alike(self.b, left, right)
         if not whole:
             left, right = (convert(self.b, x, Double) if x.type == Int else x for x in (left, right))
