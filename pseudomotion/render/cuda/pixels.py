@@ -1,7 +1,14 @@
 """Device functions for a tile of pixels: project, sample, recolor, paint layers, mix, store.
 
-Offsets within a plane are 32-bit (a plane has at most 2^30 pixels); offsets of planes are 64-bit. Functions always pass four channels:
-where images have fewer, the missing ones are copies of the first, which the compiler removes.
+**Values.** v in [0, 1] is held as the float32 ``S = 1 + v * 255 / 256`` in [1, 2). Its 23 bits after the exponent are a fixed-point number,
+so a pixel is packed and unpacked by moving bytes: no conversions between integers and floats, of which a GPU computes only a quarter or an
+eighth as many as additions. Everything after sampling is linear in S, and the host folds the constants into the table.
+
+**Words.** Images of 8 bits are packed to int32 words, one byte per channel; a byte b is unpacked to ``128 + b / 256 = 127 + S``. Other
+images, reduced copies and working frames are packed to int64 words of four 16-bit fields ``0x8000 | v * 32640``. One load reads all
+channels of a pixel. Packed images have a black border, one pixel before and two behind, so that sampling needs no masks.
+
+**Order.** Functions always return four channels; where images have fewer, the missing ones are copies that the compiler removes.
 """
 
 # mypy: ignore-errors
@@ -11,24 +18,28 @@ import triton
 import triton.language as tl
 
 from pseudomotion.render.cuda.table import (
-    BACK,
+    ALIGNED,
     BOX,
     COLOR,
-    FEATHER,
-    FRAME,
-    IMAGE,
-    NEXT,
+    COLORED,
+    HEIGHT,
+    KIND,
+    MATRIX,
     OPACITY,
     PARTNER_BOX,
     PARTNER_FRAMES,
-    REDUCED,
-    SHIFT,
-    START,
+    PLACE,
+    PROJECTIVE,
+    SHARE,
+    SHARPNESS,
+    UNIT,
     WEIGHT,
+    WIDTH,
 )
 
 HORIZON = tl.constexpr(1e-3)  # as in ``render.reference``
-HALF_EVEN = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding and subtracting it rounds a float32 below 2^22 to an integer, half to even
+WHITE = tl.constexpr(1.0 + 255.0 / 256.0)  # S of 1; S of 0 is 1
+HALF = tl.constexpr(1.0 / 65536.0)  # half a step of a 16-bit field
 
 
 @triton.jit
@@ -38,266 +49,228 @@ def load_int32(pointer):
 
 
 @triton.jit
-def project(row, x, y):
-    """Coordinates that frame pixels (x, y) read, under the homography of a frame's table row."""
-    back = row + BACK
-    u = tl.load(back) * x + (tl.load(back + 1) * y + tl.load(back + 2))
-    v = tl.load(back + 3) * x + (tl.load(back + 4) * y + tl.load(back + 5))
-    w = tl.load(back + 6) * x + (tl.load(back + 7) * y + tl.load(back + 8))
-    w = tl.maximum(w, HORIZON)
-    return tl.div_rn(u, w), tl.div_rn(v, w)
+def as_float(word):
+    """The float32 with the bits of an int32."""
+    return word.to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _taps(at, side, PADDING: tl.constexpr):
-    """Along one axis of ``side`` pixels: the two neighbors of each coordinate, and their weights."""
-    last = side - 1.0
-    if PADDING == "zeros":
-        at = tl.minimum(tl.maximum(at, -1.0), last + 1.0)
+def permute(a, b, SELECTOR: tl.constexpr, ASM: tl.constexpr):
+    """Four bytes of two int32, as PTX's ``prmt`` selects them. Without assembly: the same bits, for the selectors that are used here."""
+    if ASM:
+        word = tl.inline_asm_elementwise("prmt.b32 $0, $1, $2, " + SELECTOR + ";", "=r,r,r", [a, b], dtype=tl.int32, is_pure=True, pack=1)
+    elif SELECTOR == "0x7404":  # byte 0 of a, over b
+        word = ((a & 0xFF) << 8) | b
+    elif SELECTOR == "0x7414":
+        word = (a & 0xFF00) | b
+    elif SELECTOR == "0x7424":
+        word = ((a >> 8) & 0xFF00) | b
+    elif SELECTOR == "0x7434":
+        word = ((a >> 16) & 0xFF00) | b
+    elif SELECTOR == "0x7104":  # the low half of a, over b
+        word = ((a & 0xFFFF) << 8) | b
+    elif SELECTOR == "0x7324":  # the high half
+        word = ((a >> 8) & 0xFFFF00) | b
+    else:  # 0x6521: bytes 1 and 2 of both
+        word = ((a >> 8) & 0xFFFF) | ((b >> 8) << 16)
+    return word
+
+
+@triton.jit
+def lerp(first, second, share):
+    """Linear interpolation: exactly ``first`` at share 0."""
+    return first + share * (second - first)
+
+
+@triton.jit
+def _bilinear(a, b, c, d, fx, fy, magic, SELECTOR: tl.constexpr, ASM: tl.constexpr):
+    """One channel of four words, interpolated."""
+    a, b = as_float(permute(a, magic, SELECTOR, ASM)), as_float(permute(b, magic, SELECTOR, ASM))
+    c, d = as_float(permute(c, magic, SELECTOR, ASM)), as_float(permute(d, magic, SELECTOR, ASM))
+    return lerp(lerp(a, b, fx), lerp(c, d, fx), fy)
+
+
+@triton.jit
+def sample(words, fx, fy, magic, magic_bytes, C: tl.constexpr, PITCH: tl.constexpr, ASM: tl.constexpr):
+    """All channels between the four words at ``words``: S, or 127 + S from words of bytes."""
+    a, b, c, d = tl.load(words), tl.load(words + 1), tl.load(words + PITCH), tl.load(words + (PITCH + 1))
+    if words.dtype.element_ty == tl.int32:
+        red = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7404", ASM)
+        green, blue, alpha = red, red, red
+        if C > 1:
+            green = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7414", ASM)
+            blue = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7424", ASM)
+            if C == 4:
+                alpha = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7434", ASM)
     else:
-        if PADDING == "reflection":
-            period = tl.maximum(last * 2.0, 1.0)
-            at = tl.abs(at)
-            at = at - tl.floor(at / period) * period
-            at = tl.minimum(at, period - at)
-        at = tl.minimum(tl.maximum(at, 0.0), last)
-    floor = tl.floor(at)
-    before = floor.to(tl.int32)
-    after = before + 1
-    weight_after = at - floor
-    weight_before = 1.0 - weight_after
-    if PADDING == "zeros":
-        weight_before = tl.where((before >= 0) & (before < side), weight_before, 0.0)
-        weight_after = tl.where(after < side, weight_after, 0.0)
-    return tl.minimum(tl.maximum(before, 0), side - 1), tl.minimum(after, side - 1), weight_before, weight_after
+        low_a, low_b, low_c, low_d = a.to(tl.int32), b.to(tl.int32), c.to(tl.int32), d.to(tl.int32)
+        red = _bilinear(low_a, low_b, low_c, low_d, fx, fy, magic, "0x7104", ASM)
+        green, blue, alpha = red, red, red
+        if C > 1:
+            green = _bilinear(low_a, low_b, low_c, low_d, fx, fy, magic, "0x7324", ASM)
+            a, b, c, d = (a >> 32).to(tl.int32), (b >> 32).to(tl.int32), (c >> 32).to(tl.int32), (d >> 32).to(tl.int32)
+            blue = _bilinear(a, b, c, d, fx, fy, magic, "0x7104", ASM)
+            if C == 4:
+                alpha = _bilinear(a, b, c, d, fx, fy, magic, "0x7324", ASM)
+    return red, green, blue, alpha
 
 
 @triton.jit
-def _bilinear(plane, top, bottom, left, right, above, below, before, after):
-    """Bilinear samples of one channel, in [0, 1]."""
-    upper = before * tl.load(plane + (top + left)).to(tl.float32) + after * tl.load(plane + (top + right)).to(tl.float32)
-    lower = before * tl.load(plane + (bottom + left)).to(tl.float32) + after * tl.load(plane + (bottom + right)).to(tl.float32)
-    value = above * upper + below * lower
-    if plane.dtype.element_ty == tl.uint8:
-        value = tl.div_rn(value, 255.0)
-    return value
-
-
-@triton.jit
-def sample(image, x, y, height, width, C: tl.constexpr, PADDING: tl.constexpr):
-    """All channels of an image (C, height, width) at (x, y), bilinear."""
-    left, right, before, after = _taps(x, width, PADDING)
-    top, bottom, above, below = _taps(y, height, PADDING)
-    top *= width
-    bottom *= width
-    red = _bilinear(image, top, bottom, left, right, above, below, before, after)
+def decode(word, magic, C: tl.constexpr, ASM: tl.constexpr):
+    """All channels of int64 words."""
+    low = word.to(tl.int32)
+    red = as_float(permute(low, magic, "0x7104", ASM))
     green, blue, alpha = red, red, red
     if C > 1:
-        plane = height * width
-        green = _bilinear(image + plane, top, bottom, left, right, above, below, before, after)
-        blue = _bilinear(image + plane + plane, top, bottom, left, right, above, below, before, after)
+        high = (word >> 32).to(tl.int32)
+        green = as_float(permute(low, magic, "0x7324", ASM))
+        blue = as_float(permute(high, magic, "0x7104", ASM))
         if C == 4:
-            alpha = _bilinear(image + plane + plane + plane, top, bottom, left, right, above, below, before, after)
+            alpha = as_float(permute(high, magic, "0x7324", ASM))
     return red, green, blue, alpha
 
 
 @triton.jit
-def _sample_reduced(pyramid, image, reduced, start, x, y, height, width, pyramid_size, C: tl.constexpr, PADDING: tl.constexpr):
-    """All channels of a pyramid level of an image, at (x, y) in pixels of the full-size image."""
-    scale = 1.0 / reduced.to(tl.float32)
-    height = (height + reduced - 1) // reduced
-    width = (width + reduced - 1) // reduced
-    return sample(pyramid + image * pyramid_size + start, (x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5, height, width, C, PADDING)
+def encode(red, green, blue, alpha, ASM: tl.constexpr):
+    """Four channels S to int64 words, rounded."""
+    low = permute((red + HALF).to(tl.int32, bitcast=True), (green + HALF).to(tl.int32, bitcast=True), "0x6521", ASM)
+    high = permute((blue + HALF).to(tl.int32, bitcast=True), (alpha + HALF).to(tl.int32, bitcast=True), "0x6521", ASM)
+    return (low.to(tl.int64) & 0xFFFFFFFF) | (high.to(tl.int64) << 32)
 
 
 @triton.jit
-def _read_image(
-    images,
-    pyramid,
+def load_surface(packed, row):
+    """What a frame's row says of where a surface is read: homography, KIND, first word, columns and rows of the image."""
+    matrix = row + MATRIX
+    a, b, c = tl.load(matrix), tl.load(matrix + 1), tl.load(matrix + 2)
+    d, e, f = tl.load(matrix + 3), tl.load(matrix + 4), tl.load(matrix + 5)
+    g, h, i = tl.load(matrix + 6), tl.load(matrix + 7), tl.load(matrix + 8)
+    words = packed + load_int32(row + PLACE).to(tl.int64) * UNIT
+    return a, b, c, d, e, f, g, h, i, load_int32(row + KIND), words, tl.load(row + WIDTH), tl.load(row + HEIGHT)
+
+
+@triton.jit
+def project(a, b, c, d, e, f, g, h, i, kind, x, y):
+    """Coordinates that frame pixels read; x (1, columns) and y (rows, 1) make (rows, columns)."""
+    u = a * x + (b * y + c)
+    v = d * x + (e * y + f)
+    if (kind & PROJECTIVE) != 0:
+        scale = 1.0 / tl.maximum(g * x + (h * y + i), HORIZON)
+        u, v = u * scale, v * scale
+    return u, v
+
+
+@triton.jit
+def _onto(at, side, PADDING: tl.constexpr):
+    """Coordinates brought to where there are words; ``side`` is the number of pixels along the axis."""
+    low, high = 0.0, side + 1.0
+    if PADDING != "zeros":
+        low, high = 1.0, side
+        if PADDING == "reflection":
+            period = tl.maximum(side * 2.0 - 2.0, 1.0)
+            at = tl.abs(at - 1.0)
+            at = at - tl.floor(at / period) * period
+            at = tl.minimum(at, period - at) + 1.0
+    return tl.minimum(tl.maximum(at, low), high)
+
+
+@triton.jit
+def _between(u, v, width, height, PITCH: tl.constexpr, PADDING: tl.constexpr):
+    """Offset of the first of the four words around coordinates, and the fractions between them."""
+    u, v = _onto(u, width, PADDING), _onto(v, height, PADDING)
+    column, line = u.to(tl.int32), v.to(tl.int32)  # not below 0, so this rounds down
+    return line * PITCH + column, u - column.to(tl.float32), v - line.to(tl.float32)
+
+
+@triton.jit
+def locate(a, b, c, d, e, f, g, h, i, kind, x, y, width, height, PITCH: tl.constexpr, PADDING: tl.constexpr):
+    """As ``_between``, for frame pixels (x, y). Where columns and rows are read apart, coordinates are computed once for each."""
+    if (kind & ALIGNED) != 0:
+        offset, fx, fy = _between(a * x + c, e * y + f, width, height, PITCH, PADDING)
+        fx, fy = tl.broadcast_to(fx, offset.shape), tl.broadcast_to(fy, offset.shape)
+    else:
+        u, v = project(a, b, c, d, e, f, g, h, i, kind, x, y)
+        offset, fx, fy = _between(u, v, width, height, PITCH, PADDING)
+    return offset, fx, fy
+
+
+@triton.jit
+def read(
+    packed,
     row,
+    a,
+    b,
+    c,
+    d,
+    e,
+    f,
+    g,
+    h,
+    i,
+    kind,
+    words,
+    width,
+    height,
     x,
     y,
-    height,
-    width,
-    pyramid_size,
+    magic,
+    magic_bytes,
     C: tl.constexpr,
-    REDUCES: tl.constexpr,
-    COLORED: tl.constexpr,
+    PITCH: tl.constexpr,
     PADDING: tl.constexpr,
+    BYTES: tl.constexpr,
+    ASM: tl.constexpr,
 ):
-    """Pixels of the back or of a layer, sampled from its image at image coordinates (x, y) and recolored."""
-    image = load_int32(row + IMAGE).to(tl.int64)
-    if REDUCES:
-        reduced = load_int32(row + REDUCED)
-        if reduced == 1:
-            red, green, blue, alpha = sample(images + image * height * width * C, x, y, height, width, C, PADDING)
-        else:
-            red, green, blue, alpha = _sample_reduced(
-                pyramid, image, reduced, load_int32(row + START), x, y, height, width, pyramid_size, C, PADDING
-            )
-        share = tl.load(row + NEXT)
-        if share > 0:
-            start = load_int32(row + START + 1)
-            next_red, next_green, next_blue, next_alpha = _sample_reduced(
-                pyramid, image, reduced * 2, start, x, y, height, width, pyramid_size, C, PADDING
-            )
-            red, green, blue, alpha = (
-                lerp(red, next_red, share),
-                lerp(green, next_green, share),
-                lerp(blue, next_blue, share),
-                lerp(alpha, next_alpha, share),
-            )
+    """Frame pixels (x, y) of a surface, from its packed image, recolored: S, or 127 + S where BYTES. Takes what ``load_surface`` gives."""
+    offset, fx, fy = locate(a, b, c, d, e, f, g, h, i, kind, x, y, width, height, PITCH, PADDING)
+    red, green, blue, alpha = sample(words + offset, fx, fy, magic, magic_bytes, C, PITCH, ASM)
+    if packed.dtype.element_ty == tl.int32:
+        if not BYTES:
+            red, green, blue, alpha = red - 127.0, green - 127.0, blue - 127.0, alpha - 127.0
     else:
-        red, green, blue, alpha = sample(images + image * height * width * C, x, y, height, width, C, PADDING)
-    if COLORED:
-        red, green, blue = recolor(row, red, green, blue)
+        share = tl.load(row + SHARE)
+        if share > 0:
+            u, v = project(a, b, c, d, e, f, g, h, i, kind, x, y)
+            # The centers of the reduced pixels lie halfway between those of the pixels that they average.
+            offset, fx, fy = _between(u * 0.5 + 0.25, v * 0.5 + 0.25, tl.load(row + WIDTH + 1), tl.load(row + HEIGHT + 1), PITCH, PADDING)
+            words = packed + load_int32(row + PLACE + 1).to(tl.int64) * UNIT
+            next_red, next_green, next_blue, next_alpha = sample(words + offset, fx, fy, magic, magic_bytes, C, PITCH, ASM)
+            red, green = lerp(red, next_red, share), lerp(green, next_green, share)
+            blue, alpha = lerp(blue, next_blue, share), lerp(alpha, next_alpha, share)
+    if C == 3:
+        if BYTES:
+            red, green, blue = recolor(row, kind, red, green, blue, 127.0)
+        else:
+            red, green, blue = recolor(row, kind, red, green, blue, 0.0)
     return red, green, blue, alpha
 
 
 @triton.jit
-def recolor(row, red, green, blue):
-    """Apply the frame's color map to RGB, and clamp to [0, 1]."""
-    return (
-        _color_row(row + COLOR, red, green, blue),
-        _color_row(row + COLOR + 4, red, green, blue),
-        _color_row(row + COLOR + 8, red, green, blue),
-    )
+def recolor(row, kind, red, green, blue, base: tl.constexpr):
+    """Apply the frame's color map, if it has one, to ``base + S``, and clamp to black and white."""
+    if (kind & COLORED) != 0:
+        red, green, blue = red - base, green - base, blue - base
+        red, green, blue = (
+            _color_row(row + COLOR, red, green, blue) + base,
+            _color_row(row + COLOR + 4, red, green, blue) + base,
+            _color_row(row + COLOR + 8, red, green, blue) + base,
+        )
+    return red, green, blue
 
 
 @triton.jit
 def _color_row(color, red, green, blue):
     value = tl.load(color) * red + tl.load(color + 1) * green + tl.load(color + 2) * blue + tl.load(color + 3)
-    return tl.minimum(tl.maximum(value, 0.0), 1.0)
+    return tl.minimum(tl.maximum(value, 1.0), WHITE)
 
 
 @triton.jit
-def lerp(first, second, share):
-    """Linear interpolation: exactly ``first`` at share 0 and exactly ``second`` at share 1."""
-    return first * (1.0 - share) + second * share
-
-
-@triton.jit
-def _coverage(row, x, y):
-    """How much of the pixels at texture coordinates (x, y) the layer's box covers, in [0, 1]."""
-    box, feather = row + BOX, tl.load(row + FEATHER)
-    across = tl.minimum(x - tl.load(box), tl.load(box + 2) - x) / feather + 0.5
-    down = tl.minimum(y - tl.load(box + 1), tl.load(box + 3) - y) / feather + 0.5
-    return tl.minimum(tl.maximum(across, 0.0), 1.0) * tl.minimum(tl.maximum(down, 0.0), 1.0)
-
-
-@triton.jit
-def paint_back(
-    images,
-    pyramid,
-    frames,
-    clip,
-    frame,
-    num_frames,
-    x,
-    y,
-    height,
-    width,
-    pyramid_size,
-    C: tl.constexpr,
-    LAYERS: tl.constexpr,
-    REDUCES: tl.constexpr,
-    COLORED: tl.constexpr,
-    PADDING: tl.constexpr,
-):
-    """Pixels (x, y) of the back of a frame that reads its image."""
-    row = frames + (clip * LAYERS * num_frames + frame) * FRAME
-    u, v = project(row, x, y)
-    return _read_image(images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING)
-
-
-@triton.jit
-def paint_layers(
-    red,
-    green,
-    blue,
-    alpha,
-    images,
-    pyramid,
-    frames,
-    clip,
-    frame,
-    num_frames,
-    x,
-    y,
-    height,
-    width,
-    pyramid_size,
-    C: tl.constexpr,
-    LAYERS: tl.constexpr,
-    REDUCES: tl.constexpr,
-    COLORED: tl.constexpr,
-    PADDING: tl.constexpr,
-):
-    """Paint all layers, in order, over pixels (x, y) of the back."""
-    row = frames + (clip * LAYERS * num_frames + frame) * FRAME
-    for _ in tl.static_range(LAYERS - 1):
-        row += num_frames * FRAME
-        opacity = tl.load(row + OPACITY)
-        if opacity > 0:
-            u, v = project(row, x, y)
-            layer_red, layer_green, layer_blue, layer_alpha = _read_image(
-                images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING
-            )
-            share = opacity * _coverage(row, u, v)
-            red, green, blue, alpha = (
-                lerp(red, layer_red, share),
-                lerp(green, layer_green, share),
-                lerp(blue, layer_blue, share),
-                lerp(alpha, layer_alpha, share),
-            )
-    return red, green, blue, alpha
-
-
-@triton.jit
-def paint(
-    images,
-    pyramid,
-    frames,
-    clip,
-    frame,
-    num_frames,
-    x,
-    y,
-    height,
-    width,
-    pyramid_size,
-    C: tl.constexpr,
-    LAYERS: tl.constexpr,
-    REDUCES: tl.constexpr,
-    COLORED: tl.constexpr,
-    PADDING: tl.constexpr,
-):
-    """Pixels (x, y) of a frame that reads its image: the back, with all layers over it."""
-    red, green, blue, alpha = paint_back(
-        images, pyramid, frames, clip, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
-    )
-    return paint_layers(
-        red,
-        green,
-        blue,
-        alpha,
-        images,
-        pyramid,
-        frames,
-        clip,
-        frame,
-        num_frames,
-        x,
-        y,
-        height,
-        width,
-        pyramid_size,
-        C,
-        LAYERS,
-        REDUCES,
-        COLORED,
-        PADDING,
-    )
+def coverage(row, u, v):
+    """How much of the pixels at coordinates (u, v) the layer's box covers, times its opacity, in [0, 1]."""
+    box, sharpness = row + BOX, tl.load(row + SHARPNESS)
+    across = tl.minimum(u - tl.load(box), tl.load(box + 2) - u) * sharpness + 0.5
+    down = tl.minimum(v - tl.load(box + 1), tl.load(box + 3) - v) * sharpness + 0.5
+    return tl.minimum(tl.maximum(across, 0.0), 1.0) * tl.minimum(tl.maximum(down, 0.0), 1.0) * tl.load(row + OPACITY)
 
 
 @triton.jit
@@ -316,28 +289,20 @@ def partner_share(row, weight, x, y):
 
 
 @triton.jit
-def store(out, channel_stride, table, red, green, blue, alpha, mask, C: tl.constexpr, ROUND: tl.constexpr):
-    """Apply the header's scale and shift, round for 8-bit output, cast, and write; channels lie ``channel_stride`` apart."""
-    _store_channel(out, table, red, mask, ROUND)
+def store(out, channel_stride, scale, shift, red, green, blue, alpha, mask, C: tl.constexpr):
+    """Scale and shift the channels by the header's numbers, round for 8-bit output, cast, and write; they lie ``channel_stride`` apart."""
+    _store_channel(out, scale, shift, red, mask)
     if C > 1:
-        _store_channel(out + channel_stride, table + 1, green, mask, ROUND)
-        _store_channel(out + channel_stride + channel_stride, table + 2, blue, mask, ROUND)
+        _store_channel(out + channel_stride, scale + 1, shift + 1, green, mask)
+        _store_channel(out + channel_stride + channel_stride, scale + 2, shift + 2, blue, mask)
         if C == 4:
-            _store_channel(out + channel_stride + channel_stride + channel_stride, table + 3, alpha, mask, ROUND)
+            _store_channel(out + channel_stride + channel_stride + channel_stride, scale + 3, shift + 3, alpha, mask)
 
 
 @triton.jit
-def _store_channel(out, table, value, mask, ROUND: tl.constexpr):
-    value = value * tl.load(table) + tl.load(table + SHIFT)
-    if ROUND:
-        value = (value + HALF_EVEN) - HALF_EVEN
+def _store_channel(out, scale, shift, value, mask):
+    value = value * tl.load(scale) + tl.load(shift)
+    if out.dtype.element_ty == tl.uint8:
+        # The shift holds 1.5 * 2^23, at which a float32 has no bits for fractions: the sum is rounded, half to even, in its lowest bits.
+        value = value.to(tl.int32, bitcast=True)
     tl.store(out, value.to(out.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def pixels(tile, h, w, BLOCK: tl.constexpr):
-    """A tile's pixels: offsets in the frame, mask of those that exist, x and y. Pixels past the end repeat the last one."""
-    position = tile * BLOCK + tl.arange(0, BLOCK)
-    mask = position < h * w
-    position = tl.minimum(position, h * w - 1)
-    return position, mask, (position % w).to(tl.float32), (position // w).to(tl.float32)
