@@ -21,7 +21,7 @@ from pseudomotion import checks
 from pseudomotion.plan import MotionPlan
 from pseudomotion.render import reference
 from pseudomotion.render.output import DATA_FORMATS, Output, finish, to_unit
-from pseudomotion.render.proof import agree
+from pseudomotion.render.proof import agree, reduces
 
 __all__ = ["DATA_FORMATS", "RENDERERS", "choose", "explain", "render"]
 
@@ -234,8 +234,8 @@ def _fused_agrees(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: O
         plan,
         unit=255.0 if output.dtype == torch.uint8 else 1 / min(output.std or [1.0]),
         key=(
-            *(images.device, images.dtype, images.shape[1]),
-            *(plan.num_layers, plan.num_frames, plan.frame_size, plan.padding_mode, plan.mixes),
+            *(images.device, images.dtype, images.shape[1], plan.image_size, plan.texture_size, reduces(plan)),
+            *(plan.num_layers, plan.num_frames, plan.frame_size, plan.padding_mode, plan.blend is not None),
             replace(output, count=0),
         ),
     )

@@ -56,28 +56,17 @@ from pseudomotion.render.cuda.table import (
 
 @triton.jit(do_not_specialize=["image_stride", "row_stride", "height", "width", "image_words"])
 def pack(
-    images,
-    packed,
-    image_stride,
-    channel_stride,
-    row_stride,
-    column_stride,
-    height,
-    width,
-    image_words,
-    C: tl.constexpr,
-    PITCH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ASM: tl.constexpr,
+    images, packed, image_stride, channel_stride, row_stride, column_stride, height, width, image_words,
+    C: tl.constexpr, PITCH: tl.constexpr, LINES: tl.constexpr, BLOCK: tl.constexpr, ASM: tl.constexpr,
 ):
-    """Pack images of any strides into words with a black border. One program packs one row of one image."""
-    lines = height + 3
-    line = tl.program_id(0) % lines
-    image = (tl.program_id(0) // lines).to(tl.int64)
+    """Pack images of any strides into words with a black border. One program packs LINES rows of one image, BLOCK columns at a time."""
+    tiles = (height + 3 + LINES - 1) // LINES
+    line = tl.program_id(0) % tiles * LINES + tl.arange(0, LINES)[:, None]
+    image = (tl.program_id(0) // tiles).to(tl.int64)
     source = images + image * image_stride + (line - 1).to(tl.int64) * row_stride
-    target = packed + image * image_words + line.to(tl.int64) * PITCH
+    target = packed + image * image_words + line * PITCH
     for begin in range(0, width + 3, BLOCK):
-        column = begin + tl.arange(0, BLOCK)
+        column = begin + tl.arange(0, BLOCK)[None, :]
         inside = (line >= 1) & (line <= height) & (column >= 1) & (column <= width)
         at = source + (column - 1) * column_stride
         red = _load_channel(at, inside, packed)
@@ -92,7 +81,7 @@ def pack(
             word = red | (green << 8) | (blue << 16) | (alpha << 24)
         else:
             word = encode(red, green, blue, alpha, ASM)
-        tl.store(target + column, word, mask=column < width + 3)
+        tl.store(target + column, word, mask=(line < height + 3) & (column < width + 3))
 
 
 @triton.jit
@@ -110,40 +99,31 @@ def _load_channel(pointer, inside, packed):
 
 @triton.jit(do_not_specialize=["source", "target", "height", "width", "image_words"])
 def halve(
-    packed,
-    table,
-    source,
-    target,
-    height,
-    width,
-    image_words,
-    C: tl.constexpr,
-    PITCH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ASM: tl.constexpr,
+    packed, table, source, target, height, width, image_words,
+    C: tl.constexpr, PITCH: tl.constexpr, LINES: tl.constexpr, BLOCK: tl.constexpr, ASM: tl.constexpr,
 ):
-    """Average images of (height, width) over blocks of 2x2 pixels; blocks at an odd edge are cut off. One program makes one row.
+    """Average images of (height, width) over blocks of 2x2 pixels; blocks at an odd edge are cut off. Programs as in ``pack``.
 
     ``source`` and ``target`` are the offsets of both copies within an image's words.
     """
     magic = load_int32(table + MAGIC)
     h, w = (height + 1) // 2, (width + 1) // 2
-    line = tl.program_id(0) % (h + 3)
-    start = packed + (tl.program_id(0) // (h + 3)).to(tl.int64) * image_words
+    tiles = (h + 3 + LINES - 1) // LINES
+    line = tl.program_id(0) % tiles * LINES + tl.arange(0, LINES)[:, None]
+    start = packed + (tl.program_id(0) // tiles).to(tl.int64) * image_words
     for begin in range(0, w + 3, BLOCK):
-        column = begin + tl.arange(0, BLOCK)
+        column = begin + tl.arange(0, BLOCK)[None, :]
         inside = (line >= 1) & (line <= h) & (column >= 1) & (column <= w)
         # Pixel x is word x + 1. At an odd edge the last row or column counts twice, which gives the average of the pixels that exist.
         left, top = column * 2 - 1, (line * 2 - 1) * PITCH
         right, bottom = tl.minimum(left + 1, width), tl.minimum(line * 2, height) * PITCH
-        place = start + source
-        red, green, blue, alpha = decode(tl.load(place + (top + left), mask=inside, other=BLACK), magic, C, ASM)
+        red, green, blue, alpha = decode(tl.load(start + source + (top + left), mask=inside, other=BLACK), magic, C, ASM)
         for corner in tl.static_range(1, 4):
             at = (top if corner == 1 else bottom) + (left if corner == 2 else right)
-            r, g, b, a = decode(tl.load(place + at, mask=inside, other=BLACK), magic, C, ASM)
+            r, g, b, a = decode(tl.load(start + source + at, mask=inside, other=BLACK), magic, C, ASM)
             red, green, blue, alpha = red + r, green + g, blue + b, alpha + a
         word = encode(red * 0.25, green * 0.25, blue * 0.25, alpha * 0.25, ASM)
-        tl.store(start + target + line * PITCH + column, word, mask=column < w + 3)
+        tl.store(start + target + line * PITCH + column, word, mask=(line < h + 3) & (column < w + 3))
 
 
 @triton.jit

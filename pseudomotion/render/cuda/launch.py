@@ -55,22 +55,9 @@ def render(
     Returns:
         ``(count, C, T, h, w)`` or ``(count, T, C, h, w)``, on the device of the images.
 
-    Raises:
-        RuntimeError: while a CUDA graph is captured.
-
     """
-    refuse_capture(images.device)
     most = chunk or chunk_size(images.device, images.shape[1], plan.frame_size, output.dtype)
     return launch(images, plan, pack(plan, output, most, bytes=images.dtype == torch.uint8), output, textures)
-
-
-def refuse_capture(device: torch.device) -> None:
-    """Raise ``RuntimeError`` while a CUDA graph is captured: every replay would repeat the motion of the captured batch."""
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            "PMG draws motion on the host, so a captured CUDA graph would repeat the same motion; make clips outside the graph and copy "
-            "them into a tensor that the graph reads"
-        )
 
 
 def chunk_size(device: torch.device | None, channels: int, frame_size: tuple[int, int], dtype: torch.dtype) -> int:
@@ -197,7 +184,10 @@ def _pack(
 def _pack_images(images: Shaped[Tensor, "N C _ _"], words: Shaped[Tensor, " n"], sizes: Sizes, table: Shaped[Tensor, " m"]) -> None:
     b, c, height, width = images.shape
     each = sizes.lines * sizes.pitch
-    options = {"C": c, "PITCH": sizes.pitch, "BLOCK": min(BLOCK, triton.next_power_of_2(width + 3)), "ASM": _assembles(images.device)}
-    kernels.pack[(b * (height + 3),)](images, words, *images.stride(), height, width, each, **options)
+    block = min(BLOCK // 4, triton.next_power_of_2(width + 3))
+    lines = BLOCK // block
+    options = {"C": c, "PITCH": sizes.pitch, "LINES": lines, "BLOCK": block, "ASM": _assembles(images.device)}
+    kernels.pack[(b * -(-(height + 3) // lines),)](images, words, *images.stride(), height, width, each, **options)
     for (h, w, line), (half_h, _, half_line) in zip(sizes.levels, sizes.levels[1:], strict=False):
-        kernels.halve[(b * (half_h + 3),)](words, table, line * sizes.pitch, half_line * sizes.pitch, h, w, each, **options)
+        programs = b * -(-(half_h + 3) // lines)
+        kernels.halve[(programs,)](words, table, line * sizes.pitch, half_line * sizes.pitch, h, w, each, **options)
