@@ -19,7 +19,6 @@ from pseudomotion.transforms.base import View
 from pseudomotion.untraced import untraced
 
 RESAMPLINGS = ("recursive", "composed")
-MOST_FRAMES = 4096
 
 
 class PMG(nn.Module):
@@ -87,7 +86,7 @@ class PMG(nn.Module):
     ) -> None:
         super().__init__()
         self.transforms, self.weights = checks.transforms_and_weights(transforms)
-        self.num_frames = checks.positive_int("num_frames", num_frames, MOST_FRAMES)
+        self.num_frames = checks.positive_int("num_frames", num_frames, checks.MOST_FRAMES)
         self.size = checks.frame_size(size)
         self.resampling = checks.one_of("resampling", resampling, RESAMPLINGS)
         self.padding_mode = checks.one_of("padding_mode", padding_mode, PADDING_MODES)
@@ -162,7 +161,7 @@ class PMG(nn.Module):
             TypeError, ValueError: for an invalid shape or ids, and for images without RGB channels where a transform needs them.
 
         """
-        batch, channels, source_h, source_w = checks.shape(shape)
+        batch, channels, image_h, image_w = checks.shape(shape)
         if channels != 3 and (colored := [t.name for t in self.transforms if t.needs_rgb]):
             raise ValueError(f"images must have 3 channels (RGB) for {', '.join(colored)}, got {channels}")
         if self.mix is not None and batch == 1 and not partner_images:
@@ -172,7 +171,7 @@ class PMG(nn.Module):
         if partner_images:
             draws = Draws(self.seed, torch.cat([draws.ids, draws.partner_ids("partner images")]))
             partner = torch.arange(2 * batch, device="cpu").roll(batch)
-        return self._plan((source_h, source_w), draws, partner)
+        return self._plan((image_h, image_w), draws, partner)
 
     def _plan(self, image_size: tuple[int, int], draws: Draws, partner: Tensor | None) -> MotionPlan:
         """The plan of all clips in ``draws``. Partners are drawn from the batch where ``partner`` is None."""

@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from pseudomotion import checks, geometry
+from pseudomotion.geometry import HORIZON
 from pseudomotion.plan import Blend, MotionPlan
 
 Clips = Int64[Tensor, " b"] | slice  # positions of clips in the batch
 
 EVERYONE = slice(None)
-HORIZON = 1e-3  # points with a smaller homogeneous denominator (1 at the frame's center) are invisible, as in the renderers
 
 
 class Moved(NamedTuple):
@@ -39,8 +39,8 @@ class Surfaces:
     """
 
     to_frame: Float64[Tensor, "B S T 3 3"]  # image pixel to frame pixel
-    to_source: Float64[Tensor, "B S T 3 3"]  # its inverse, with denominator 1 at the frame's center
-    source: Int64[Tensor, "B S"]  # index in the batch of the surface's image
+    to_image: Float64[Tensor, "B S T 3 3"]  # its inverse, with denominator 1 at the frame's center
+    image: Int64[Tensor, "B S"]  # index in the batch of the surface's image
     box: Float64[Tensor, "B S 4"]  # opaque part of the image: edges (x0, y0, x1, y1) in image pixels
     present: Bool[Tensor, "B S T"]  # frames in which the surface exists
     window: Float64[Tensor, "B S 4"]  # part of the frame where the surface can be visible: edges in frame pixels
@@ -57,11 +57,11 @@ class Surfaces:
             raise TypeError(f"plan must be a MotionPlan, got {type(plan).__name__}")
         h, w = checks.frame_size(size) or plan.frame_size
         scale_y, scale_x = h / plan.frame_size[0], w / plan.frame_size[1]
-        from_source = _from_source(plan)
-        resize = from_source.new_tensor([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
-        to_frame = geometry.matmul(resize.expand_as(from_source), from_source)
-        to_source = geometry.inverse(to_frame)
-        last = to_source[..., 2, :]
+        from_image = _from_image(plan)
+        resize = from_image.new_tensor([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
+        to_frame = geometry.matmul(resize.expand_as(from_image), from_image)
+        to_image = geometry.inverse(to_frame)
+        last = to_image[..., 2, :]
         center = last[..., 0] * ((w - 1) / 2) + last[..., 1] * ((h - 1) / 2) + last[..., 2]
         stacked = 1 + plan.num_layers
         frame = to_frame.new_tensor([-0.5, -0.5, w - 0.5, h - 0.5])
@@ -69,8 +69,8 @@ class Surfaces:
         image = to_frame.new_tensor([-0.5, -0.5, image_w - 0.5, image_h - 0.5])
         surfaces = cls(
             to_frame=to_frame * center[..., None, None],
-            to_source=to_source / center[..., None, None],
-            source=torch.cat([plan.back.image[:, None], plan.layers.texture], 1),
+            to_image=to_image / center[..., None, None],
+            image=torch.cat([plan.back.image[:, None], plan.layers.texture], 1),
             box=torch.cat([image.expand(len(plan), 1, 4), plan.layers.box.double()], 1),
             present=F.pad(plan.layers.opacity >= 0.5, (0, 0, 1, 0), value=True),
             window=frame.expand(len(plan), stacked, 4),
@@ -92,8 +92,8 @@ class Surfaces:
         return replace(
             self,
             to_frame=torch.cat([self.to_frame, self.to_frame[theirs]], 1),
-            to_source=torch.cat([self.to_source, self.to_source[theirs]], 1),
-            source=torch.cat([self.source, self.source[theirs]], 1),
+            to_image=torch.cat([self.to_image, self.to_image[theirs]], 1),
+            image=torch.cat([self.image, self.image[theirs]], 1),
             box=torch.cat([self.box, self.box[theirs]], 1),
             present=torch.cat([self.present, self.present[theirs] & pasted], 1),
             window=torch.cat([self.window, window[:, None].expand(-1, self.stacked, -1)], 1),
@@ -123,18 +123,18 @@ class Surfaces:
         """
         before, after = self.to_frame[clips, surface, origin], self.to_frame[clips, surface, target]
         difference = after - before
-        change = geometry.matmul(difference, self.to_source[clips, surface, origin].expand_as(difference))
+        change = geometry.matmul(difference, self.to_image[clips, surface, origin].expand_as(difference))
         a, b, c = _linear(change, x, y)
         in_front = c > HORIZON - 1
         a, b = a.addcmul_(x, c, value=-1), b.addcmul_(y, c, value=-1)  # in place: allocating large arrays is slow
         w = c.add_(1).clamp_(min=HORIZON)
         return Moved(a.div_(w), b.div_(w), in_front)
 
-    def at_source(
+    def at_image(
         self, surface: int, frames: slice, x: Tensor, y: Tensor, clips: Clips = EVERYONE
     ) -> tuple[Float64[Tensor, "b K *places"], Float64[Tensor, "b K *places"], Bool[Tensor, "b K *places"]]:
         """Image coordinates of frame pixels on one surface, and whether they are in front of the horizon."""
-        u, v, w = _linear(self.to_source[clips, surface, frames], x, y)
+        u, v, w = _linear(self.to_image[clips, surface, frames], x, y)
         in_front = w > HORIZON
         w = w.clamp_(min=HORIZON)
         return u.div_(w), v.div_(w), in_front
@@ -145,7 +145,7 @@ class Surfaces:
         covered = within(x, y, self.window[clips, surface, None]) & spread(self.present[clips, surface, frames], places)
         if surface % self.stacked == 0:
             return covered
-        u, v, in_front = self.at_source(surface, frames, x, y, clips)
+        u, v, in_front = self.at_image(surface, frames, x, y, clips)
         return covered & within(u, v, self.box[clips, surface, None]) & in_front
 
     def top(self, frames: slice, x: Tensor, y: Tensor) -> Int64[Tensor, "B K *places"]:
@@ -191,7 +191,7 @@ class Surfaces:
         visible = torch.where(recursive, unbroken, inside) & (self.top(frames, u, v) == shown)
         return u, v, visible
 
-    def from_source(self, surface: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "B T *places"]]:
+    def from_image(self, surface: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "B T *places"]]:
         """Frame coordinates, in every frame, of pixels of a surface's image, and whether they are visible there."""
         u, v, w = _linear(self.to_frame[:, surface], x, y)
         in_front = w > HORIZON
@@ -233,7 +233,7 @@ def _linear(matrices: Float64[Tensor, "B K 3 3"], x: Tensor, y: Tensor) -> tuple
     return first, second, third
 
 
-def _from_source(plan: MotionPlan) -> Float64[Tensor, "B S T 3 3"]:
+def _from_image(plan: MotionPlan) -> Float64[Tensor, "B S T 3 3"]:
     """Homographies from image pixel to pixel of every frame, for the back and every layer.
 
     As in ``MotionPlan.composed``, but in float64, and without copying the plan to the host.

@@ -17,6 +17,7 @@ channels of a pixel. Packed images have a black border, one pixel before and two
 import triton
 import triton.language as tl
 
+from pseudomotion import geometry
 from pseudomotion.render.cuda.table import (
     ALIGNED,
     BOX,
@@ -37,7 +38,7 @@ from pseudomotion.render.cuda.table import (
     WIDTH,
 )
 
-HORIZON = tl.constexpr(1e-3)  # as in ``render.reference``
+HORIZON = tl.constexpr(geometry.HORIZON)
 WHITE = tl.constexpr(1.0 + 255.0 / 256.0)  # S of 1; S of 0 is 1
 HALF = tl.constexpr(1.0 / 65536.0)  # half a step of a 16-bit field
 

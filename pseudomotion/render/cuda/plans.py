@@ -148,12 +148,9 @@ def _stepped(group: dict[int, bool], partner: Sequence[int]) -> Chunk:
 
 def _fill_header(header: Float32[np.ndarray, " 16"], output: Output) -> None:
     """Fill in how S becomes an output value: normalization, or the factor of 8-bit output."""
-    mean, std = np.zeros(4), np.ones(4)
-    if output.mean is not None and output.std is not None:
-        mean[: len(output.mean)], std[: len(output.std)] = output.mean, output.std
-    whole = 255.0 if output.dtype == torch.uint8 else 1.0
-    scale = whole * 256 / 255 / std
-    shift = -whole * mean / std + (1.5 * 2**23 if output.dtype == torch.uint8 else 0)  # ``pixels.store`` says why
+    scale, shift = output.scale_and_shift().astype(np.float64).reshape(2, 4)
+    scale = scale * (256 / 255)
+    shift = shift + (1.5 * 2**23 if output.dtype == torch.uint8 else 0)  # ``pixels.store`` says why
     header[layout.SCALE.value : layout.SCALE.value + 4] = scale
     header[layout.SHIFT.value : layout.SHIFT.value + 4] = shift - scale
     header[layout.SHIFT_BYTES.value : layout.SHIFT_BYTES.value + 4] = shift - 128 * scale
@@ -254,7 +251,7 @@ def _bounds(
         at = geometry.matmul(corners, homography.astype(np.float64).swapaxes(-1, -2))  # (B, L, T, 4, 3)
         places = at[..., :2] / at[..., 2:]
         seen = geometry.denominators(matrix[..., 2, :], frame_size)
-        near = (seen > 1e-3).all(-1) & ((at[..., 2] > 0).all(-1) | (at[..., 2] < 0).all(-1)) & np.isfinite(places).all((-1, -2))
+        near = (seen > geometry.HORIZON).all(-1) & ((at[..., 2] > 0).all(-1) | (at[..., 2] < 0).all(-1)) & np.isfinite(places).all((-1, -2))
         first = np.floor(places.min(-2)) - 1
         last = np.ceil(places.max(-2)) + 2
     first = np.where(near[..., None], first, 0).clip(0, (w, h))
