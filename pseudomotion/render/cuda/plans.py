@@ -79,8 +79,8 @@ def pack(plan: MotionPlan, output: Output, most: int, *, bytes: bool) -> Packed:
     begin = layout.HEADER.value + layout.CLIP.value * first
     table = np.zeros(begin + layout.FRAME.value * detail.size, np.float32)
     _fill_header(table[: layout.HEADER.value], output)
-    _fill_clips(table[layout.HEADER.value : begin].reshape(first, -1), plan, chunks)
-    _fill_frames(table[begin:].reshape(b, surfaces, t, -1), plan, detail, images, textures)
+    _fill_clips(table[layout.HEADER.value : begin].reshape(first, layout.CLIP.value), plan, chunks)
+    _fill_frames(table[begin:].reshape(b, surfaces, t, layout.FRAME.value), plan, detail, images, textures)
     return Packed(torch.from_numpy(table), first, tuple(launches), bytes, images, textures)
 
 
