@@ -22,8 +22,8 @@ class Motion:
         homography: ``(*b, T, 3, 3)``, maps pixels of what is read (the image, or the previous frame) to pixels of frame t.
         color: ``(*b, T, 3, 4)``, affine map of RGB in [0, 1], applied after sampling; the result is clamped to [0, 1].
         layers: layers that the transform paints over the back, or None. Always None inside a plan, which stores layers separately.
-        bend: ``(*b, T, 2, G, G)``, non-rigid part: control points of a cubic B-spline over what is read, in grid cells. None means G = 0,
-            rigid. Plans support only G = 0 so far.
+        bend: ``(*b, T, 2, G, G)``, non-rigid part: control points of a cubic B-spline over what is read, in cells of its grid;
+            ``pseudomotion.spline`` defines it. None means G = 0, rigid.
 
     """
 
@@ -46,7 +46,7 @@ class Layers:
         texture: ``(b, L)``, index of the image that the layer shows: into ``textures`` if the plan has a ``texture_size``, else into the
             batch.
         box: ``(b, L, 4)``, part of the texture that the outline spans: edges ``(x0, y0, x1, y1)`` in pixels of the texture.
-        outline: ``(b, L, K)``, shape and softness of the layer's edge; ``pseudomotion.outline`` has the layout.
+        outline: ``(b, L, K)``, shape and softness of the layer's edge; ``pseudomotion.outline`` defines it.
         motion: how each layer moves over the frame, ``(b, L, T, ...)``. A layer always reads its texture, never the previous frame.
         opacity: ``(b, L, T)``, in [0, 1]; 0 means absent.
 

@@ -26,6 +26,8 @@ from pseudomotion.render.proof import agree, reduces
 __all__ = ["DATA_FORMATS", "RENDERERS", "choose", "explain", "render"]
 
 RENDERERS = ("auto", "fused", "reference")
+# Whether the compiled kernels paint outlines other than boxes, and bends; where they do not, such plans go to the reference.
+PAINTS_SHAPES = {"numba": False, "triton": False}
 FUSED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -80,7 +82,8 @@ def render(
         dtype = torch.float32 if mean is not None and images.dtype == torch.uint8 else images.dtype
     output = Output(len(plan) if count is None else count, mean, std, dtype, data_format)
     needs_grad = torch.is_grad_enabled() and (images.requires_grad or (textures is not None and textures.requires_grad))
-    chosen = choose(renderer, images.device, images.dtype, dtype, needs_grad=needs_grad, textured=textures is not None).renderer
+    textured = textures is not None
+    chosen = choose(renderer, images.device, images.dtype, dtype, needs_grad=needs_grad, textured=textured, shaped=plan.shaped).renderer
     if chosen == "reference":
         if renderer == "auto" and images.device.type == "cpu" and not torch.compiler.is_compiling():
             _hint()
@@ -100,6 +103,7 @@ def choose(
     *,
     needs_grad: bool = False,
     textured: bool = False,
+    shaped: bool = False,
 ) -> Choice:
     """Choose the renderer for images on a device.
 
@@ -110,6 +114,7 @@ def choose(
         out_dtype: dtype of the clips; None: assume a supported one.
         needs_grad: whether images or textures require gradients.
         textured: whether textures are given.
+        shaped: whether the plan has outlines other than boxes, or bends.
 
     Raises:
         ValueError: if "fused" is requested for images that it does not support.
@@ -119,7 +124,7 @@ def choose(
     if renderer == "reference":
         return Choice("reference", "asked for")
     compiler = _compiled_by(device, renderer)
-    unfit = _unfit(dtype, out_dtype, needs_grad, textured and compiler == "triton")
+    unfit = _unfit(dtype, out_dtype, needs_grad, textured and compiler == "triton", shaped and not PAINTS_SHAPES.get(compiler or "", False))
     if renderer == "fused":
         if unfit:
             raise ValueError(f"renderer='fused' cannot be used: {unfit}")
@@ -184,7 +189,7 @@ def _compiled_by(device: torch.device, renderer: str) -> str | None:
     return "numba" if device.type == "cpu" else None
 
 
-def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool, textured: bool) -> str | None:
+def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool, textured: bool, shaped: bool) -> str | None:
     """Why the fused renderer does not support these images; None if it does."""
     allowed = ", ".join(str(allowed).removeprefix("torch.") for allowed in FUSED_DTYPES)
     for name, given in (("images are", dtype), ("clips are to be", out_dtype)):
@@ -192,6 +197,8 @@ def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad:
             return f"{name} {str(given).removeprefix('torch.')}; the fused renderer supports {allowed}"
     if textured:
         return "layers show textures, which the fused renderer does not read yet"
+    if shaped:
+        return "layers have outlines other than boxes, or something bends, which the fused renderer does not paint yet"
     return "images require gradients, which the fused renderer does not compute" if needs_grad else None
 
 
