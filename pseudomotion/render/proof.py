@@ -62,7 +62,8 @@ def _reduction(plan: MotionPlan) -> Float64[Tensor, " B"]:
 
 def _excerpt(plan: MotionPlan, clips: list[int]) -> tuple[MotionPlan, Tensor]:
     """A plan of some clips, including the clips they show or are mixed with, and the positions of all these in the full plan."""
-    shown = [*clips, *plan.back.image[clips].tolist(), *plan.layers.texture[clips].flatten().tolist()]
+    shown = [*clips, *plan.back.image[clips].tolist()]
+    shown += plan.layers.texture[clips].flatten().tolist() if plan.texture_size is None else []
     shown += [] if plan.blend is None else plan.blend.partner[clips].tolist()
     members = torch.tensor(list(dict.fromkeys(shown)), device="cpu")
     place = torch.zeros(len(plan), dtype=torch.int64, device="cpu")
@@ -75,7 +76,7 @@ def _excerpt(plan: MotionPlan, clips: list[int]) -> tuple[MotionPlan, Tensor]:
     some = dataclasses.replace(
         plan,
         back=dataclasses.replace(back, image=place[back.image]),
-        layers=dataclasses.replace(layers, texture=place[layers.texture]),
+        layers=dataclasses.replace(layers, texture=place[layers.texture] if plan.texture_size is None else layers.texture),
         blend=blend and dataclasses.replace(blend, partner=place[blend.partner]),
         transform=plan.transform[members],
     )

@@ -6,7 +6,8 @@ Arguments that the kernels share:
     out: the clips, with strides ``clip_stride``, ``frame_stride`` and ``channel_stride``.
     num_frames, h, w: size of the clips. surfaces: 1 + number of layers.
     bands: how many bands of ROWS rows a program paints, in a strip of COLS columns.
-    C: channels. LAYERED: there are layers. MIXES: clips are mixed. PADDING: padding mode. ASM: on NVIDIA's GPUs.
+    C: channels. LAYERED: there are layers. SHAPED: their outlines may be other than boxes. BENDS: there
+    are bends. MIXES: clips are mixed. PADDING: padding mode. ASM: on NVIDIA's GPUs.
     VEC: neighboring columns that a thread paints.
 
 What depends on the draws of a batch is a branch that all threads of a program take alike, so that batches do not need kernels of their
@@ -45,6 +46,8 @@ from pseudomotion.render.cuda.table import (
     INDEX,
     MAGIC,
     MAGIC_BYTES,
+    OPACITY,
+    OUTLINE,
     PARTNER,
     RECURSIVE,
     SCALE,
@@ -128,8 +131,8 @@ def halve(
 
 @triton.jit
 def _paint_layers(
-    red, green, blue, alpha, packed, row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
-    C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
+    C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):
     """Paint layers, in order, over pixels of the back; ``row`` is the back's, and those of its layers follow ``row_step`` words apart.
 
@@ -142,10 +145,10 @@ def _paint_layers(
         if (left < to_right) & (top < to_bottom) & (left + COLS > from_left) & (top + ROWS > from_top):
             a, b, c, d, e, f, g, h, i, kind, words, width, height = load_surface(packed, row)
             their_red, their_green, their_blue, their_alpha = read(
-                packed, row, a, b, c, d, e, f, g, h, i, kind, words, width, height, x, y, magic, magic_bytes, C, PITCH, PADDING, False, ASM
+                packed, frames, row, a, b, c, d, e, f, g, h, i, kind, words, width, height, x, y, magic, magic_bytes, C, PITCH, PADDING, BENDS, False, ASM
             )
-            u, v = project(a, b, c, d, e, f, g, h, i, kind, x, y)
-            share = coverage(row, u, v)
+            u, v = project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS)
+            share = coverage(frames + load_int32(row + OUTLINE), u, v, SHAPED) * tl.load(row + OPACITY)
             red, green = lerp(red, their_red, share), lerp(green, their_green, share)
             blue, alpha = lerp(blue, their_blue, share), lerp(alpha, their_alpha, share)
     return red, green, blue, alpha
@@ -154,7 +157,7 @@ def _paint_layers(
 @triton.jit(do_not_specialize=["first", "surfaces", "num_frames", "bands"])
 def paint_clips(
     packed, table, frames, out, first, surfaces, clip_stride, frame_stride, channel_stride, num_frames, h, w, bands,
-    C: tl.constexpr, LAYERED: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr, PITCH: tl.constexpr, ASM: tl.constexpr,
+    C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr, PITCH: tl.constexpr, ASM: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, VEC: tl.constexpr,
 ):
     """All frames of clips that, like their partners, read images only. A program paints some bands of a strip of one frame."""
@@ -179,26 +182,26 @@ def paint_clips(
         line = top + tl.arange(0, ROWS)[:, None]
         y = line.to(tl.float32)
         red, green, blue, alpha = read(
-            packed, own_row, a, b, c, d, e, f, g, h_, i, kind, words, width, height, x, y, magic, magic_bytes,
-            C, PITCH, PADDING, BYTES, ASM,
+            packed, frames, own_row, a, b, c, d, e, f, g, h_, i, kind, words, width, height, x, y, magic, magic_bytes,
+            C, PITCH, PADDING, BENDS, BYTES, ASM,
         )
         if LAYERED:
             red, green, blue, alpha = _paint_layers(
-                red, green, blue, alpha, packed, own_row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
-                C, PITCH, PADDING, ASM, ROWS, COLS,
+                red, green, blue, alpha, packed, frames, own_row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
+                C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
             )
         if MIXES:
             if weight > 0:
                 row = frames + (load_int32(entry + PARTNER) * surfaces * num_frames + frame) * FRAME
                 ta, tb, tc, td, te, tf, tg, th, ti, their_kind, their_words, their_width, their_height = load_surface(packed, row)
                 their_red, their_green, their_blue, their_alpha = read(
-                    packed, row, ta, tb, tc, td, te, tf, tg, th, ti, their_kind, their_words, their_width, their_height,
-                    x, y, magic, magic_bytes, C, PITCH, PADDING, BYTES, ASM,
+                    packed, frames, row, ta, tb, tc, td, te, tf, tg, th, ti, their_kind, their_words, their_width, their_height,
+                    x, y, magic, magic_bytes, C, PITCH, PADDING, BENDS, BYTES, ASM,
                 )
                 if LAYERED:
                     their_red, their_green, their_blue, their_alpha = _paint_layers(
-                        their_red, their_green, their_blue, their_alpha, packed, row, row_step, surfaces, left, top, x, y,
-                        magic, magic_bytes, C, PITCH, PADDING, ASM, ROWS, COLS,
+                        their_red, their_green, their_blue, their_alpha, packed, frames, row, row_step, surfaces, left, top, x, y,
+                        magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                     )
                 share = partner_share(entry, weight, x, y)
                 red, green = lerp(red, their_red, share), lerp(green, their_green, share)
@@ -213,7 +216,7 @@ def paint_clips(
 def step_clips(
     packed, table, frames, out, first, surfaces, slots, frame, working, clip_stride, frame_stride, channel_stride, num_frames, h, w,
     bands, slot_words,
-    C: tl.constexpr, LAYERED: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr, PITCH: tl.constexpr, WPITCH: tl.constexpr,
+    C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr, PITCH: tl.constexpr, WPITCH: tl.constexpr,
     ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, VEC: tl.constexpr,
 ):
     """Frame ``frame`` of the clips of a chunk. Working frames (2, slots, slot_words) are double-buffered: one half is the previous frame.
@@ -254,17 +257,17 @@ def step_clips(
                 red, green, blue, alpha = decode(tl.load(own + stored, mask=mask, other=0), magic, C, ASM)
                 if LAYERED:
                     red, green, blue, alpha = _paint_layers(
-                        red, green, blue, alpha, packed, frames + (clip * surfaces * num_frames + frame - 1) * FRAME, row_step, surfaces,
-                        left, top, x, y, magic, magic_bytes, C, PITCH, PADDING, ASM, ROWS, COLS,
+                        red, green, blue, alpha, packed, frames, frames + (clip * surfaces * num_frames + frame - 1) * FRAME, row_step, surfaces,
+                        left, top, x, y, magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                     )
                 if weight > 0:
                     theirs = before + their_slot.to(tl.int64) * slot_words
                     their_red, their_green, their_blue, their_alpha = decode(tl.load(theirs + stored, mask=mask, other=0), magic, C, ASM)
                     if LAYERED:
                         their_red, their_green, their_blue, their_alpha = _paint_layers(
-                            their_red, their_green, their_blue, their_alpha, packed,
+                            their_red, their_green, their_blue, their_alpha, packed, frames,
                             frames + (partner * surfaces * num_frames + frame - 1) * FRAME, row_step, surfaces,
-                            left, top, x, y, magic, magic_bytes, C, PITCH, PADDING, ASM, ROWS, COLS,
+                            left, top, x, y, magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                         )
                     share = partner_share(entry, weight, x, y)
                     red, green = lerp(red, their_red, share), lerp(green, their_green, share)
@@ -272,20 +275,22 @@ def step_clips(
                 store(place - frame_stride + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)
         if frame < num_frames:
             if (frame > 0) & ((flags & RECURSIVE) != 0):
-                offset, fx, fy = locate(a, b, c, d, e, f, g, h_, i, kind, x, y, width, height, WPITCH, PADDING)
+                offset, fx, fy = locate(
+                    frames, row, a, b, c, d, e, f, g, h_, i, kind, x, y, width, height, 1.0, WPITCH, PADDING, BENDS, False
+                )
                 red, green, blue, alpha = sample(own + offset, fx, fy, magic, magic_bytes, C, WPITCH, ASM)
                 if C == 3:
                     red, green, blue = recolor(row, kind, red, green, blue, 0.0)
             else:
                 red, green, blue, alpha = read(
-                    packed, row, a, b, c, d, e, f, g, h_, i, kind, words, width, height, x, y, magic, magic_bytes,
-                    C, PITCH, PADDING, False, ASM,
+                    packed, frames, row, a, b, c, d, e, f, g, h_, i, kind, words, width, height, x, y, magic, magic_bytes,
+                    C, PITCH, PADDING, BENDS, False, ASM,
                 )
             tl.store(after + stored, encode(red, green, blue, alpha, ASM), mask=mask)
             if not MIXES:
                 if LAYERED:
                     red, green, blue, alpha = _paint_layers(
-                        red, green, blue, alpha, packed, row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
-                        C, PITCH, PADDING, ASM, ROWS, COLS,
+                        red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
+                        C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                     )
                 store(place + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)

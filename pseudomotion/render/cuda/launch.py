@@ -19,6 +19,7 @@ import triton
 from jaxtyping import Shaped
 from torch import Tensor
 
+from pseudomotion import outline
 from pseudomotion.plan import MotionPlan
 from pseudomotion.render.cuda import clips as kernels
 from pseudomotion.render.cuda import table as layout
@@ -104,6 +105,8 @@ def launch(
     options = {
         "C": c,
         "LAYERED": surfaces > 1,
+        "SHAPED": plan.layers.outline.shape[-1] > outline.PARAMS,
+        "BENDS": any(motion.bend is not None and motion.bend.numel() > 0 for motion in (plan.back.motion, plan.layers.motion)),
         "MIXES": mixes,
         "PADDING": plan.padding_mode,
         "PITCH": packed.images.pitch,

@@ -17,20 +17,29 @@ channels of a pixel. Packed images have a black border, one pixel before and two
 import triton
 import triton.language as tl
 
-from pseudomotion import geometry
+from pseudomotion import geometry, outline
 from pseudomotion.render.cuda.table import (
     ALIGNED,
-    BOX,
+    BEND,
+    BENT,
+    CENTER,
     COLOR,
     COLORED,
+    FIRST_POINT,
+    GRID,
+    HALF_SIDES,
     HEIGHT,
     KIND,
     MATRIX,
-    OPACITY,
+    PARAMS,
     PARTNER_BOX,
     PARTNER_FRAMES,
+    PER_CELL,
     PLACE,
+    POINTS,
     PROJECTIVE,
+    REDUCE,
+    SHAPE,
     SHARE,
     SHARPNESS,
     UNIT,
@@ -39,6 +48,8 @@ from pseudomotion.render.cuda.table import (
 )
 
 HORIZON = tl.constexpr(geometry.HORIZON)
+POLYGON, SUPERELLIPSE = tl.constexpr(outline.POLYGON), tl.constexpr(outline.SUPERELLIPSE)
+FAR, TINY = tl.constexpr(outline.FAR), tl.constexpr(outline.TINY)
 WHITE = tl.constexpr(1.0 + 255.0 / 256.0)  # S of 1; S of 0 is 1
 HALF = tl.constexpr(1.0 / 65536.0)  # half a step of a 16-bit field
 
@@ -151,14 +162,58 @@ def load_surface(packed, row):
 
 
 @triton.jit
-def project(a, b, c, d, e, f, g, h, i, kind, x, y):
+def project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS: tl.constexpr):
     """Coordinates that frame pixels read; x (1, columns) and y (rows, 1) make (rows, columns)."""
     u = a * x + (b * y + c)
     v = d * x + (e * y + f)
     if (kind & PROJECTIVE) != 0:
         scale = 1.0 / tl.maximum(g * x + (h * y + i), HORIZON)
         u, v = u * scale, v * scale
+    if BENDS:
+        if (kind & BENT) != 0:
+            bend, grid = frames + load_int32(row + BEND), load_int32(row + GRID)
+            u, v = _bend(bend, grid, u, v)
     return u, v
+
+
+@triton.jit
+def _bend(bend, grid, u, v):
+    """Coordinates displaced by cubic B-splines, as ``pseudomotion.spline`` defines them."""
+    end = grid.to(tl.float32) + 1.0  # beyond two cells of the control points, nothing is displaced
+    s = (u - tl.load(bend + FIRST_POINT)) * tl.load(bend + PER_CELL)
+    t = (v - tl.load(bend + FIRST_POINT + 1)) * tl.load(bend + PER_CELL + 1)
+    s, t = tl.minimum(tl.maximum(s, -2.0), end), tl.minimum(tl.maximum(t, -2.0), end)
+    column, line = tl.floor(s), tl.floor(t)
+    s, t = s - column, t - line
+    column, line = column.to(tl.int32) - 1, line.to(tl.int32) - 1
+    move_u, move_v = tl.zeros_like(u), tl.zeros_like(v)
+    for j in tl.static_range(4):
+        within = (line + j >= 0) & (line + j < grid)
+        at = tl.where(within, line + j, 0) * grid
+        down = tl.where(within, _weight(t, j), 0.0)
+        for i in tl.static_range(4):
+            inside = (column + i >= 0) & (column + i < grid)
+            point = bend + POINTS + (at + tl.where(inside, column + i, 0)) * 2
+            weight = down * tl.where(inside, _weight(s, i), 0.0)
+            move_u += weight * tl.load(point)
+            move_v += weight * tl.load(point + 1)
+    return u + move_u, v + move_v
+
+
+@triton.jit
+def _weight(at, k: tl.constexpr):
+    """Weight of the k-th of the four control points around a fraction between the second and the third."""
+    if k == 0:
+        rest = 1.0 - at
+        weight = rest * rest * rest * (1.0 / 6.0)
+    elif k == 1:
+        weight = (0.5 * at - 1.0) * at * at + 2.0 / 3.0
+    elif k == 2:
+        rest = 1.0 - at
+        weight = (0.5 * rest - 1.0) * rest * rest + 2.0 / 3.0
+    else:
+        weight = at * at * at * (1.0 / 6.0)
+    return weight
 
 
 @triton.jit
@@ -184,60 +239,57 @@ def _between(u, v, width, height, PITCH: tl.constexpr, PADDING: tl.constexpr):
 
 
 @triton.jit
-def locate(a, b, c, d, e, f, g, h, i, kind, x, y, width, height, PITCH: tl.constexpr, PADDING: tl.constexpr):
+def locate(
+    frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, width, height, reduce,
+    PITCH: tl.constexpr, PADDING: tl.constexpr, BENDS: tl.constexpr, REDUCES: tl.constexpr,
+):
     """As ``_between``, for frame pixels (x, y). Where columns and rows are read apart, coordinates are computed once for each."""
     if (kind & ALIGNED) != 0:
-        offset, fx, fy = _between(a * x + c, e * y + f, width, height, PITCH, PADDING)
+        u, v = a * x + c, e * y + f
+        if REDUCES:
+            u, v = _reduced(u, reduce), _reduced(v, reduce)
+        offset, fx, fy = _between(u, v, width, height, PITCH, PADDING)
         fx, fy = tl.broadcast_to(fx, offset.shape), tl.broadcast_to(fy, offset.shape)
     else:
-        u, v = project(a, b, c, d, e, f, g, h, i, kind, x, y)
+        u, v = project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS)
+        if REDUCES:
+            u, v = _reduced(u, reduce), _reduced(v, reduce)
         offset, fx, fy = _between(u, v, width, height, PITCH, PADDING)
     return offset, fx, fy
 
 
 @triton.jit
+def _reduced(at, reduce):
+    """Coordinates in a reduced copy: pixel x of the image, at x + 1, is pixel (x + 0.5) * reduce - 0.5 there."""
+    return at * reduce + (0.5 - 0.5 * reduce)
+
+
+@triton.jit
 def read(
-    packed,
-    row,
-    a,
-    b,
-    c,
-    d,
-    e,
-    f,
-    g,
-    h,
-    i,
-    kind,
-    words,
-    width,
-    height,
-    x,
-    y,
-    magic,
-    magic_bytes,
-    C: tl.constexpr,
-    PITCH: tl.constexpr,
-    PADDING: tl.constexpr,
-    BYTES: tl.constexpr,
-    ASM: tl.constexpr,
+    packed, frames, row, a, b, c, d, e, f, g, h, i, kind, words, width, height, x, y, magic, magic_bytes,
+    C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, BENDS: tl.constexpr, BYTES: tl.constexpr, ASM: tl.constexpr,
 ):
     """Frame pixels (x, y) of a surface, from its packed image, recolored: S, or 127 + S where BYTES. Takes what ``load_surface`` gives."""
-    offset, fx, fy = locate(a, b, c, d, e, f, g, h, i, kind, x, y, width, height, PITCH, PADDING)
+    REDUCES: tl.constexpr = packed.dtype.element_ty != tl.int32
+    reduce = 1.0
+    if REDUCES:
+        reduce = tl.load(row + REDUCE)
+    offset, fx, fy = locate(
+        frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, width, height, reduce, PITCH, PADDING, BENDS, REDUCES
+    )
     red, green, blue, alpha = sample(words + offset, fx, fy, magic, magic_bytes, C, PITCH, ASM)
-    if packed.dtype.element_ty == tl.int32:
-        if not BYTES:
-            red, green, blue, alpha = red - 127.0, green - 127.0, blue - 127.0, alpha - 127.0
-    else:
+    if REDUCES:
         share = tl.load(row + SHARE)
         if share > 0:
-            u, v = project(a, b, c, d, e, f, g, h, i, kind, x, y)
-            # The centers of the reduced pixels lie halfway between those of the pixels that they average.
-            offset, fx, fy = _between(u * 0.5 + 0.25, v * 0.5 + 0.25, tl.load(row + WIDTH + 1), tl.load(row + HEIGHT + 1), PITCH, PADDING)
+            u, v = project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS)
+            u, v = _reduced(u, reduce * 0.5), _reduced(v, reduce * 0.5)
+            offset, fx, fy = _between(u, v, tl.load(row + WIDTH + 1), tl.load(row + HEIGHT + 1), PITCH, PADDING)
             words = packed + load_int32(row + PLACE + 1).to(tl.int64) * UNIT
             next_red, next_green, next_blue, next_alpha = sample(words + offset, fx, fy, magic, magic_bytes, C, PITCH, ASM)
             red, green = lerp(red, next_red, share), lerp(green, next_green, share)
             blue, alpha = lerp(blue, next_blue, share), lerp(alpha, next_alpha, share)
+    elif not BYTES:
+        red, green, blue, alpha = red - 127.0, green - 127.0, blue - 127.0, alpha - 127.0
     if C == 3:
         if BYTES:
             red, green, blue = recolor(row, kind, red, green, blue, 127.0)
@@ -266,12 +318,89 @@ def _color_row(color, red, green, blue):
 
 
 @triton.jit
-def coverage(row, u, v):
-    """How much of the pixels at coordinates (u, v) the layer's box covers, times its opacity, in [0, 1]."""
-    box, sharpness = row + BOX, tl.load(row + SHARPNESS)
-    across = tl.minimum(u - tl.load(box), tl.load(box + 2) - u) * sharpness + 0.5
-    down = tl.minimum(v - tl.load(box + 1), tl.load(box + 3) - v) * sharpness + 0.5
-    return tl.minimum(tl.maximum(across, 0.0), 1.0) * tl.minimum(tl.maximum(down, 0.0), 1.0) * tl.load(row + OPACITY)
+def coverage(outline, u, v, SHAPED: tl.constexpr):
+    """How much of the pixels at coordinates (u, v) an outline covers, in [0, 1]: the closed forms of ``pseudomotion.outline``."""
+    x, y = u - tl.load(outline + CENTER), v - tl.load(outline + CENTER + 1)
+    half_x, half_y, sharpness = tl.load(outline + HALF_SIDES), tl.load(outline + HALF_SIDES + 1), tl.load(outline + SHARPNESS)
+    inner_x, inner_y = half_x - tl.abs(x), half_y - tl.abs(y)
+    across, down = _soft(inner_x, sharpness), _soft(inner_y, sharpness)
+    covered = across * down
+    if SHAPED:
+        shape = load_int32(outline + SHAPE)
+        if shape != 0:
+            inner = tl.minimum(inner_x, inner_y)
+            if shape == POLYGON:
+                within = _polygon(outline + PARAMS, x, y)
+            elif shape == SUPERELLIPSE:
+                within = _superellipse(outline + PARAMS, x, y, half_x, half_y)
+            else:
+                within = _blob(outline + PARAMS, x, y, half_x, half_y)
+            covered = _soft(tl.minimum(inner, within), sharpness)
+    return covered
+
+
+@triton.jit
+def _soft(distance, sharpness):
+    """Coverage at a distance from the outline, positive inside."""
+    return tl.minimum(tl.maximum(distance * sharpness + 0.5, 0.0), 1.0)
+
+
+@triton.jit
+def _polygon(planes, x, y):
+    """Distance to the nearest edge."""
+    nearest = tl.load(planes) * x + (tl.load(planes + 1) * y + tl.load(planes + 2))
+    for k in tl.static_range(1, 8):
+        plane = planes + 3 * k
+        nearest = tl.minimum(nearest, tl.load(plane) * x + (tl.load(plane + 1) * y + tl.load(plane + 2)))
+    return nearest
+
+
+@triton.jit
+def _to_edges(value, gradient, hole):
+    """Distance to the outline, and to that of the hole, of a function that is 1 on the outline and linear along rays from the center."""
+    return tl.minimum(1.0 - value, tl.where(hole > 0, value - hole, FAR)) / tl.maximum(gradient, TINY)
+
+
+@triton.jit
+def _superellipse(params, x, y, half_x, half_y):
+    hole, n = tl.load(params), tl.load(params + 1)
+    u, v = tl.abs(x) * (1.0 / half_x), tl.abs(y) * (1.0 / half_y)
+    largest = tl.maximum(tl.maximum(u, v), TINY)
+    inverse = 1.0 / largest
+    u, v = u * inverse, v * inverse
+    power_u, power_v = u, v
+    for k in tl.static_range(3):
+        power_u, power_v = tl.where(n > k, power_u * power_u, power_u), tl.where(n > k, power_v * power_v, power_v)
+    total = power_u + power_v
+    for k in tl.static_range(3):
+        total = tl.where(n > k, tl.sqrt(total), total)
+    total = tl.maximum(total, 1.0)
+    inverse = 1.0 / total
+    u, v = u * inverse, v * inverse
+    slope_u, slope_v = tl.zeros_like(u) + 1.0 / half_x, tl.zeros_like(v) + 1.0 / half_y
+    for k in tl.static_range(3):
+        slope_u, slope_v = tl.where(n > k, slope_u * u, slope_u), tl.where(n > k, slope_v * v, slope_v)
+        u, v = u * u, v * v
+    return _to_edges(largest * total, tl.sqrt(slope_u * slope_u + slope_v * slope_v), hole)
+
+
+@triton.jit
+def _blob(params, x, y, half_x, half_y):
+    hole, radius = tl.load(params), tl.load(params + 1)
+    u, v = x * (1.0 / half_x), y * (1.0 / half_y)
+    rho = tl.sqrt(u * u + v * v)
+    inverse = 1.0 / tl.maximum(rho, TINY)
+    u, v = u * inverse, v * inverse
+    cosine, sine = u, v
+    reach, change = tl.zeros_like(u) + radius, tl.zeros_like(u)
+    for k in tl.static_range(2, 8):
+        cosine, sine = cosine * u - sine * v, cosine * v + sine * u  # of k times the angle
+        c, s = tl.load(params + 2 * k - 2), tl.load(params + 2 * k - 1)
+        reach += c * cosine + s * sine
+        change += (s * cosine - c * sine) * k
+    slope = change / reach
+    along_x, along_y = (u + slope * v) / (reach * half_x), (v - slope * u) / (reach * half_y)
+    return _to_edges(rho / reach, tl.sqrt(along_x * along_x + along_y * along_y), hole)
 
 
 @triton.jit

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pseudomotion import color as color_maps
 from pseudomotion import geometry, outline
+from pseudomotion.motion import Motion
 from pseudomotion.plan import MotionPlan
 from pseudomotion.render.cuda import table as layout
 from pseudomotion.render.output import Output
@@ -75,12 +76,11 @@ def pack(plan: MotionPlan, output: Output, most: int, *, bytes: bool) -> Packed:
     for clips, _, _, stepped in chunks:
         launches.append(Launch(first, len(clips), stepped))
         first += len(clips)
-    b, surfaces, t = detail.shape
-    begin = layout.HEADER.value + layout.CLIP.value * first
-    table = np.zeros(begin + layout.FRAME.value * detail.size, np.float32)
-    _fill_header(table[: layout.HEADER.value], output)
-    _fill_clips(table[layout.HEADER.value : begin].reshape(first, layout.CLIP.value), plan, chunks)
-    _fill_frames(table[begin:].reshape(b, surfaces, t, layout.FRAME.value), plan, detail, images, textures)
+    frames = _frames(plan, detail, images, textures)
+    bends = list(_bends(plan, frames))
+    outlines = _outlines(plan, frames, frames.size + sum(bend.size for bend in bends))
+    parts = [_header(output), *([_clips(plan, chunks)] if chunks else []), frames, *bends, outlines]
+    table = np.concatenate([part.reshape(-1) for part in parts])
     return Packed(torch.from_numpy(table), first, tuple(launches), bytes, images, textures)
 
 
@@ -146,8 +146,9 @@ def _stepped(group: dict[int, bool], partner: Sequence[int]) -> Chunk:
     return np.array(list(group)), np.array(partners), np.array(list(group.values())), True
 
 
-def _fill_header(header: Float32[np.ndarray, " 16"], output: Output) -> None:
-    """Fill in how S becomes an output value: normalization, or the factor of 8-bit output."""
+def _header(output: Output) -> Float32[np.ndarray, " 16"]:
+    """How S becomes an output value, by normalization or the factor of 8-bit output, and constants of the kernels."""
+    header = np.zeros(layout.HEADER.value, np.float32)
     scale, shift = output.scale_and_shift().astype(np.float64).reshape(2, 4)
     scale = scale * (256 / 255)
     shift = shift + (1.5 * 2**23 if output.dtype == torch.uint8 else 0)  # ``pixels.store`` says why
@@ -156,13 +157,13 @@ def _fill_header(header: Float32[np.ndarray, " 16"], output: Output) -> None:
     header[layout.SHIFT_BYTES.value : layout.SHIFT_BYTES.value + 4] = shift - 128 * scale
     header[layout.MAGIC_BYTES.value] = 128.0
     header.view(np.int32)[layout.MAGIC.value] = 0x3F000000
+    return header
 
 
-def _fill_clips(rows: Float32[np.ndarray, "n 12"], plan: MotionPlan, chunks: Sequence[Chunk]) -> None:
-    """Fill the clip rows of the table."""
-    if not chunks:
-        return
+def _clips(plan: MotionPlan, chunks: Sequence[Chunk]) -> Float32[np.ndarray, "n 12"]:
+    """The clip rows."""
     clips, partners, wanted = (np.concatenate([chunk[part] for chunk in chunks]) for part in range(3))
+    rows = np.zeros((len(clips), layout.CLIP.value), np.float32)
     bits = rows.view(np.int32)
     bits[:, layout.INDEX.value] = clips
     bits[:, layout.PARTNER.value] = partners
@@ -171,24 +172,31 @@ def _fill_clips(rows: Float32[np.ndarray, "n 12"], plan: MotionPlan, chunks: Seq
         rows[:, layout.PARTNER_BOX.value : layout.FLAGS.value] = plan.blend.box.numpy()[clips]
         bits[:, layout.PARTNER_FRAMES.value : layout.PARTNER_FRAMES.value + 2] = plan.blend.frames.numpy()[clips]
     bits[:, layout.FLAGS.value] = plan.back.reads_previous.numpy()[clips] * layout.RECURSIVE.value + wanted * layout.WANTED.value
+    return rows
 
 
-def _fill_frames(
-    rows: Float32[np.ndarray, "B S T 40"], plan: MotionPlan, detail: Float64[np.ndarray, "B S T"], images: Sizes, textures: Sizes | None
-) -> None:
-    """Fill the frame rows of the table: the back of every clip, then its layers."""
-    back, layers, bits = plan.back, plan.layers, rows.view(np.int32)
+def _frames(
+    plan: MotionPlan, detail: Float64[np.ndarray, "B S T"], images: Sizes, textures: Sizes | None
+) -> Float32[np.ndarray, "B S T 40"]:
+    """The frame rows: the back of every clip, then its layers. ``_bends`` and ``_outlines`` add where theirs are."""
+    back, layers = plan.back, plan.layers
+    rows = np.zeros((*detail.shape, layout.FRAME.value), np.float32)
+    bits = rows.view(np.int32)
     recursive = back.reads_previous.numpy()
     homography = np.concatenate([back.motion.homography.numpy()[:, None], layers.motion.homography.numpy()], 1)
     color = np.concatenate([back.motion.color.numpy()[:, None], layers.motion.color.numpy()], 1)
     shown = np.concatenate([back.image.numpy()[:, None], layers.texture.numpy()], 1)  # (B, S)
     with np.errstate(all="ignore"):  # a homography that shows nothing may be any matrix
-        matrix = _to_read(homography, plan.frame_size)  # (B, S, T, 3, 3), float64
+        matrix = _to_read(homography, plan.frame_size)
+    rows[..., layout.MATRIX.value : layout.MATRIX.value + 9] = matrix.reshape(*matrix.shape[:3], 9)
+    projective = (matrix[..., 2, :2] != 0).any(-1)
+    aligned = ~projective & (matrix[..., 0, 1] == 0) & (matrix[..., 1, 0] == 0)
+    colored = (color != color_maps.IDENTITY).any((-1, -2))
+    bits[..., layout.KIND.value] = projective * layout.PROJECTIVE.value + colored * layout.COLORED.value + aligned * layout.ALIGNED.value
     level = np.floor(detail).astype(np.int64)
-    # Which image, at which place, of which size. Textures lie behind the images.
     for surface, sizes in ((slice(0, 1), images), (slice(1, None), images if textures is None else textures)):
         heights, widths, lines = np.array([*sizes.levels, sizes.levels[-1]]).T
-        start = shown[:, surface, None] * sizes.lines + (0 if sizes is images else images.lines * len(plan))
+        start = shown[:, surface, None] * sizes.lines + (0 if sizes is images else images.lines * len(plan))  # textures lie behind images
         for copy in range(2):
             of = level[:, surface] + copy
             bits[:, surface, :, layout.PLACE.value + copy] = (start + lines[of]) * (sizes.pitch // layout.UNIT.value)
@@ -197,35 +205,79 @@ def _fill_frames(
     rows[recursive, 0, 1:, layout.WIDTH.value] = plan.frame_size[1]
     rows[recursive, 0, 1:, layout.HEIGHT.value] = plan.frame_size[0]
     rows[..., layout.SHARE.value] = detail - level
-    projective = (matrix[..., 2, :2] != 0).any(-1)
-    aligned = ~projective & (matrix[..., 0, 1] == 0) & (matrix[..., 1, 0] == 0)
-    colored = (color != color_maps.IDENTITY).any((-1, -2))
-    bits[..., layout.KIND.value] = projective * layout.PROJECTIVE.value + colored * layout.COLORED.value + aligned * layout.ALIGNED.value
-    reduce = 0.5 ** level[..., None]
-    shift = 0.5 * reduce + 0.5  # pixel x of the image is pixel (x + 0.5) * reduce - 0.5 of the reduced copy, which lies one further on
-    rows[..., layout.MATRIX.value : layout.MATRIX.value + 3] = matrix[..., 0, :] * reduce + matrix[..., 2, :] * shift
-    rows[..., layout.MATRIX.value + 3 : layout.MATRIX.value + 6] = matrix[..., 1, :] * reduce + matrix[..., 2, :] * shift
-    rows[..., layout.MATRIX.value + 6 : layout.MATRIX.value + 9] = matrix[..., 2, :]
+    rows[..., layout.REDUCE.value] = 0.5**level
     rows[..., layout.COLOR.value : layout.COLOR.value + 12] = _color_of_s(color).reshape(*color.shape[:3], 12)
     rows[:, 0, :, layout.OPACITY.value] = 1
-    if not plan.num_layers:
-        return
-    rows[:, 1:, :, layout.OPACITY.value] = layers.opacity.numpy()
-    reduce, shift = reduce[:, 1:], shift[:, 1:]
-    feather = layers.outline.numpy()[:, :, None, outline.FEATHER, None]  # (B, L, 1, 1)
-    box = layers.box.numpy()[:, :, None].astype(np.float64)  # (B, L, 1, 4)
-    rows[:, 1:, :, layout.BOX.value : layout.BOX.value + 4] = box * reduce + shift
-    rows[:, 1:, :, layout.SHARPNESS.value] = (1 / (feather * reduce))[..., 0]
-    bounds = _bounds(homography[:, 1:], matrix[:, 1:], box, feather / 2, plan.frame_size)
-    bits[:, 1:, :, layout.BOUNDS.value : layout.BOUNDS.value + 4] = bounds * (layers.opacity.numpy() > 0)[..., None]
+    if plan.num_layers:
+        opacity = layers.opacity.numpy()
+        rows[:, 1:, :, layout.OPACITY.value] = opacity
+        bounds = _bounds(plan, homography[:, 1:], matrix[:, 1:])
+        bits[:, 1:, :, layout.BOUNDS.value : layout.BOUNDS.value + 4] = bounds * (opacity > 0)[..., None]
+    return rows
+
+
+def _bends(plan: MotionPlan, frames: Float32[np.ndarray, "B S T 40"]) -> Iterator[Float32[np.ndarray, "B n T k"]]:
+    """The bends of the backs, then those of the layers; in the frame rows, where they are."""
+    begin, bits = frames.size, frames.view(np.int32)
+    b, _, t, _ = frames.shape
+    image, frame = (np.array([-0.5, -0.5, w - 0.5, h - 0.5]) for h, w in (plan.image_size, plan.frame_size))
+    reads_frame = plan.back.reads_previous.numpy()[:, None] & (np.arange(t) > 0)
+    box = np.where(reads_frame[..., None], frame, image)[:, None]  # (B, 1, T, 4)
+    layer_box = np.broadcast_to(plan.layers.box.numpy()[:, :, None].astype(np.float64), (b, plan.num_layers, t, 4))
+    for surface, motion, boxes in ((slice(0, 1), plan.back.motion, box), (slice(1, None), plan.layers.motion, layer_box)):
+        bend = _bend_of(motion)
+        bend = bend[:, None] if bend.ndim == 5 else bend  # (B, n, T, 2, G, G)
+        grid = bend.shape[-1]
+        if not bend.size:
+            continue
+        cell = (boxes[..., 2:] - boxes[..., :2]) / grid
+        rows = np.empty((*bend.shape[:3], layout.POINTS.value + 2 * grid * grid), np.float32)
+        rows[..., layout.FIRST_POINT.value : layout.FIRST_POINT.value + 2] = boxes[..., :2] + cell / 2 + 1
+        rows[..., layout.PER_CELL.value : layout.PER_CELL.value + 2] = 1 / cell
+        points = (bend * cell[..., None, None]).reshape(*bend.shape[:4], -1)  # (B, n, T, 2, G * G)
+        rows[..., layout.POINTS.value :] = points.swapaxes(-1, -2).reshape(*bend.shape[:3], -1)
+        bent = bend.any((-1, -2, -3))
+        kind = bits[:, surface, :, layout.KIND.value]
+        bits[:, surface, :, layout.KIND.value] = np.where(bent, (kind & ~layout.ALIGNED.value) | layout.BENT.value, kind)
+        bits[:, surface, :, layout.BEND.value] = begin + np.arange(bent.size).reshape(bent.shape) * rows.shape[-1]
+        bits[:, surface, :, layout.GRID.value] = grid
+        begin += rows.size
+        yield rows
+
+
+def _outlines(plan: MotionPlan, frames: Float32[np.ndarray, "B S T 40"], begin: int) -> Float32[np.ndarray, "B L 32"]:
+    """The rows of the layers, which lie at ``begin``; in the frame rows, where they are."""
+    outlines, box = plan.layers.outline.double(), plan.layers.box.double()
+    rows = np.zeros((*box.shape[:2], layout.SHAPED_LAYER.value), np.float32)
+    rows[..., layout.CENTER.value : layout.CENTER.value + 2] = (box[..., :2] + box[..., 2:]) / 2 + 1
+    rows[..., layout.HALF_SIDES.value : layout.HALF_SIDES.value + 2] = (box[..., 2:] - box[..., :2]) / 2
+    rows[..., layout.SHARPNESS.value] = 1 / outlines[..., outline.FEATHER]
+    shape = outlines[..., outline.SHAPE].numpy()
+    rows.view(np.int32)[..., layout.SHAPE.value] = shape
+    params = rows[..., layout.PARAMS.value :]
+    if outlines.shape[-1] > outline.PARAMS:
+        numbers = outlines[..., outline.PARAMS :].numpy()
+        params[..., : numbers.shape[-1]] = numbers
+        planes = outline.half_planes(outlines, box).flatten(-2).numpy()
+        params[..., : planes.shape[-1]] = np.where((shape == outline.POLYGON)[..., None], planes, params[..., : planes.shape[-1]])
+    places = begin + np.arange(rows[..., 0].size).reshape(rows.shape[:2]) * rows.shape[-1]
+    frames.view(np.int32)[:, 1:, :, layout.OUTLINE.value] = places[..., None]
+    return rows
+
+
+def _bend_of(motion: Motion) -> Float32[np.ndarray, "*b 2 G G"]:
+    """The bend of a plan's motion, which always has one, if of no control points."""
+    assert motion.bend is not None
+    return motion.bend.numpy()
 
 
 def _to_read(homography: Float32[np.ndarray, "B S T 3 3"], frame_size: tuple[int, int]) -> Float64[np.ndarray, "B S T 3 3"]:
-    """Homographies from frame pixel to pixel of what is read, with denominators of 1 at the frame's center."""
+    """Homographies from frame pixel to coordinates of what is read, which count its border, with denominators of 1 at the frame's center."""
     matrix = geometry.inverse(homography.astype(np.float64))
     y, x = ((side - 1) / 2 for side in frame_size)
     center = matrix[..., 2, 0] * x + matrix[..., 2, 1] * y + matrix[..., 2, 2]
     matrix /= center[..., None, None]
+    matrix[..., :2, :] += matrix[..., 2:, :]
     return np.nan_to_num(matrix, nan=FARTHEST, posinf=FARTHEST, neginf=-FARTHEST).clip(-FARTHEST, FARTHEST)
 
 
@@ -237,20 +289,23 @@ def _color_of_s(color: Float32[np.ndarray, "*b 3 4"]) -> Float64[np.ndarray, "*b
 
 
 def _bounds(
-    homography: Float32[np.ndarray, "B L T 3 3"],
-    matrix: Float64[np.ndarray, "B L T 3 3"],
-    box: Float64[np.ndarray, "B L 1 4"],
-    soft: Float32[np.ndarray, "B L 1 1"],
-    frame_size: tuple[int, int],
+    plan: MotionPlan, homography: Float32[np.ndarray, "B L T 3 3"], matrix: Float64[np.ndarray, "B L T 3 3"]
 ) -> Int64[np.ndarray, "B L T 4"]:
     """Left, top, right and bottom of where layers may be seen: the whole frame where the layer, or the frame, reaches past the horizon."""
-    h, w = frame_size
-    x0, y0, x1, y1 = np.moveaxis(box + soft * (-1, -1, 1, 1), -1, 0)
-    corners = np.stack([np.stack([x, y, np.ones_like(x)], -1) for y in (y0, y1) for x in (x0, x1)], -2)  # (B, L, 1, 4, 3)
+    h, w = plan.frame_size
+    box = outline.bounds(plan.layers.outline.double(), plan.layers.box.double()).numpy()[:, :, None]  # (B, L, 1, 4)
+    bend = _bend_of(plan.layers.motion)
+    if bend.shape[-1]:
+        sides = plan.layers.box.numpy().astype(np.float64)
+        cell = (sides[..., 2:] - sides[..., :2]) / bend.shape[-1]
+        reach = np.abs(bend).max((-1, -2)) * cell[:, :, None]  # (B, L, T, 2), as ``spline.reach``
+        box = box + np.concatenate([-reach, reach], -1)
+    x0, y0, x1, y1 = np.moveaxis(box, -1, 0)
+    corners = np.stack([np.stack([x, y, np.ones_like(x)], -1) for y in (y0, y1) for x in (x0, x1)], -2)  # (B, L, 1 or T, 4, 3)
     with np.errstate(all="ignore"):
         at = geometry.matmul(corners, homography.astype(np.float64).swapaxes(-1, -2))  # (B, L, T, 4, 3)
         places = at[..., :2] / at[..., 2:]
-        seen = geometry.denominators(matrix[..., 2, :], frame_size)
+        seen = geometry.denominators(matrix[..., 2, :], plan.frame_size)
         near = (seen > geometry.HORIZON).all(-1) & ((at[..., 2] > 0).all(-1) | (at[..., 2] < 0).all(-1)) & np.isfinite(places).all((-1, -2))
         first = np.floor(places.min(-2)) - 1
         last = np.ceil(places.max(-2)) + 2
