@@ -175,7 +175,7 @@ def paint_clips(
     column = left + tl.arange(0, COLS)[None, :]
     x = column.to(tl.float32)
     weight = partner_weight(entry, frame)
-    BYTES: tl.constexpr = packed.dtype.element_ty == tl.int32 and not LAYERED and not MIXES
+    BYTES: tl.constexpr = packed.dtype.element_ty == tl.int32 and not (LAYERED or MIXES)
     a, b, c, d, e, f, g, h_, i, kind, words, width, height = load_surface(packed, own_row)
     for band in range(bands):
         top = (tile // across * bands + band) * ROWS

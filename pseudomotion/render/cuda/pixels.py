@@ -245,10 +245,10 @@ def locate(
 ):
     """As ``_between``, for frame pixels (x, y). Where columns and rows are read apart, coordinates are computed once for each."""
     if (kind & ALIGNED) != 0:
-        u, v = a * x + c, e * y + f
+        across, down = a * x + c, e * y + f
         if REDUCES:
-            u, v = _reduced(u, reduce), _reduced(v, reduce)
-        offset, fx, fy = _between(u, v, width, height, PITCH, PADDING)
+            across, down = _reduced(across, reduce), _reduced(down, reduce)
+        offset, fx, fy = _between(across, down, width, height, PITCH, PADDING)
         fx, fy = tl.broadcast_to(fx, offset.shape), tl.broadcast_to(fy, offset.shape)
     else:
         u, v = project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS)
