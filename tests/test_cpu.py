@@ -393,7 +393,6 @@ def test_what_is_not_there_is_an_error(part, index, smooth):
 def test_choice_and_explanation(monkeypatch):
     cpu = torch.device("cpu")
     assert choose("auto", cpu, torch.uint8, torch.uint8).renderer == "fused"
-    assert choose("auto", cpu, torch.uint8, torch.uint8, textured=True).renderer == "fused"
     assert choose("auto", cpu, torch.float64).renderer == "reference"
     assert "gradient" in choose("auto", cpu, needs_grad=True).reason
     assert choose("auto", torch.device("meta")).renderer == "reference"
