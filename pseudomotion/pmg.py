@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.mix import Mix, warn_alone
-from pseudomotion.motion import Layers, Motion, concatenate, map_fields, to_tensors
+from pseudomotion.motion import Layers, Motion, alike, concatenate, map_fields, to_tensors
 from pseudomotion.plan import PADDING_MODES, Back, MotionPlan, compose
 from pseudomotion.render import DATA_FORMATS, RENDERERS, explain, render
 from pseudomotion.transforms import ALL_TRANSFORMS, Transform
@@ -255,7 +255,7 @@ def _plan_motion(transforms: Sequence[Transform], chosen: Int64[np.ndarray, " b"
     def sort(array: np.ndarray) -> np.ndarray:
         return array[in_order]
 
-    return to_tensors(map_fields(concatenate(motions, axis=0), sort)), to_tensors(map_fields(concatenate(layers, axis=0), sort))
+    return to_tensors(map_fields(concatenate(alike(motions), axis=0), sort)), to_tensors(map_fields(concatenate(layers, axis=0), sort))
 
 
 def _make_back(motion: Motion, reads_previous: Bool[np.ndarray, " b"], *, composed: bool) -> Back:

@@ -112,7 +112,7 @@ class View:
         return steps
 
     def motion(self, homography: Float64[np.ndarray, "b T 3 3"], color: Float64[np.ndarray, "b T 3 4"] | None = None) -> Motion:
-        """A rigid motion without layers. If ``color`` is None, colors do not change."""
+        """A motion without bends or layers. If ``color`` is None, colors do not change."""
         if color is None:
             color = np.broadcast_to(color_maps.IDENTITY, (len(self.scale), self.num_frames, 3, 4))
         return Motion(homography, color)
