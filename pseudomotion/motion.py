@@ -107,6 +107,17 @@ def alike(motions: Sequence[Motion]) -> list[Motion]:
     return list(map(bent, motions))
 
 
+def concatenate_layers(parts: Sequence[Layers]) -> Layers:
+    """Layers of numpy arrays, one over the other: outlines and bends are padded to the same number of columns and control points."""
+    columns = max(part.outline.shape[-1] for part in parts)
+    motions = alike([part.motion for part in parts])
+    padded = [
+        dataclasses.replace(part, outline=np.pad(part.outline, ((0, 0), (0, 0), (0, columns - part.outline.shape[-1]))), motion=motion)
+        for part, motion in zip(parts, motions, strict=True)
+    ]
+    return concatenate(padded, axis=1)
+
+
 def to_tensors(value: Fields) -> Fields:
     """Convert arrays to a plan's tensors: floats become float32, indices stay int64."""
     return map_fields(value, lambda array: torch.from_numpy(np.ascontiguousarray(array, np.float32 if array.dtype.kind == "f" else None)))
