@@ -16,6 +16,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DTYPES = (torch.uint8, *FLOATS)
 CHANNELS = (1, 3, 4)
 LARGEST_SIDE = 2**15
+MOST_FRAMES = 4096
 
 Transforms = Sequence[str | Transform] | Mapping[str | Transform, float]
 

@@ -20,7 +20,6 @@ from pseudomotion.transforms.base import View
 from pseudomotion.untraced import untraced
 
 RESAMPLINGS = ("recursive", "composed")
-MOST_FRAMES = 4096
 
 
 class PMG(nn.Module):
@@ -90,7 +89,7 @@ class PMG(nn.Module):
     ) -> None:
         super().__init__()
         self.transforms, self.weights = checks.transforms_and_weights(transforms)
-        self.num_frames = checks.positive_int("num_frames", num_frames, MOST_FRAMES)
+        self.num_frames = checks.positive_int("num_frames", num_frames, checks.MOST_FRAMES)
         self.size = checks.frame_size(size)
         self.resampling = checks.one_of("resampling", resampling, RESAMPLINGS)
         self.padding_mode = checks.one_of("padding_mode", padding_mode, PADDING_MODES)
@@ -180,7 +179,7 @@ class PMG(nn.Module):
                 without objects, and for textures beside "cutmix", which shows images of the batch.
 
         """
-        batch, channels, source_h, source_w = checks.shape(shape)
+        batch, channels, image_h, image_w = checks.shape(shape)
         colored = [t.name for t in self.transforms if t.needs_rgb] + list(self.objects.needs_rgb if self.objects else ())
         if channels != 3 and colored:
             raise ValueError(f"images must have 3 channels (RGB) for {', '.join(colored)}, got {channels}")
@@ -193,7 +192,7 @@ class PMG(nn.Module):
         if partner_images:
             draws = Draws(self.seed, torch.cat([draws.ids, draws.partner_ids("partner images")]))
             partner = torch.arange(2 * batch, device="cpu").roll(batch)
-        return self._plan((source_h, source_w), draws, partner, textures)
+        return self._plan((image_h, image_w), draws, partner, textures)
 
     def _check_textures(self, textures: Sequence[int], channels: int) -> None:
         number, own_channels, *_ = checks.shape(textures)

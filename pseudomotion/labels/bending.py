@@ -7,8 +7,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from pseudomotion import spline
-
-HORIZON = 1e-3  # points with a smaller homogeneous denominator (1 at the frame's center) are invisible, as in the renderers
+from pseudomotion.geometry import HORIZON
 
 Points = tuple[Float64[Tensor, "b K *places"], Float64[Tensor, "b K *places"], Bool[Tensor, "b K *places"]]
 
@@ -53,7 +52,7 @@ class Bends:
     def _last(self) -> int:
         return self.bend.shape[1]
 
-    def to_source(self, frames: slice, x: Tensor, y: Tensor) -> Points:
+    def to_image(self, frames: slice, x: Tensor, y: Tensor) -> Points:
         """Image coordinates of points of frames, and whether they are in front of the horizon."""
         x, y = self._spread(frames, x, y)
         found = self._backward(frames, x, y)
@@ -67,7 +66,7 @@ class Bends:
             chain.append(place)
         return self._choose(_joined(chain), found)
 
-    def from_source(self, frames: slice, u: Tensor, v: Tensor) -> Points:
+    def from_image(self, frames: slice, u: Tensor, v: Tensor) -> Points:
         """Frame coordinates of points of the image, and whether they are in front of the horizon."""
         u, v = self._spread(frames, u, v)
         found = self._forward(frames, u, v)

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from pseudomotion import checks, geometry, outline
-from pseudomotion.labels.bending import HORIZON, Bends, Points, linear, spread
+from pseudomotion.geometry import HORIZON
+from pseudomotion.labels.bending import Bends, Points, linear, spread
 from pseudomotion.passes import Pass
 from pseudomotion.plan import Blend, MotionPlan
 
@@ -51,8 +52,8 @@ class Surfaces:
     """
 
     to_frame: Float64[Tensor, "B S T 3 3"]  # image pixel to frame pixel
-    to_source: Float64[Tensor, "B S T 3 3"]  # its inverse, with denominator 1 at the frame's center
-    source: Int64[Tensor, "B S"]  # index of the surface's image in the batch, or of its texture
+    to_image: Float64[Tensor, "B S T 3 3"]  # its inverse, with denominator 1 at the frame's center
+    image: Int64[Tensor, "B S"]  # index of the surface's image in the batch, or of its texture
     box: Float64[Tensor, "B S 4"]  # part of the image that the outline spans: edges (x0, y0, x1, y1) in image pixels
     outline: Float64[Tensor, "B S K"]
     bends: tuple[Bends | None, ...]  # every surface as one that bends; None: it bends in no clip
@@ -62,6 +63,7 @@ class Surfaces:
     layered: tuple[Group, ...]  # surfaces in front of the first
     bent: tuple[Clips | None, ...]  # clips in which each surface may bend
     reads_previous: bool  # some surface is recursive
+    textured: bool  # layers show textures
     stacked: int  # 1 + L, surfaces per clip; every multiple of it is the index of a back
     size: tuple[int, int]  # (h, w) of the frames
 
@@ -72,13 +74,13 @@ class Surfaces:
             raise TypeError(f"plan must be a MotionPlan, got {type(plan).__name__}")
         h, w = checks.frame_size(size) or plan.frame_size
         scale_y, scale_x = h / plan.frame_size[0], w / plan.frame_size[1]
-        from_source = _from_source(plan)
-        resize = from_source.new_tensor([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
-        to_frame = geometry.matmul(resize.expand_as(from_source), from_source)
-        to_source = geometry.inverse(to_frame)
-        last = to_source[..., 2, :]
+        from_image = _from_image(plan)
+        resize = from_image.new_tensor([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
+        to_frame = geometry.matmul(resize.expand_as(from_image), from_image)
+        to_image = geometry.inverse(to_frame)
+        last = to_image[..., 2, :]
         center = last[..., 0] * ((w - 1) / 2) + last[..., 1] * ((h - 1) / 2) + last[..., 2]
-        to_frame, to_source = to_frame * center[..., None, None], to_source / center[..., None, None]
+        to_frame, to_image = to_frame * center[..., None, None], to_image / center[..., None, None]
         stacked = 1 + plan.num_layers
         frame = to_frame.new_tensor([-0.5, -0.5, w - 0.5, h - 0.5])
         image_h, image_w = plan.image_size
@@ -89,8 +91,8 @@ class Surfaces:
         bent = tuple(torch.cat(clips) if (clips := [p.clips for p in each if p.bent]) else None for each in passes)
         surfaces = cls(
             to_frame=to_frame,
-            to_source=to_source,
-            source=torch.cat([plan.back.image[:, None], plan.layers.texture], 1),
+            to_image=to_image,
+            image=torch.cat([plan.back.image[:, None], plan.layers.texture], 1),
             box=torch.cat([image.expand(len(plan), 1, 4), plan.layers.box.double()], 1),
             present=F.pad(plan.layers.opacity >= 0.5, (0, 0, 1, 0), value=True),
             window=frame.expand(len(plan), stacked, 4),
@@ -98,11 +100,12 @@ class Surfaces:
             outline=torch.cat([whole.expand(len(plan), 1, -1), outlines], 1),
             bends=(
                 None if bent[0] is None else _bent_back(plan, resize, image, frame),
-                *(None if clips is None else _bent_layer(plan, k, to_frame, to_source) for k, clips in enumerate(bent[1:])),
+                *(None if clips is None else _bent_layer(plan, k, to_frame, to_image) for k, clips in enumerate(bent[1:])),
             ),
             layered=tuple(group for layer, each in enumerate(plan.layer_passes) for group in _groups(1 + layer, each)),
             bent=bent,
             reads_previous=any(p.recursive for p in plan.passes),
+            textured=plan.texture_size is not None,
             stacked=stacked,
             size=(h, w),
         )
@@ -118,8 +121,8 @@ class Surfaces:
         return replace(
             self,
             to_frame=torch.cat([self.to_frame, self.to_frame[theirs]], 1),
-            to_source=torch.cat([self.to_source, self.to_source[theirs]], 1),
-            source=torch.cat([self.source, self.source[theirs]], 1),
+            to_image=torch.cat([self.to_image, self.to_image[theirs]], 1),
+            image=torch.cat([self.image, self.image[theirs]], 1),
             box=torch.cat([self.box, self.box[theirs]], 1),
             present=torch.cat([self.present, self.present[theirs] & pasted], 1),
             window=torch.cat([self.window, window[:, None].expand(-1, self.stacked, -1)], 1),
@@ -143,6 +146,11 @@ class Surfaces:
     def num_frames(self) -> int:
         """T, the number of frames."""
         return self.to_frame.shape[2]
+
+    @property
+    def of_images(self) -> range:
+        """The surfaces that show images of the batch: all, or the backs alone if layers show textures."""
+        return range(0, len(self), self.stacked if self.textured else 1)
 
     def pixels(self) -> tuple[Float64[Tensor, "1 1 1 w"], Float64[Tensor, "1 1 h 1"]]:
         """Coordinates ``x`` and ``y`` of all pixels of a frame."""
@@ -175,21 +183,21 @@ class Surfaces:
             return Moved(to_x - x, to_y - y, in_front)
         before, after = self.to_frame[clips, surface, origin], self.to_frame[clips, surface, target]
         difference = after - before
-        change = geometry.matmul(difference, self.to_source[clips, surface, origin].expand_as(difference))
+        change = geometry.matmul(difference, self.to_image[clips, surface, origin].expand_as(difference))
         a, b, c = linear(change, x, y)
         in_front = c > HORIZON - 1
         a, b = a.addcmul_(x, c, value=-1), b.addcmul_(y, c, value=-1)  # in place: allocating large arrays is slow
         w = c.add_(1).clamp_(min=HORIZON)
         return Moved(a.div_(w), b.div_(w), in_front)
 
-    def at_source(self, surface: int, frames: slice, x: Tensor, y: Tensor, clips: Clips | None = None, *, bent: bool = True) -> Points:
+    def at_image(self, surface: int, frames: slice, x: Tensor, y: Tensor, clips: Clips | None = None, *, bent: bool = True) -> Points:
         """Image coordinates of frame pixels on one surface, and whether they are in front of the horizon. Args as ``move``."""
         if clips is None:
-            found = self.at_source(surface, frames, x, y, EVERYONE, bent=False)
-            return self._with_bent(surface, found, lambda clips: self.at_source(surface, frames, _of(x, clips), _of(y, clips), clips))
+            found = self.at_image(surface, frames, x, y, EVERYONE, bent=False)
+            return self._with_bent(surface, found, lambda clips: self.at_image(surface, frames, _of(x, clips), _of(y, clips), clips))
         if bent and (bends := self.bends[surface]) is not None:
-            return bends.select(clips).to_source(frames, x, y)
-        u, v, w = linear(self.to_source[clips, surface, frames], x, y)
+            return bends.select(clips).to_image(frames, x, y)
+        u, v, w = linear(self.to_image[clips, surface, frames], x, y)
         in_front = w > HORIZON
         w = w.clamp_(min=HORIZON)
         return u.div_(w), v.div_(w), in_front
@@ -219,7 +227,7 @@ class Surfaces:
         covered = within(x, y, self.window[clips, surface, None]) & spread(self.present[clips, surface, frames], places)
         if surface % self.stacked == 0:
             return covered
-        u, v, in_front = self.at_source(surface, frames, x, y, clips, bent=group.bent)
+        u, v, in_front = self.at_image(surface, frames, x, y, clips, bent=group.bent)
         return covered & self.contains(surface, u, v, clips, group.shapes) & in_front
 
     def top(self, frames: slice, x: Tensor, y: Tensor) -> Int64[Tensor, "B K *places"]:
@@ -265,7 +273,7 @@ class Surfaces:
         visible = torch.where(recursive, unbroken, inside) & (self.top(frames, u, v) == shown)
         return u, v, visible
 
-    def from_source(self, surface: int, x: Tensor, y: Tensor) -> Points:
+    def from_image(self, surface: int, x: Tensor, y: Tensor) -> Points:
         """Frame coordinates, in every frame, of pixels of a surface's image, and whether they are visible there."""
         u, v, w = linear(self.to_frame[:, surface], x, y)
         in_front = w > HORIZON
@@ -273,7 +281,7 @@ class Surfaces:
         found = u.div_(w), v.div_(w), in_front
         if (bends := self.bends[surface]) is not None:
             every = slice(None)
-            found = self._with_bent(surface, found, lambda clips: bends.select(clips).from_source(every, _of(x, clips), _of(y, clips)))
+            found = self._with_bent(surface, found, lambda clips: bends.select(clips).from_image(every, _of(x, clips), _of(y, clips)))
         u, v, in_front = found
         inside = self.in_frame(u, v) & in_front
         inside = torch.where(spread(self.recursive[:, surface, None], x.ndim - 2), _never_false(inside), inside)
@@ -323,15 +331,15 @@ def _bent_back(plan: MotionPlan, resize: Tensor, image: Tensor, frame: Tensor) -
     return Bends(to_frame * center, to_read / center, plan.back.motion.bend.double(), box, recursive, reads_previous)
 
 
-def _bent_layer(plan: MotionPlan, layer: int, to_frame: Tensor, to_source: Tensor) -> Bends:
+def _bent_layer(plan: MotionPlan, layer: int, to_frame: Tensor, to_image: Tensor) -> Bends:
     assert plan.layers.motion.bend is not None
     bend = plan.layers.motion.bend[:, layer].double()
     box = plan.layers.box[:, layer, None].double().expand(-1, plan.num_frames, -1)
     never = torch.zeros_like(plan.back.reads_previous)
-    return Bends(to_frame[:, 1 + layer], to_source[:, 1 + layer], bend, box, never, reads_previous=False)
+    return Bends(to_frame[:, 1 + layer], to_image[:, 1 + layer], bend, box, never, reads_previous=False)
 
 
-def _from_source(plan: MotionPlan) -> Float64[Tensor, "B S T 3 3"]:
+def _from_image(plan: MotionPlan) -> Float64[Tensor, "B S T 3 3"]:
     """Homographies from image pixel to pixel of every frame, for the back and every layer.
 
     As in ``MotionPlan.composed``, but in float64, and without copying the plan to the host.

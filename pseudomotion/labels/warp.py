@@ -19,7 +19,7 @@ class WarpedLabels:
     """Labels along B clips of T frames; None for labels that were not passed.
 
     Boxes and points come from S surfaces: the back and the layers of the clip, back to front; if partners are pasted in (VideoMix), theirs
-    follow. Without layers and pasting S is 1. Box or point n of surface s, which belongs to image ``source[:, s]``, is at position
+    follow. Layers that show textures hide what is behind them, but have no labels. Without layers and pasting S is 1. Box or point n of surface s, which belongs to image ``source[:, s]``, is at position
     s * N + n of M = S * N.
     """
 
@@ -64,7 +64,7 @@ def warp_labels(
 
     """
     surfaces = Surfaces.of(plan, size)
-    labels = WarpedLabels(surfaces.source)
+    labels = WarpedLabels(surfaces.image[:, :: surfaces.of_images.step])
     if boxes is not None:
         moved, share = _warp_boxes(surfaces, _per_image("boxes", boxes, plan, 4))
         labels = replace(labels, boxes=moved, boxes_visible=share)
@@ -109,9 +109,9 @@ def _check_fill(name: str, fill: float, dtype: torch.dtype) -> None:
 
 def _warp_points(surfaces: Surfaces, points: Float64[Tensor, "B N 2"]) -> tuple[Float32[Tensor, "B T M 2"], Bool[Tensor, "B T M"]]:
     places, flags = [], []
-    for surface in range(len(surfaces)):
-        x, y = points[surfaces.source[:, surface], None].unbind(-1)
-        u, v, visible = surfaces.from_source(surface, x, y)
+    for surface in surfaces.of_images:
+        x, y = points[surfaces.image[:, surface], None].unbind(-1)
+        u, v, visible = surfaces.from_image(surface, x, y)
         places.append(torch.stack([u, v], -1).float())
         flags.append(visible)
     return torch.cat(places, 2), torch.cat(flags, 2)
@@ -121,14 +121,14 @@ def _warp_boxes(surfaces: Surfaces, boxes: Float64[Tensor, "B N 4"]) -> tuple[Fl
     hulls, shares = [], []
     probe = (torch.arange(PROBES, dtype=torch.float64, device=boxes.device) + 0.5) / PROBES
     probe_y, probe_x = torch.cartesian_prod(probe, probe).unbind(-1)
-    for surface in range(len(surfaces)):
-        x0, y0, x1, y1 = boxes[surfaces.source[:, surface], None, :, None].unbind(-1)
-        _, _, visible = surfaces.from_source(surface, x0 + (x1 - x0) * probe_x, y0 + (y1 - y0) * probe_y)
+    for surface in surfaces.of_images:
+        x0, y0, x1, y1 = boxes[surfaces.image[:, surface], None, :, None].unbind(-1)
+        _, _, visible = surfaces.from_image(surface, x0 + (x1 - x0) * probe_x, y0 + (y1 - y0) * probe_y)
         shares.append(visible.float().mean(-1))
 
         left, top, right, bottom = surfaces.box[:, surface, None, None, None].unbind(-1)
         x, y = _corners(x0, y0, x1, y1) if surfaces.bends[surface] is None else _edges(x0, y0, x1, y1)
-        u, v, _ = surfaces.from_source(surface, x.maximum(left).minimum(right), y.maximum(top).minimum(bottom))
+        u, v, _ = surfaces.from_image(surface, x.maximum(left).minimum(right), y.maximum(top).minimum(bottom))
         window_x0, window_y0, window_x1, window_y1 = surfaces.window[:, surface, None, None].unbind(-1)
         edges = [u.amin(-1), v.amin(-1), u.amax(-1), v.amax(-1)]
         lowest, highest = [window_x0, window_y0] * 2, [window_x1, window_y1] * 2
@@ -156,10 +156,10 @@ def _warp_raster(surfaces: Surfaces, raster: Shaped[Tensor, "B C H W"], fill: fl
         frame = slice(t, t + 1)
         shown = surfaces.top(frame, x, y)
         painted = _painted(surfaces, t, shown)
-        for surface in range(len(surfaces)):
-            u, v, in_front = surfaces.at_source(surface, frame, x, y)
+        for surface in surfaces.of_images:
+            u, v, in_front = surfaces.at_image(surface, frame, x, y)
             seen = (shown == surface) & surfaces.contains(surface, u, v) & in_front & painted
-            values = sample(raster[surfaces.source[:, surface]], u[:, 0], v[:, 0])
+            values = sample(raster[surfaces.image[:, surface]], u[:, 0], v[:, 0])
             out[:, :, t] = torch.where(seen, values, out[:, :, t])
     return out
 

@@ -21,8 +21,6 @@ Images = Float[Tensor, "N C H W"]
 Pyramid = list[Float[Tensor, "N C _ _"]]
 Frames = Float[Tensor, "n C t h w"]
 
-HORIZON = 1e-3  # smallest homogeneous denominator (1 at the frame's center); smaller ones would lie far outside the image anyway
-
 
 def render(images: Images, plan: MotionPlan, textures: Float[Tensor, "M C _ _"] | None = None) -> Float[Tensor, "B C T h w"]:
     """Render the clips of a plan, before they are blended with their partners.
@@ -145,7 +143,7 @@ def _points(matrices: Float[Tensor, "n t 3 3"], frame_size: tuple[int, int], dty
     center = matrices[..., 2, 0] * ((w - 1) / 2) + matrices[..., 2, 1] * ((h - 1) / 2) + matrices[..., 2, 2]
     a, b, c = (matrices / center[..., None, None]).to(dtype)[..., None, None].unbind(-3)  # each (n, t, 3, 1, 1)
     u, v, depth = (a * x + (b * y + c)).unbind(2)  # each (n, t, h, w)
-    return torch.stack([u, v], -1) / depth.clamp(min=HORIZON)[..., None]
+    return torch.stack([u, v], -1) / depth.clamp(min=geometry.HORIZON)[..., None]
 
 
 def _sample(images: Float[Tensor, "n C H W"], grid: Float[Tensor, "n t h w 2"], padding_mode: str) -> Frames:

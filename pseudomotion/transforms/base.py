@@ -35,7 +35,7 @@ class View:
     ``y + s (v - (h-1)/2)``. It *lies inside* the image if all its samples do, including the pixels averaged into them.
     """
 
-    source_size: tuple[int, int]  # (H, W) of the images
+    image_size: tuple[int, int]  # (H, W) of the images
     frame_size: tuple[int, int]  # (h, w)
     num_frames: int  # T
     center: Float64[np.ndarray, "b 2"]  # (x, y) in image pixels
@@ -45,7 +45,7 @@ class View:
     @classmethod
     def first(
         cls,
-        source_size: tuple[int, int],
+        image_size: tuple[int, int],
         frame_size: tuple[int, int],
         num_frames: int,
         crop: Range | None,
@@ -57,9 +57,9 @@ class View:
         If ``partner`` is None, every clip is its own partner.
         """
         b = len(draws.ids)
-        center = np.broadcast_to([(source_size[1] - 1) / 2, (source_size[0] - 1) / 2], (b, 2))
-        scale = np.full(b, cls.largest_scale(source_size, frame_size))
-        view = cls(source_size, frame_size, num_frames, center, scale, np.arange(b) if partner is None else partner)
+        center = np.broadcast_to([(image_size[1] - 1) / 2, (image_size[0] - 1) / 2], (b, 2))
+        scale = np.full(b, cls.largest_scale(image_size, frame_size))
+        view = cls(image_size, frame_size, num_frames, center, scale, np.arange(b) if partner is None else partner)
         if crop is None:
             return view
         area, x, y = draws.numbers("crop", 3)
@@ -67,9 +67,9 @@ class View:
         return dataclasses.replace(view, center=view.place(scale, np.stack([x, y], -1)), scale=scale)
 
     @staticmethod
-    def largest_scale(source_size: tuple[int, int], frame_size: tuple[int, int]) -> float:
+    def largest_scale(image_size: tuple[int, int], frame_size: tuple[int, int]) -> float:
         """Scale of the largest window that lies inside the image."""
-        sides = list(zip(source_size, frame_size, strict=True))
+        sides = list(zip(image_size, frame_size, strict=True))
         scale = min(source / frame for source, frame in sides)
         block = float(averaged(np.array([scale]))[0])
         # A larger scale would sample beyond the outermost pixel centers, where black padding blends in as a dark border.
@@ -82,10 +82,10 @@ class View:
 
     def limits(self, scale: Numbers) -> tuple[Float64[np.ndarray, "b 2"], Float64[np.ndarray, "b 2"]]:
         """Smallest and largest center (x, y) of windows of ``scale`` inside the image; both are its center if no window fits."""
-        (source_h, source_w), (h, w) = self.source_size, self.frame_size
+        (image_h, image_w), (h, w) = self.image_size, self.frame_size
         margin = (averaged(scale) - 1) / 2
         low = np.stack([scale * ((w - 1) / 2) + margin, scale * ((h - 1) / 2) + margin], -1)
-        middle = np.array([(source_w - 1) / 2, (source_h - 1) / 2])
+        middle = np.array([(image_w - 1) / 2, (image_h - 1) / 2])
         return np.minimum(low, middle), np.maximum(2 * middle - low, middle)
 
     def place(self, scale: Numbers, at: Float64[np.ndarray, "b 2"]) -> Float64[np.ndarray, "b 2"]:
@@ -127,7 +127,7 @@ class View:
 
     def absent_layers(self, count: int) -> Layers:
         """``count`` layers of opacity 0, to pad clips to the same number of layers."""
-        h, w = self.source_size
+        h, w = self.image_size
         b, t = len(self.scale), self.num_frames
         box = np.broadcast_to([-0.5, -0.5, w - 0.5, h - 0.5], (b, 4))
         absent = self.layer(box, np.broadcast_to(np.eye(3), (b, t, 3, 3)))

@@ -52,7 +52,7 @@ class Elastic(Transform):
         side = min(view.frame_size)
         scale = view.scale * (1 - 2 * params["amplitude"] / GRID * side / max(side - 1, 1)).clip(min=0.05)
         still = dataclasses.replace(view, scale=scale)
-        window = (view.scale[:, None] * (view.frame_size[1], view.frame_size[0])) / (view.source_size[1], view.source_size[0])
+        window = (view.scale[:, None] * (view.frame_size[1], view.frame_size[0])) / (view.image_size[1], view.image_size[0])
         size = (params["amplitude"][:, None] * window.clip(max=1))[:, None, :, None, None]  # (b, 1, 2, 1, 1)
         return dataclasses.replace(still.motion(still.still()), bend=size * self._bends(params, view.num_frames))
 

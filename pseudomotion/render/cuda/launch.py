@@ -78,7 +78,7 @@ def render(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, 
     first = 0
     with torch.cuda.device(images.get_device()):
         pyramid, starts = _pyramid(images, int(detail.max().ceil()))
-        table = _table(plan, chunks, _epilogue(output), detail, starts, pinned=images.is_cuda)
+        table = _table(plan, chunks, torch.from_numpy(output.scale_and_shift()), detail, starts, pinned=images.is_cuda)
         table = table.to(images.device, non_blocking=True)
         frames = table[table.numel() - layout.FRAME.value * detail.numel() :]
         sizes = (t, h, w, height, width, starts[-1])
@@ -160,17 +160,6 @@ def _tiles(h: int, w: int) -> tuple[int, int]:
     """Number of programs per frame, and pixels per program, a power of 2."""
     block = min(BLOCK, 1 << (h * w - 1).bit_length())
     return -(-h * w // block), block
-
-
-def _epilogue(output: Output) -> Float[Tensor, " 8"]:
-    """Scale, then shift, of four channels: normalization, or the factor of 8-bit output."""
-    scale = torch.full((4,), 255.0 if output.dtype == torch.uint8 else 1.0, dtype=torch.float32, device="cpu")
-    shift = torch.zeros_like(scale)
-    if output.mean is not None and output.std is not None:
-        mean, std = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (output.mean, output.std))
-        scale[: len(std)] = 1 / std
-        shift[: len(std)] = -mean / std
-    return torch.cat([scale, shift])
 
 
 def _table(

@@ -10,6 +10,7 @@ where images have fewer, the missing ones are copies of the first, which the com
 import triton
 import triton.language as tl
 
+from pseudomotion import geometry
 from pseudomotion.render.cuda.table import (
     BACK,
     BOX,
@@ -27,7 +28,7 @@ from pseudomotion.render.cuda.table import (
     WEIGHT,
 )
 
-HORIZON = tl.constexpr(1e-3)  # as in ``render.reference``
+HORIZON = tl.constexpr(geometry.HORIZON)
 HALF_EVEN = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding and subtracting it rounds a float32 below 2^22 to an integer, half to even
 
 
