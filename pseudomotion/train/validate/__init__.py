@@ -1,0 +1,9 @@
+"""``pmg-validate``: what is pre-training on pseudo-motion worth? The shipped trainer on small models, in minutes to hours.
+
+``arms`` lists what is compared, ``trial`` pre-trains one encoder and measures it, ``direction`` asks a frozen encoder how real videos move,
+``report`` writes the results, and ``command`` puts them together. Not from the paper.
+"""
+
+from pseudomotion.train.validate.command import ValidateOptions, main, validate
+
+__all__ = ["ValidateOptions", "main", "validate"]

@@ -1,0 +1,246 @@
+"""The command: its options, which trials are missing, and how long they may take."""
+
+import dataclasses
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from transformers.hf_argparser import HfArg
+
+from pseudomotion.files import MADE_BY, whole_file
+from pseudomotion.train.engine.options import parse
+from pseudomotion.train.validate.arms import ARMS, name_of, words_of
+from pseudomotion.train.validate.report import make_page, make_table
+from pseudomotion.train.validate.trial import PROBES, STAGES, Data, Row, measure, pretrain_encoder
+from pseudomotion.train.videomae.model import SIZES
+
+DEFAULT_STEPS = (1200, 600, 300, 600)
+LEAST_STEPS = 10  # of a stage
+SETTINGS, RESULTS, TABLE, PAGE = "settings.json", "validate.json", "table.md", "report.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateOptions:
+    """Options of ``pmg-validate``."""
+
+    out: str = HfArg(help="folder to write to; a repeated command reads back the trials that are finished, and measures what is missing")
+    arms: list[str] = HfArg(
+        default_factory=lambda: ["scratch", "identity", "zoom-affine", "zoom-affine-mixup"],
+        help=f'ways to pre-train, compared with the first: {", ".join(ARMS)}; or your own, as "NAME: options of pmg-pretrain"',
+    )
+    seeds: int = HfArg(default=2, help="trials of every arm; images, labeled clips, weights and order vary with the seed")
+    probe: list[str] = HfArg(
+        default_factory=lambda: list(STAGES),
+        help="what encoders are measured by: fine-tuning, on all labeled clips; low-shot, on --shots of each class; linear, a linear probe "
+        "of the classes; direction, linear probes of how real videos move (needs OpenCV)",
+    )
+    train: str | None = HfArg(default=None, help='real videos to train on, lines of "path label"; none for the built-in motion probe')
+    test: str | None = HfArg(default=None, help="list of real videos to test on")
+    film: str | None = HfArg(
+        default=None, help="regular expression: the part of a video's name that tells its film, for intervals; none: each video is one"
+    )
+    stride: int = HfArg(default=2, help="of real videos: frames from one frame of a clip to the next")
+    gray: bool = HfArg(default=False, help="make all clips gray, which small models learn faster")
+    model: str = HfArg(default="micro", help="size of the model", metadata={"choices": tuple(SIZES)})
+    images: int = HfArg(default=600, help="images to pre-train on; of videos, a frame of each")
+    train_clips: int = HfArg(default=2400, help="clips of the motion probe to train on")
+    test_clips: int = HfArg(default=600, help="clips of the motion probe to test on")
+    shots: int = HfArg(default=20, help="clips per class in low-shot training")
+    batch_size: int = HfArg(default=32, help="clips of a step")
+    steps: list[int] = HfArg(
+        default_factory=lambda: list(DEFAULT_STEPS), help=f"of pre-training, and of the probes {', '.join(STAGES)}, four numbers"
+    )
+    budget: str | None = HfArg(
+        default=None, help="time for all trials, such as 8m, to which --steps are scaled by short trials; none: as they are"
+    )
+    base_lr: float = HfArg(default=0.016, help="peak learning rate of all stages, for 256 clips a step")
+    cpu: bool = HfArg(default=False, help="train on the CPU even if there is a GPU")
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if bad := [arm for arm in self.arms if arm not in ARMS and ":" not in arm]:
+            raise ValueError(f'arms must be of {", ".join(ARMS)}, or "NAME: options", got {", ".join(bad)}')
+        if len(set(map(name_of, self.arms))) < len(self.arms):
+            raise ValueError(f"arms must have different names, got {', '.join(map(name_of, self.arms))}")
+        if not self.probe or set(self.probe) - set(PROBES):
+            raise ValueError(f"probe must be of {', '.join(PROBES)}, got {', '.join(self.probe)}")
+        least = {"seeds": 1, "images": 2, "train_clips": 12, "test_clips": 12, "shots": 1, "batch_size": 2, "stride": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if len(self.steps) != 4 or min(self.steps) < 1:
+            raise ValueError(f"steps must be 4 numbers of at least 1, got {self.steps}")
+        if (self.train is None) != (self.test is None):
+            raise ValueError("train and test must be given together")
+        if self.budget is not None and not re.fullmatch(r"\d+(\.\d+)?[smh]", self.budget):
+            raise ValueError(f"budget must be a number and s, m or h, got {self.budget!r}")
+        if self.train is None and (real := [name_of(arm) for arm in self.arms if "--clips" in (words_of(arm) or [])]):
+            raise ValueError(f"arms {', '.join(real)} need lists of real videos: --train and --test")
+        if self.train is None and "direction" in self.probe:
+            raise ValueError("probe direction needs lists of real videos: --train and --test")
+
+
+# Options that may change when a command is repeated: finished trials stay what they are.
+CHANGEABLE = ("out", "arms", "seeds", "probe", "budget", "steps")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = parse(ValidateOptions, "pmg-validate", "Compare ways to pre-train by what the encoder then knows of motion.", arguments)
+    found = validate(options)
+    print(make_table(found))  # noqa: T201
+    print(f"{options.out}/{PAGE}: the report; {RESULTS}, {TABLE}: its numbers")  # noqa: T201
+    return 0
+
+
+def validate(options: ValidateOptions) -> Row:
+    """Run all trials that are not finished yet; write the results and the report, which are renewed after every trial.
+
+    Returns:
+        What stands in ``validate.json``.
+
+    Raises:
+        ValueError: if the folder holds trials of other settings.
+        OSError: if a list cannot be read, or nothing can be written.
+
+    """
+    out = Path(options.out)
+    settings = {name: value for name, value in dataclasses.asdict(options).items() if name not in CHANGEABLE}
+    fixed = out / SETTINGS
+    known = json.loads(fixed.read_text()) if fixed.is_file() else None
+    if known is not None and (known["settings"] != settings or (options.budget is None and known["steps"] != options.steps)):
+        changed = [name for name, value in settings.items() if known["settings"].get(name, value) != value] or ["steps"]
+        raise ValueError(f"{out} holds trials of other settings ({', '.join(changed)}); choose another --out")
+    data = Data(options)
+    steps = known["steps"] if known else _affordable(data) if options.budget else options.steps
+    _write(fixed, {"made_by": MADE_BY, "settings": settings, "steps": steps})
+    trials: list[Row] = []
+    found: Row = {}
+    for seed in range(options.seeds):
+        for arm in options.arms:
+            trials.append(run_trial(data, arm, seed, steps))
+            found = {
+                "made_by": MADE_BY,
+                "settings": settings,
+                "steps": steps,
+                "machine": {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+                "versions": {name: version(name) for name in ("torch", "transformers", "numpy")},
+                **_collected(trials),
+            }
+            _write(out / RESULTS, found)
+            with whole_file(out / TABLE) as file:
+                file.write_text(make_table(found) + "\n")
+            make_page(out / PAGE, found)
+    return found
+
+
+def run_trial(data: Data, arm: str, seed: int, steps: Sequence[int]) -> Row:
+    """One arm and seed: what is there already is read back, what is missing is done.
+
+    Args:
+        data: of the run.
+        arm: a name of ``ARMS``, or "NAME: options of pmg-pretrain".
+        seed: of everything but the clips to test on.
+        steps: of pre-training and of each of ``STAGES``.
+
+    Returns:
+        The arm and its options, the masked loss of each step, the answers to each question, and how many seconds each part took.
+
+    """
+    out = Path(data.options.out)
+    name = f"{re.sub(r'[^A-Za-z0-9-]', '_', name_of(arm))}-{seed}"
+    path, encoder, words = out / "trials" / f"{name}.json", out / "encoders" / name, words_of(arm)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row: Row = {"arm": name_of(arm), "options": words, "seed": seed, "seconds": {}, "answers": {}}
+    if path.is_file():
+        row = json.loads(path.read_text())
+        if row["options"] != words:
+            raise ValueError(f"{out} holds an arm {row['arm']} of other options ({row['options']}); name this one otherwise")
+    if words is not None and "pretrain_loss" not in row:
+        print(f"{name}: pre-training", file=sys.stderr)  # noqa: T201
+        begin = time.perf_counter()
+        row["pretrain_loss"] = pretrain_encoder(data, arm, seed, steps[0], encoder, out / "examples" / f"{name}.png")
+        row["seconds"]["pre-training"] = round(time.perf_counter() - begin, 1)
+        _write(path, row)
+    for probe in data.options.probe:
+        if probe not in row["seconds"]:
+            print(f"{name}: {probe}", file=sys.stderr)  # noqa: T201
+            begin, length = time.perf_counter(), dict(zip(STAGES, steps[1:], strict=True)).get(probe, 0)
+            row["answers"] |= measure(data, probe, encoder if words is not None else None, seed, length, motionless=arm == "one-frame")
+            row["seconds"][probe] = round(time.perf_counter() - begin, 1)
+            _write(path, row)
+    return row
+
+
+def _collected(trials: Sequence[Row]) -> Row:
+    """The trials, and the films of each question's test clips, which are the same for all."""
+    films: dict[str, list[str]] = {}
+    for trial in trials:
+        for question, answers in trial["answers"].items():
+            if films.setdefault(question, answers["films"]) != answers["films"]:
+                raise ValueError(f"trials were tested on different clips for {question!r}; choose another --out")
+    rows = [trial | {"answers": {question: answers["right"] for question, answers in trial["answers"].items()}} for trial in trials]
+    return {"films": films, "trials": rows}
+
+
+def _affordable(data: Data) -> list[int]:
+    """The steps, scaled so that all trials take about the budget: by trials of 10 and 40 steps a stage, after one that warms up.
+
+    Raises:
+        ValueError: if the budget does not even pay for the least steps; it says what would.
+
+    """
+    options, least = data.options, LEAST_STEPS
+    budget = float(options.budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[options.budget[-1]]
+    arm = next((arm for arm in options.arms if words_of(arm) is not None), options.arms[0])
+    begin = time.perf_counter()
+    _timed(data, arm, least)  # imports, compiles, makes images and clips
+    spent: list[tuple[float, Mapping[str, float]]] = [(least, _timed(data, arm, least)), (4 * least, _timed(data, arm, 4 * least))]
+    remaining = budget - (time.perf_counter() - begin)
+    lengths = dict(zip(("pre-training", *STAGES), options.steps, strict=True))
+    fixed = per_share = 0.0
+    (few, short), (many, long) = spent
+    for stage, seconds in short.items():
+        step = max(0.0, long[stage] - seconds) / (many - few) if stage in lengths else 0.0
+        fixed += max(0.0, seconds - few * step)
+        per_share += step * lengths.get(stage, 0)
+    trials = len(options.arms) * options.seeds
+    share = (remaining / trials - fixed) / max(per_share, 1e-3)
+    scaled = [round(count * share) for count in options.steps]
+    if min(scaled) < least:
+        needed = (budget - remaining + trials * (fixed + per_share * least / min(options.steps))) / 60
+        raise ValueError(
+            f"--budget {options.budget} leaves fewer than {least} steps of a stage for {trials} trials, the least is about "
+            f"{needed * 1.1 + 0.05:.1f}m; or ask for fewer --arms, --seeds or kinds of --probe"
+        )
+    return scaled
+
+
+def _timed(data: Data, arm: str, steps: int) -> Mapping[str, float]:
+    """The seconds that each part of a trial takes, whose files are deleted."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix=".running-", dir=data.options.out) as folder:
+        copy = Data.__new__(Data)
+        vars(copy).update(vars(data) | {"options": dataclasses.replace(data.options, out=folder)})
+        seconds: Mapping[str, float] = run_trial(copy, arm, 0, [steps] * 4)["seconds"]
+        return seconds
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)", info.read_text(), re.MULTILINE) if info.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _write(path: Path, values: Row) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n")
