@@ -124,15 +124,22 @@ def test_real_videos(moving, tmp_path):
         main(["--out", str(tmp_path / "x"), *lists[:-1], "clip", *small])
 
 
-def test_budgets_are_kept_or_refused_with_what_is_needed(tmp_path):
-    arguments = ["--out", str(tmp_path / "run"), "--arms", "zoom-affine", "--seeds", "1", "--model", "micro", *SMALL]
-    with pytest.raises(ValueError, match=r"fewer than 10 steps of a stage for 1 trials, the least is about [\d.]+m"):
-        main([*arguments, "--budget", "1s"])
-    assert not list((tmp_path / "run" / "trials").glob("*"))
-    assert main([*arguments, "--budget", "40s", "--probe", "linear"]) == 0
-    steps = json.loads((tmp_path / "run" / "settings.json").read_text())["steps"]
-    assert steps[0] >= 2 * steps[2] >= 20  # in the proportions of the defaults
-    assert main([*arguments, "--budget", "40s", "--probe", "linear"]) == 0  # the same steps, read back
+def test_steps_are_scaled_to_a_budget():
+    """Trials whose parts take a fixed time and a time per step: at the scaled steps they fill the budget."""
+    fixed, step = {"pre-training": 2.0, "linear": 1.0, "direction": 7.0}, {"pre-training": 0.1, "linear": 0.05, "direction": 0.0}
+    few, many = ((count, {part: fixed[part] + count * step[part] for part in fixed}) for count in (10, 30))
+    steps, least = command.scaled_steps([1200, 600, 300, 600], 60.0, few, many)
+    assert 10 + 0.1 * steps[0] + 0.05 * steps[3] == pytest.approx(60, abs=0.1)
+    assert steps[0] == pytest.approx(2 * steps[3], abs=1)
+    assert least == pytest.approx(10 + 40 * 0.1 + 20 * 0.05)  # 10 steps of low-shot training are 40 and 20 of the others
+
+
+def test_a_budget_that_is_too_small_says_what_is_needed(tmp_path, monkeypatch):
+    seconds = iter([{"pre-training": 30.0, "linear": 20.0}, {"pre-training": 3.0, "linear": 2.0}, {"pre-training": 5.0, "linear": 3.0}])
+    monkeypatch.setattr(command, "_timed", lambda *_: next(seconds))
+    arguments = ["--out", str(tmp_path / "run"), "--arms", "zoom-affine", "--seeds", "6", *SMALL]
+    with pytest.raises(ValueError, match=r"fewer than 10 steps of a stage for 6 trials, it takes at least 0\.9m"):
+        main([*arguments, "--budget", "10s"])
 
 
 def _shown(matrix, steps=4, side=54):

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pseudomotion.train.videomae.model import SIZES
 
 DEFAULT_STEPS = (1200, 600, 300, 600)
 LEAST_STEPS = 10  # of a stage
+PRETRAINING = "pre-training"
 SETTINGS, RESULTS, TABLE, PAGE = "settings.json", "validate.json", "table.md", "report.html"
 
 
@@ -168,7 +170,7 @@ def run_trial(data: Data, arm: str, seed: int, steps: Sequence[int]) -> Row:
         print(f"{name}: pre-training", file=sys.stderr)  # noqa: T201
         begin = time.perf_counter()
         row["pretrain_loss"] = pretrain_encoder(data, arm, seed, steps[0], encoder, out / "examples" / f"{name}.png")
-        row["seconds"]["pre-training"] = round(time.perf_counter() - begin, 1)
+        row["seconds"][PRETRAINING] = round(time.perf_counter() - begin, 1)
         _write(path, row)
     for probe in data.options.probe:
         if probe not in row["seconds"]:
@@ -192,42 +194,56 @@ def _collected(trials: Sequence[Row]) -> Row:
 
 
 def _affordable(data: Data) -> list[int]:
-    """The steps, scaled so that all trials take about the budget: by trials of 10 and 40 steps a stage, after one that warms up.
+    """The steps, scaled so that all trials take about the budget: by two short trials, after one that warms up.
 
     Raises:
         ValueError: if the budget does not even pay for the least steps; it says what would.
 
     """
-    options, least = data.options, LEAST_STEPS
+    options = data.options
     budget = float(options.budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[options.budget[-1]]
     arm = next((arm for arm in options.arms if words_of(arm) is not None), options.arms[0])
     begin = time.perf_counter()
-    _timed(data, arm, least)  # imports, compiles, makes images and clips
-    spent: list[tuple[float, Mapping[str, float]]] = [(least, _timed(data, arm, least)), (4 * least, _timed(data, arm, 4 * least))]
-    remaining = budget - (time.perf_counter() - begin)
-    lengths = dict(zip(("pre-training", *STAGES), options.steps, strict=True))
-    fixed = per_share = 0.0
-    (few, short), (many, long) = spent
-    for stage, seconds in short.items():
-        step = max(0.0, long[stage] - seconds) / (many - few) if stage in lengths else 0.0
-        fixed += max(0.0, seconds - few * step)
-        per_share += step * lengths.get(stage, 0)
+    _timed(data, arm, LEAST_STEPS)  # imports, compiles, makes images and clips
+    few, many = ((steps, _timed(data, arm, steps)) for steps in (LEAST_STEPS, 3 * LEAST_STEPS))
+    spent = time.perf_counter() - begin
     trials = len(options.arms) * options.seeds
-    share = (remaining / trials - fixed) / max(per_share, 1e-3)
-    scaled = [round(count * share) for count in options.steps]
-    if min(scaled) < least:
-        needed = (budget - remaining + trials * (fixed + per_share * least / min(options.steps))) / 60
+    steps, needed = scaled_steps(options.steps, (budget - spent) / trials, few, many)
+    if min(steps) < LEAST_STEPS:
         raise ValueError(
-            f"--budget {options.budget} leaves fewer than {least} steps of a stage for {trials} trials, the least is about "
-            f"{needed * 1.1 + 0.05:.1f}m; or ask for fewer --arms, --seeds or kinds of --probe"
+            f"--budget {options.budget} leaves fewer than {LEAST_STEPS} steps of a stage for {trials} trials, it takes at least "
+            f"{(spent + trials * needed) / 60 + 0.05:.1f}m; or ask for fewer --arms, --seeds or kinds of --probe"
         )
-    return scaled
+    return steps
+
+
+def scaled_steps(
+    steps: Sequence[int], seconds: float, few: tuple[int, Mapping[str, float]], many: tuple[int, Mapping[str, float]]
+) -> tuple[list[int], float]:
+    """Steps in the same proportions that a trial does in some time.
+
+    Args:
+        steps: of pre-training and of each of ``STAGES``.
+        seconds: for a trial.
+        few: steps of each part of a short trial, and the seconds that each part took.
+        many: the same of a longer one.
+
+    Returns:
+        The steps, and the seconds that the least steps take.
+
+    """
+    fixed = per_share = 0.0
+    lengths = dict(zip((PRETRAINING, *STAGES), steps, strict=True))
+    for part, short in few[1].items():
+        step = max(0.0, many[1][part] - short) / (many[0] - few[0]) if part in lengths else 0.0
+        fixed += max(0.0, short - few[0] * step)
+        per_share += step * lengths.get(part, 0)
+    share = (seconds - fixed) / max(per_share, 1e-6)
+    return [round(count * share) for count in steps], fixed + per_share * LEAST_STEPS / min(steps)
 
 
 def _timed(data: Data, arm: str, steps: int) -> Mapping[str, float]:
     """The seconds that each part of a trial takes, whose files are deleted."""
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix=".running-", dir=data.options.out) as folder:
         copy = Data.__new__(Data)
         vars(copy).update(vars(data) | {"options": dataclasses.replace(data.options, out=folder)})

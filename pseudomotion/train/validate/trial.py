@@ -201,14 +201,20 @@ def measure(data: Data, probe: str, init: Path | None, seed: int, steps: int, *,
         values |= {"linear_probe": True, "base_lr": LINEAR_LR * options.base_lr} if probe == "linear" else {}
         tuning = from_values(finetune.FinetuneOptions, values)
         accelerator = make_accelerator(tuning)
-        task = finetune.make_task(tuning)
+        task: Any = finetune.make_task(tuning)
         for source in (task.source, task.validation):
             read_from_memory(source, clips, motionless=motionless)
+        answers: list[Tensor] = []
+
+        def evaluate(*_: Any) -> dict[str, float]:
+            probabilities, _ = predict(task.model, task.validation, accelerator, batch_size=256)
+            answers.append(probabilities.argmax(1) == task.validation.labels)
+            return {}
+
+        task.evaluate = evaluate  # once, at the end, instead of keeping a best model
         train(task, tuning, "finetune", accelerator)
-        task.model.eval()
-        probabilities, _ = predict(task.model, task.validation, accelerator, batch_size=256)
     films = [data.film(path) if options.train else path.stem for path in task.validation.paths]
-    return {probe: _answers((probabilities.argmax(1) == task.validation.labels).numpy(), films)}
+    return {probe: _answers(answers[-1].numpy(), films)}
 
 
 def read_from_memory(source: Any, clips: Mapping[Path, Tensor], *, motionless: bool) -> None:
