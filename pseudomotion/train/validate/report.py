@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool
 
 from pseudomotion.files import whole_file
-from pseudomotion.train.probe import CLASSES
 from pseudomotion.train.validate.direction import CHANCE
 from pseudomotion.train.validate.trial import STAGES
 
@@ -149,9 +148,7 @@ def _caption(found: Row) -> str:
     seeds = 1 + max(trial["seed"] for trial in found["trials"])
     stages = zip(("pre-training", *STAGES), found["steps"], strict=True)
     steps = ", ".join(f"{number} of {stage}" for stage, number in stages if stage == "pre-training" or stage in found["films"])
-    chance = ", ".join(
-        f"{100 * CHANCE.get(question, 1 / len(CLASSES)):.1f} for {question}" for question in found["films"] if question in CHANCE
-    )
+    chance = ", ".join(f"{100 * CHANCE[question]:.0f} for {question}" for question in found["films"] if question in CHANCE)
     return (
         f"Top-1 accuracy in percent, mean over up to {seeds} seeds; test clips: {', '.join(sorted(counts))}. In parentheses the difference "
         f"from {found['trials'][0]['arm']}, with its paired bootstrap interval (95 %, {RESAMPLES} resamples of seeds and films; with two "
@@ -180,7 +177,7 @@ def _draw(found: Row) -> bytes:
     for k, (arm, trials) in enumerate(arms.items()):
         color = f"C{k % 10}"
         for curve in (np.array(trial["pretrain_loss"]) for trial in trials if "pretrain_loss" in trial):
-            width = min(SMOOTHED, len(curve))
+            width = min(SMOOTHED, -(-len(curve) // 4))
             loss.plot(np.convolve(curve, np.ones(width) / width, "valid"), color=color, linewidth=1)
         for q, question in enumerate(questions):
             scores = [100 * right.mean() for right in _right(trials, question).values()]
