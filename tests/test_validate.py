@@ -15,8 +15,9 @@ from torch import nn
 from pseudomotion.images import builtin_picture
 from pseudomotion.train import pretrain
 from pseudomotion.train.engine.options import from_values, parse
-from pseudomotion.train.validate import ValidateOptions, command, direction, main
+from pseudomotion.train.validate import command, direction, main
 from pseudomotion.train.validate.arms import ARMS, words_of
+from pseudomotion.train.validate.options import ValidateOptions
 from pseudomotion.train.validate.report import compare, make_table, paired_interval
 from pseudomotion.train.validate.trial import read_from_memory, to_gray
 from pseudomotion.train.videomae.classifier import classification_model

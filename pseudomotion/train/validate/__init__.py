@@ -4,6 +4,11 @@
 ``report`` writes the results, and ``command`` puts them together. Not from the paper.
 """
 
-from pseudomotion.train.validate.command import ValidateOptions, main, validate
+from collections.abc import Sequence
 
-__all__ = ["ValidateOptions", "main", "validate"]
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    from pseudomotion.train.validate import command
+
+    return command.main(arguments)

@@ -2,7 +2,7 @@
 
 import shlex
 
-from pseudomotion.images.synthetic import SOURCES
+from pseudomotion.names import SOURCES
 
 # Options of pmg-pretrain on top of those that all arms share (no mixing, zoom and affine); None: no pre-training.
 # Images are frames of the training videos, or textures where there are none; "--source NAME" takes synthetic ones instead.

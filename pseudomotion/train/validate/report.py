@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from pseudomotion.files import whole_file
 from pseudomotion.train.validate.direction import CHANCE
-from pseudomotion.train.validate.trial import STAGES
+from pseudomotion.train.validate.options import STAGES
 
 SHOWN_LOSSES = 20  # steps at either end of pre-training whose mean masked loss the table shows
 RESAMPLES = 2000  # of the bootstrap

@@ -23,14 +23,13 @@ from pseudomotion.train.evaluate import predict
 from pseudomotion.train.probe import MotionProbe, Motions, textures
 from pseudomotion.train.validate.arms import words_of
 from pseudomotion.train.validate.direction import Windows, ask, make_windows, still
+from pseudomotion.train.validate.options import ValidateOptions
 from pseudomotion.train.videomae.classifier import classification_model
 from pseudomotion.train.videomae.model import SIZES, model_config, to_colors
 from pseudomotion.train.videomae.objective import paint
 from pseudomotion.video.list_file import read_list, write_list
 from pseudomotion.video.read import read_frames
 
-STAGES = ("fine-tuning", "low-shot", "linear")
-PROBES = (*STAGES, "direction")
 LINEAR_LR = 5.0  # a linear layer takes, and needs, a higher learning rate than a transformer
 PAPER_FRAMES = 16
 SPARE = 1.5  # side of images and of videos in memory over that of the frames
@@ -49,7 +48,7 @@ class Data:
 
     """
 
-    def __init__(self, options: Any) -> None:
+    def __init__(self, options: ValidateOptions) -> None:
         self.options = options
         self.folder = Path(options.out) / "data"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +119,7 @@ class Data:
         return clips, lists
 
 
-def common_values(options: Any, seed: int) -> Row:
+def common_values(options: ValidateOptions, seed: int) -> Row:
     """Options that pre-training and fine-tuning share."""
     values: Row = {"seed": seed, "batch_size": options.batch_size, "base_lr": options.base_lr, "min_lr": 1e-5, "clip_grad": 1.0}
     return values | {"log_with": None, "log_every": 1, "save_every": "1000000", "cpu": options.cpu}
