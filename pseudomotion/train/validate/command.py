@@ -54,7 +54,7 @@ def validate(options: ValidateOptions) -> Row:
         changed = [name for name, value in settings.items() if known["settings"].get(name, value) != value] or ["steps"]
         raise ValueError(f"{out} holds trials of other settings ({', '.join(changed)}); choose another --out")
     data = Data(options)
-    steps = known["steps"] if known else _affordable(data) if options.budget else options.steps
+    steps = known["steps"] if known else _affordable(data, options.budget) if options.budget else options.steps
     _write(fixed, {"made_by": MADE_BY, "settings": settings, "steps": steps})
     trials: list[Row] = []
     found: Row = {}
@@ -125,7 +125,7 @@ def _collected(trials: Sequence[Row]) -> Row:
     return {"films": films, "trials": rows}
 
 
-def _affordable(data: Data) -> list[int]:
+def _affordable(data: Data, text: str) -> list[int]:
     """The steps, scaled so that all trials take about the budget: by two short trials, after one that warms up.
 
     Raises:
@@ -133,7 +133,7 @@ def _affordable(data: Data) -> list[int]:
 
     """
     options = data.options
-    budget = float(options.budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[options.budget[-1]]
+    budget = float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
     arm = next((arm for arm in options.arms if words_of(arm) is not None), options.arms[0])
     begin = time.perf_counter()
     _timed(data, arm, LEAST_STEPS)  # imports, compiles, makes images and clips
@@ -143,7 +143,7 @@ def _affordable(data: Data) -> list[int]:
     steps, needed = scaled_steps(options.steps, (budget - spent) / trials, few, many)
     if min(steps) < LEAST_STEPS:
         raise ValueError(
-            f"--budget {options.budget} leaves fewer than {LEAST_STEPS} steps of a stage for {trials} trials, it takes at least "
+            f"--budget {text} leaves fewer than {LEAST_STEPS} steps of a stage for {trials} trials, it takes at least "
             f"{(spent + trials * needed) / 60 + 0.05:.1f}m; or ask for fewer --arms, --seeds or kinds of --probe"
         )
     return steps

@@ -55,7 +55,7 @@ class Data:
         self.size = SIZES[options.model]
         self.side = round(self.size.frame_size * SPARE)
         self.labeled = lru_cache(maxsize=1)(self._labeled)
-        if options.train:
+        if options.train and options.test:
             self.training, self.testing = dict(read_list(options.train)), dict(read_list(options.test))
             if shared := {self.film(path) for path in self.training} & {self.film(path) for path in self.testing}:
                 raise ValueError(f"--train and --test must not share films, they share {len(shared)}, such as {min(shared)}")
@@ -101,7 +101,7 @@ class Data:
 
     def _labeled(self, seed: int) -> tuple[Clips, tuple[Path, Path]]:
         """Labeled clips and the lists to train and test on. Of the motion probe, those to test on are the same for all seeds."""
-        if self.options.train:
+        if self.options.train and self.options.test:
             return self.videos, (Path(self.options.train), Path(self.options.test))
         options = self.options
         clips: Clips = {}
@@ -189,7 +189,7 @@ def measure(data: Data, probe: str, init: Path | None, seed: int, steps: int, *,
         windows = dataclasses.replace(data.windows, clips=still(data.windows.clips)) if motionless else data.windows
         return {name: _answers(right, films) for name, (right, films) in ask(model, windows).items()}
     options = data.options
-    clips, (training, testing) = data.labeled(seed)
+    memory, (training, testing) = data.labeled(seed)
     with tempfile.TemporaryDirectory(prefix=".running-", dir=options.out) as name:
         values = common_values(options, seed) | {"out": name + "/run", "max_steps": steps, "train": str(training), "val": str(testing)}
         values |= {"model": options.model} if init is None else {"init": str(init)}
@@ -202,7 +202,7 @@ def measure(data: Data, probe: str, init: Path | None, seed: int, steps: int, *,
         accelerator = make_accelerator(tuning)
         task: Any = finetune.make_task(tuning)
         for source in (task.source, task.validation):
-            read_from_memory(source, clips, motionless=motionless)
+            read_from_memory(source, memory, motionless=motionless)
         answers: list[Tensor] = []
 
         def evaluate(*_: Any) -> dict[str, float]:
