@@ -206,7 +206,7 @@ def measure(data: Data, probe: str, init: Path | None, seed: int, steps: int, *,
         answers: list[Tensor] = []
 
         def evaluate(*_: Any) -> dict[str, float]:
-            probabilities, _ = predict(task.model, task.validation, accelerator, batch_size=256)
+            probabilities, _seen = predict(task.model, task.validation, accelerator, batch_size=256)
             answers.append(probabilities.argmax(1) == task.validation.labels)
             return {}
 
