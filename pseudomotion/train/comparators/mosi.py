@@ -13,6 +13,8 @@ from pseudomotion.baselines import MoSI
 from pseudomotion.source import ImageSource
 from pseudomotion.train.engine.loop import Task
 from pseudomotion.train.engine.optimize import parameter_groups
+from pseudomotion.train.engine.stream import to_device
+from pseudomotion.train.options import PretrainOptions
 from pseudomotion.train.videomae.classifier import ClassifierLoss
 from pseudomotion.train.videomae.model import normalize, training_flops, with_position_buffers
 
@@ -65,14 +67,13 @@ class SpeedClassification(Task):
     Args:
         model: with nine classes.
         source: MoSI clips.
-        weight_decay: for ``groups``.
-        evaluate_every: has no effect, since there is nothing to evaluate.
+        options: ``weight_decay`` and ``picture_every`` count; there is nothing to evaluate but the loss.
 
     """
 
-    def __init__(self, model: VideoMAEForVideoClassification, source: MoSIClips, *, weight_decay: float, evaluate_every: int) -> None:
+    def __init__(self, model: VideoMAEForVideoClassification, source: MoSIClips, options: PretrainOptions) -> None:
         self.model, self.objective, self.source = model, ClassifierLoss(model), source
-        self.weight_decay, self.evaluate_every = weight_decay, evaluate_every
+        self.weight_decay, self.evaluate_every = options.weight_decay, options.picture_every
         self.flops = training_flops(model.config)
 
     def groups(self) -> list[dict[str, Any]]:
@@ -81,7 +82,7 @@ class SpeedClassification(Task):
 
     def inputs(self, items: tuple[Tensor, Tensor], ids: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Normalized clips ``(B, T, C, H, W)`` and labels ``(B,)``, on the device."""
-        clips, labels = (part.to(device, non_blocking=True) for part in items)
+        clips, labels = (to_device(part, device) for part in items)
         return normalize(clips), labels
 
     def evaluate(self, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
@@ -89,9 +90,8 @@ class SpeedClassification(Task):
         return {}
 
 
-def make_mosi_task(images: ImageSource, config: VideoMAEConfig, seed: int, weight_decay: float, evaluate_every: int) -> SpeedClassification:
+def make_mosi_task(images: ImageSource, config: VideoMAEConfig, options: PretrainOptions) -> SpeedClassification:
     """Classification of the speeds of MoSI clips of images."""
     config.num_labels = MoSI.num_classes
-    clips = MoSIClips(images, config.num_frames, config.image_size, seed)
-    model = with_position_buffers(VideoMAEForVideoClassification(config))
-    return SpeedClassification(model, clips, weight_decay=weight_decay, evaluate_every=evaluate_every)
+    clips = MoSIClips(images, config.num_frames, config.image_size, options.seed)
+    return SpeedClassification(with_position_buffers(VideoMAEForVideoClassification(config)), clips, options)

@@ -1,5 +1,6 @@
 """The loop that every training command runs: steps, processes, precision, saving and resuming."""
 
+import math
 import os
 import shutil
 import signal
@@ -25,7 +26,7 @@ from pseudomotion.draws import Draws
 from pseudomotion.files import MADE_BY, sweep, whole_file, whole_folder
 from pseudomotion.source import ItemSource, read_batches
 from pseudomotion.train.engine import checkpoints
-from pseudomotion.train.engine.log import METRICS, Log, plot, read_metrics
+from pseudomotion.train.engine.log import METRICS, Log, check_trackers, plot, read_metrics
 from pseudomotion.train.engine.optimize import make_optimizer, make_schedule
 from pseudomotion.train.engine.options import CONFIG, interval, to_yaml
 from pseudomotion.train.engine.stream import Parts, Steps
@@ -133,7 +134,9 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
 
     every_steps, every_seconds = interval(options.save_every)
     own = Parts(steps, first, total, options.accumulate, accelerator.process_index, accelerator.num_processes)
-    reading = read_batches(task.source, own, options.num_workers if task.reads_files else 0)
+    reading = read_batches(task.source, own, options.num_workers if task.reads_files else 0, pin=device.type == "cuda")
+    if main:
+        warn_of_hours(task, (total - first) * options.batch_size, accelerator)
 
     def open_log() -> Log:
         return _open_log(out, options, section, accelerator, first)
@@ -197,6 +200,25 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
     return out / MODEL
 
 
+def warn_of_hours(task: Task, items: int, accelerator: Accelerator) -> None:
+    """Say before the first step how long training takes at least, if that is hours on CPUs: by the speed of this one's matrix products."""
+    if accelerator.device.type != "cpu" or task.flops is None:
+        return
+    square = torch.rand(512, 512, device="cpu")
+    seconds = math.inf
+    for _ in range(3):
+        began = time.perf_counter()
+        square @ square
+        seconds = min(seconds, time.perf_counter() - began)
+    hours = task.flops * items / (2 * 512**3 / seconds) / accelerator.num_processes / 3600
+    if hours > 1:
+        print(  # noqa: T201  a command talks to its terminal
+            f"this will take at least {hours:.0f} hours on {'a CPU' if accelerator.num_processes == 1 else 'these CPUs'}, beside making "
+            "the clips; minutes take --recipe demo, or --model tiny and fewer --max-steps",
+            file=sys.stderr,
+        )
+
+
 def check_folder(out: Path, *, resume: bool) -> None:
     """Check that a run may write to a folder.
 
@@ -232,6 +254,7 @@ def make_accelerator(options: Any) -> Accelerator:
                 f"ACCELERATE_USE_{name} is set, but models are trained whole on every GPU, by DistributedDataParallel; for a large model "
                 "use --gradient-checkpointing, --accumulate and --precision bf16"
             )
+    check_trackers(getattr(options, "log_with", None) or ())
     transformers_logging.disable_progress_bar()  # one bar is enough
     accelerator = Accelerator(
         mixed_precision=options.precision,

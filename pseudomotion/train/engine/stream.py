@@ -57,3 +57,10 @@ class Parts(Sequence[Tensor]):
             raise IndexError(position)
         ids = self.steps[self.first + position // self.accumulate]
         return ids[position % self.accumulate * self.world_size + self.rank :: self.accumulate * self.world_size]
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device. A copy to a GPU goes through pinned memory: from other memory, the host would wait for the GPU."""
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
