@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedModel, VideoMAEForVideoClassification
+from transformers import VideoMAEForVideoClassification
 
 from pseudomotion.draws import Draws
 from pseudomotion.files import whole_folder
@@ -120,6 +120,8 @@ class Classification(Task):
         self.best = best_score(Path(options.out)) if options.resume else None
         self.flops = source.copies * training_flops(model.config)
 
+    save = staticmethod(save_for_hub)
+
     def groups(self) -> list[dict[str, Any]]:
         """Lower learning rates for earlier layers."""
         layers, decay = self.model.config.num_hidden_layers, self.options.layer_decay
@@ -135,10 +137,6 @@ class Classification(Task):
             pixels, info = self.mix(pixels, ids=each, seed=seed, data_format="BTCHW")
             targets = mix_targets(targets, info, num_classes)
         return LabelledPixels(pixels, to_device(targets, device))
-
-    def save(self, model: PreTrainedModel, folder: Path, out: Path) -> None:
-        """Write a model, ready for the Hugging Face Hub."""
-        save_for_hub(model, folder, out)
 
     def evaluate(self, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
         """Accuracy on the validation videos, in percent; a model better than all before is kept as ``best/``."""

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedModel, VideoMAEConfig, VideoMAEForPreTraining
+from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
 from pseudomotion import PMG, Mixup, PMGAug, VideoMix
 from pseudomotion.draws import Draws
 from pseudomotion.images import ImageFolder
+from pseudomotion.images.streamed import ENDLESS
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.mix import Mix
 from pseudomotion.source import ImageSource
@@ -78,7 +79,7 @@ def make_task(options: PretrainOptions, device: torch.device) -> Task:
     bank_file = options.images is not None and all(name.endswith(".safetensors") for name in options.images)
     in_memory = options.bank and not bank_file  # a bank's file is mapped by every worker
     made_on_gpu = device.type != "cpu" and (options.source is not None or options.clips == "perlin")
-    task.reads_files = not (in_memory or made_on_gpu)
+    task.reads_files = not (in_memory or made_on_gpu or len(task.source) >= ENDLESS)  # streams have threads of their own
     return task
 
 
@@ -108,10 +109,15 @@ class MaskedModeling(Task):
     ) -> None:
         self.model, self.objective, self.source, self.make_clips = model, MaskedLoss(model), source, make_clips
         self.options, self.evaluate_every = options, options.picture_every
+        self._shown = torch.arange(SHOWN_CLIPS, device="cpu")
+        # Read before training, for a stream would be read from its beginning again later.
+        self._shown_items = source.get(self._shown) if len(source) >= ENDLESS else None
         config = model.config
         self.tokens = config.num_frames // config.tubelet_size, (config.image_size // config.patch_size) ** 2  # slices, patches of each
         visible, _ = self._masks(torch.tensor([0], device="cpu"))  # refuses a ratio before reading
         self.flops = training_flops(config, visible.shape[1])
+
+    save = staticmethod(save_for_hub)
 
     def groups(self) -> list[dict[str, Any]]:
         """All weights at one learning rate."""
@@ -125,15 +131,12 @@ class MaskedModeling(Task):
     def _masks(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         return tube_tokens(Draws(self.options.seed, ids), *self.tokens, self.options.mask_ratio)
 
-    def save(self, model: PreTrainedModel, folder: Path, out: Path) -> None:
-        """Write a model, ready for the Hugging Face Hub."""
-        save_for_hub(model, folder, out)
-
     def evaluate(self, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
         """Paint ``reconstructions.png``: of four clips the input, what the model sees, and what it makes of that."""
         if accelerator.is_main_process:
-            ids = torch.arange(SHOWN_CLIPS, device="cpu")
-            pixels = self.inputs(self.source.get(ids), ids, accelerator.device).pixels
+            ids = self._shown
+            items = self.source.get(ids) if self._shown_items is None else self._shown_items
+            pixels = self.inputs(items, ids, accelerator.device).pixels
             with accelerator.autocast():
                 mask = tube_mask(Draws(self.options.seed, ids), *self.tokens, self.options.mask_ratio).to(accelerator.device)
                 seen, filled = reconstruct(self.model, pixels, mask)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +12,12 @@ from torch import Tensor
 from pseudomotion.draws import Draws
 from pseudomotion.images import HFImages, ImageBank, ImageFolder, VideoFrames
 from pseudomotion.images.concatenated import Concatenated
+from pseudomotion.images.streamed import Shard, StreamedImages, huggingface_shards, source_shards, tar_shards
 from pseudomotion.images.subset import Subset as Subset
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.images.tar import TarImages
 from pseudomotion.source import FileSource, ImageSource
+from pseudomotion.train.engine.options import flag
 from pseudomotion.train.options import PretrainOptions
 from pseudomotion.video import VideoClips, read_clip
 
@@ -25,7 +28,8 @@ CROP_PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (
 def open_images(options: PretrainOptions, size: int, device: torch.device) -> ImageSource:
     """The images that clips are made of: files, made up, or a frame of every video.
 
-    All are read by number, so that a run can be resumed at any step and shared out over processes and workers.
+    All are read by number, so that a run can be resumed at any step and shared out over processes and workers. Streams get numbers by
+    ``StreamedImages``.
 
     Args:
         options: those of the command's data group. Of several ``images``, an epoch shows every image of all of them once; the ``seed``
@@ -46,6 +50,8 @@ def open_images(options: PretrainOptions, size: int, device: torch.device) -> Im
         opened = SOURCES[options.source](size=size, device=device)  # of its own seed, as files are the same for every run
     elif options.videos:
         opened = VideoFrames(options.videos, size, seed=options.seed)
+    elif any(map(_is_stream, options.images or ())):
+        return _open_streams(options, size)
     else:
         sources = [_open(entry, size, options.balanced) for entry in options.images or ()]
         opened = sources[0] if len(sources) == 1 else Concatenated(sources, size)
@@ -56,15 +62,43 @@ def open_images(options: PretrainOptions, size: int, device: torch.device) -> Im
     return opened
 
 
+def _is_stream(entry: str) -> bool:
+    return entry.startswith("stream:") or bool(re.match(r"(?!hf:)[A-Za-z][A-Za-z0-9+.-]+:", entry) and not Path(entry).exists())
+
+
+def _open_streams(options: PretrainOptions, size: int) -> StreamedImages:
+    """Streams, and whatever stands beside them: all as shards."""
+    refused = {"limit": None, "classes": None, "balanced": False, "bank": False}
+    if names := [flag(name) for name, allowed in refused.items() if getattr(options, name) != allowed]:
+        raise ValueError(f"{', '.join(names)} cannot be used with streams, which are read from front to back")
+    shards: list[Shard] = []
+    for entry in options.images or ():
+        if not _is_stream(entry):
+            shards += source_shards(_open(entry, size, balanced=False))
+        elif (path := entry.removeprefix("stream:")).startswith("hf:"):
+            shards += huggingface_shards(_load_dataset(path, streaming=True), size)
+        else:
+            shards += tar_shards(path, size)
+    return StreamedImages(shards, options.seed, threads=options.num_workers)
+
+
+def _load_dataset(entry: str, *, streaming: bool = False) -> Any:
+    """What "hf:name" or "hf:name:split" names."""
+    import datasets
+
+    name, _, split = entry.removeprefix("hf:").partition(":")
+    return datasets.load_dataset(name, split=split or "train", streaming=streaming)
+
+
 def _open(entry: str, size: int, balanced: bool) -> ImageSource:
     """What one word of --images names."""
     path = Path(entry)
-    if entry.startswith("hf:") or (path / "dataset_info.json").is_file():
+    if entry.startswith("hf:"):
+        return HFImages(_load_dataset(entry), size)
+    if (path / "dataset_info.json").is_file():
         import datasets
 
-        name, _, split = entry.removeprefix("hf:").partition(":")
-        saved = not entry.startswith("hf:")
-        return HFImages(datasets.load_from_disk(entry) if saved else datasets.load_dataset(name, split=split or "train"), size)
+        return HFImages(datasets.load_from_disk(entry), size)
     if re.search(r"\.tar\b", path.name):
         return TarImages(entry, size)
     if path.is_file():
@@ -74,6 +108,8 @@ def _open(entry: str, size: int, balanced: bool) -> ImageSource:
 
 class WithPartners:
     """Images, each with the one that its clip is mixed with: from anywhere in the source, so that a clip is a function of its id alone.
+
+    Of a stream, the partner is from the same block.
 
     Args:
         source: of images.
@@ -93,6 +129,8 @@ class WithPartners:
     def get(self, ids: Tensor) -> UInt8[Tensor, "B 2 3 H W"]:
         """Images and their partners."""
         partners = Draws(self.seed, ids).partner_ids("partner images")
+        if isinstance(self.source, StreamedImages):  # an image that is at hand
+            return torch.stack([self.source.get(ids), self.source.partners(ids, self.seed)], 1)
         both: Tensor = self.source.get(torch.cat([ids, partners]))
         return both.reshape(2, len(ids), *both.shape[1:]).transpose(0, 1)
 
