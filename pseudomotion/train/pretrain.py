@@ -140,7 +140,8 @@ class MaskedModeling(Task):
             with accelerator.autocast():
                 mask = tube_mask(Draws(self.options.seed, ids), *self.tokens, self.options.mask_ratio).to(accelerator.device)
                 seen, filled = reconstruct(self.model, pixels, mask)
-            paint(out / "reconstructions.png", torch.stack([to_colors(pixels).clamp(0, 1), seen, filled], 1))
+            clips = torch.stack([to_colors(pixels).clamp(0, 1), seen, filled], 1)
+            paint(out / "reconstructions.png", clips, ("input", "seen", "filled in"))
         return {}
 
 
