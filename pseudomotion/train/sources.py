@@ -1,21 +1,16 @@
 """What pre-training reads: images or real clips by number, and how clips for the model are made of them."""
 
-import re
-from pathlib import Path
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
 from pseudomotion.draws import Draws
-from pseudomotion.images import HFImages, ImageBank, ImageFolder, VideoFrames
-from pseudomotion.images.concatenated import Concatenated
+from pseudomotion.images import ImageBank, VideoFrames
+from pseudomotion.images.entries import is_stream, load_dataset, open_entries
 from pseudomotion.images.streamed import Shard, StreamedImages, huggingface_shards, source_shards, tar_shards
 from pseudomotion.images.subset import Subset as Subset
 from pseudomotion.images.synthetic import SOURCES
-from pseudomotion.images.tar import TarImages
 from pseudomotion.source import FileSource, ImageSource
 from pseudomotion.train.engine.options import flag
 from pseudomotion.train.options import PretrainOptions
@@ -50,20 +45,15 @@ def open_images(options: PretrainOptions, size: int, device: torch.device) -> Im
         opened = SOURCES[options.source](size=size, device=device)  # of its own seed, as files are the same for every run
     elif options.videos:
         opened = VideoFrames(options.videos, size, seed=options.seed)
-    elif any(map(_is_stream, options.images or ())):
+    elif any(map(is_stream, options.images or ())):
         return _open_streams(options, size)
     else:
-        sources = [_open(entry, size, options.balanced) for entry in options.images or ()]
-        opened = sources[0] if len(sources) == 1 else Concatenated(sources, size)
+        opened = open_entries(options.images or (), size, balanced=options.balanced)
     if options.limit is not None or options.classes is not None:
         opened = Subset(opened, options.limit, options.seed, classes=options.classes)
     if options.bank and not isinstance(opened, ImageBank):
         return ImageBank(opened, device, num_workers=options.num_workers)
     return opened
-
-
-def _is_stream(entry: str) -> bool:
-    return entry.startswith("stream:") or bool(re.match(r"(?!hf:)[A-Za-z][A-Za-z0-9+.-]+:", entry) and not Path(entry).exists())
 
 
 def _open_streams(options: PretrainOptions, size: int) -> StreamedImages:
@@ -73,37 +63,13 @@ def _open_streams(options: PretrainOptions, size: int) -> StreamedImages:
         raise ValueError(f"{', '.join(names)} cannot be used with streams, which are read from front to back")
     shards: list[Shard] = []
     for entry in options.images or ():
-        if not _is_stream(entry):
-            shards += source_shards(_open(entry, size, balanced=False))
+        if not is_stream(entry):
+            shards += source_shards(open_entries([entry], size))
         elif (path := entry.removeprefix("stream:")).startswith("hf:"):
-            shards += huggingface_shards(_load_dataset(path, streaming=True), size)
+            shards += huggingface_shards(load_dataset(path, streaming=True), size)
         else:
             shards += tar_shards(path, size)
     return StreamedImages(shards, options.seed, threads=options.num_workers)
-
-
-def _load_dataset(entry: str, *, streaming: bool = False) -> Any:
-    """What "hf:name" or "hf:name:split" names."""
-    import datasets
-
-    name, _, split = entry.removeprefix("hf:").partition(":")
-    return datasets.load_dataset(name, split=split or "train", streaming=streaming)
-
-
-def _open(entry: str, size: int, balanced: bool) -> ImageSource:
-    """What one word of --images names."""
-    path = Path(entry)
-    if entry.startswith("hf:"):
-        return HFImages(_load_dataset(entry), size)
-    if (path / "dataset_info.json").is_file():
-        import datasets
-
-        return HFImages(datasets.load_from_disk(entry), size)
-    if re.search(r"\.tar\b", path.name):
-        return TarImages(entry, size)
-    if path.is_file():
-        return ImageBank.load(path)  # memory-mapped, and shared by all processes
-    return ImageFolder(path, size, balanced=balanced)
 
 
 class WithPartners:
