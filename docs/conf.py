@@ -1,4 +1,7 @@
-"""Sphinx: `make docs`. gallery.py and recipes_table.py make docs/generated from the code as it is, autosummary makes docs/api."""
+"""Sphinx: `make docs`.
+
+gallery.py, recipes_table.py and transforms_page.py make docs/generated from the code as it is, and autosummary makes docs/api.
+"""
 
 import sys
 from dataclasses import fields
@@ -8,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import gallery
 import recipes_table
+import transforms_page
 
 import pseudomotion
 from pseudomotion.transforms import ALL_TRANSFORMS, Transform
@@ -50,7 +54,7 @@ nb_execution_mode = "force"
 nb_execution_timeout = 1200
 nb_execution_raise_on_error = True
 
-for part in (gallery, recipes_table):
+for part in (gallery, recipes_table, transforms_page):
     part.make(Path(__file__).parent / "generated")
 
 
