@@ -105,7 +105,7 @@ def _sources(folder: Path) -> list[str]:
     page = ["## Synthetic images", "", "Clips without any image file: [Synthetic images](synthetic.md).", ""]
     pmg, ids = PMG(("zoom", "affine"), FRAMES, SIDE), torch.arange(4)
     for name, source in SOURCES.items():
-        clips = pmg(source(size=SIDE * 2).get(ids), ids=ids)
+        clips = pmg(source(size=SIDE).get(ids), ids=ids)
         code = ["ids = torch.arange(4)", f'clips = PMG(("zoom", "affine"))({source.__name__}().get(ids), ids=ids)']
         page += [f"### {name}", "", *_animation(folder, f"source-{name}", clips[None]), *_code(code)]
     return page
