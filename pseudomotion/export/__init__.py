@@ -1,17 +1,55 @@
 """``pmg-export``: write clips as files that other people's tools read.
 
-This module only parses the command line; ``command`` does the work and imports what it takes.
+This module only parses the command line; ``work`` does what it asks for. In Python: ``Export`` and ``Settings`` say what to write,
+``prepare`` makes the folder, ``Export.write`` or ``run`` writes it shard by shard, and ``write_list`` the list of all clips.
 """
 
 import argparse
+import importlib
 import os
 import re
+import typing
 from collections.abc import Sequence
 
 from pseudomotion import command, names
 from pseudomotion.export import settings
+from pseudomotion.export.settings import Settings
 
-__all__ = ["main"]
+if typing.TYPE_CHECKING:
+    from pseudomotion.export.job import Export
+    from pseudomotion.export.lists import write_card, write_list
+    from pseudomotion.export.plans import Planned, load_plans, resize_plan, select_clips
+    from pseudomotion.export.runner import prepare, run
+
+__all__ = [
+    "Export",
+    "Planned",
+    "Settings",
+    "load_plans",
+    "main",
+    "prepare",
+    "resize_plan",
+    "run",
+    "select_clips",
+    "write_card",
+    "write_list",
+]
+
+_HOMES = {
+    "job": ("Export",),
+    "lists": ("write_card", "write_list"),
+    "plans": ("Planned", "load_plans", "resize_plan", "select_clips"),
+    "runner": ("prepare", "run"),
+}
+
+if not typing.TYPE_CHECKING:
+
+    def __getattr__(name):
+        """Import a public name on first use (PEP 562), so that the command answers ``--help`` without waiting for torch."""
+        for home, public in _HOMES.items():
+            if name in public:
+                return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
     with command.loading("pmg-export"):
-        from pseudomotion.export.command import export
+        from pseudomotion.export.work import export
     export(options, arguments)
 
 

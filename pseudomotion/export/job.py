@@ -12,15 +12,12 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from pseudomotion import checks
-from pseudomotion.draws import Draws
+from pseudomotion.dataset import image_classes, needs_partners, partner_ids, shown_image
 from pseudomotion.export.encode import Piece, encode_clip, encode_flow, encode_tracks
 from pseudomotion.export.plans import Planned, save_plans
 from pseudomotion.export.settings import Settings
 from pseudomotion.export.shards import FolderShard, TarShard, on_disk
 from pseudomotion.files import whole_file
-from pseudomotion.images.concatenated import Concatenated
-from pseudomotion.images.huggingface import HFImages
-from pseudomotion.images.subset import Subset
 from pseudomotion.labels import flow, occlusion, tracks
 from pseudomotion.plan import MotionPlan
 from pseudomotion.pmg import PMG
@@ -82,14 +79,14 @@ class Export:
             raise ValueError("annotations need clips of at least two frames, got num_frames=1")
         if not len(source):
             raise ValueError("source must hold at least one image, got none")
-        if settings.label == "class" and _classes(source) is None:
+        if settings.label == "class" and image_classes(source) is None:
             raise ValueError(f"label must not be 'class': images of {type(source).__name__} have no classes")
         if settings.label == "transform" and any(type(transform) not in ALL_TRANSFORMS.values() for transform in pmg.transforms):
             raise ValueError(f"label must not be 'transform' where a transform is not one of {', '.join(ALL_TRANSFORMS)}")
         self.source, self.pmg, self.out, self.settings = source, pmg, Path(out), settings
         self.device = torch.device(device)
         self.batch_size = checks.positive_int("batch_size", batch_size, 2**20)
-        self.has_partners = pmg.mix is not None or any(transform.num_layers for transform in pmg.transforms)
+        self.has_partners = needs_partners(pmg)
         self.shards = TarShard if settings.tar else FolderShard
         self._order: tuple[int, Tensor] | None = None  # the epoch whose order was needed last
 
@@ -131,12 +128,11 @@ class Export:
         plan = self.pmg.plan((len(ids), *images.shape[1:]), ids=ids, partner_images=self.has_partners)
         if not self.has_partners:
             return Planned(plan, ids, len(ids))
-        partners = Draws(self.pmg.seed, ids).partner_ids("partner images")  # as PMG.plan draws them
-        return Planned(plan, torch.cat([ids, partners]), len(ids))
+        return Planned(plan, torch.cat([ids, partner_ids(ids, self.pmg)]), len(ids))
 
     # One shard -------------------------------------------------------------------------------------------------------------------------
 
-    def write(self, shard: int, *, progress: Any = None) -> Written:
+    def write(self, shard: int, *, progress: Callable[[int], object] | None = None) -> Written:
         """Make and write one shard. It appears whole or not at all, and replaces an older one.
 
         Args:
@@ -223,43 +219,12 @@ class Export:
 
     def _records(self, numbers: list[int], part: Planned) -> list[dict[str, Any]]:
         names, transforms = list(ALL_TRANSFORMS), part.plan.transform.tolist()
-        classes = _classes(self.source) if self.settings.label == "class" else None
+        classes = image_classes(self.source) if self.settings.label == "class" else None
         records = []
         for number, id_, transform in zip(numbers, part.ids.tolist(), transforms, strict=False):
-            image = _shown(self.source, id_)
-            label = transform if self.settings.label == "transform" else 0 if classes is None else int(classes(image))
+            image = shown_image(self.source, id_)
+            label = transform if self.settings.label == "transform" else 0 if classes is None else classes(image)
             name = names[transform] if transform >= 0 else "custom"
             records.append({"key": f"{number:08d}", "id": id_, "image": image, "transform": name, "label": label})
         return records
 
-
-def _classes(source: ImageSource) -> Callable[[int], int] | None:
-    """Returns the class of an image by its index; None if the images have no classes."""
-    if isinstance(source, Subset):
-        return _classes(source.source)
-    if isinstance(source, HFImages) and "label" in source.dataset.column_names:
-        column = source.dataset["label"]
-        return lambda index: int(column[index])
-    labels: Tensor | None = getattr(source, "labels", getattr(source, "groups", None))
-    if labels is not None:
-        return lambda index: int(labels[index])
-    if hasattr(source, "category"):
-        category: Callable[[Tensor], Tensor] = source.category
-        return lambda index: int(category(torch.tensor([index], device="cpu"))[0])
-    return None
-
-
-def _shown(source: ImageSource, id_: int) -> int:
-    """The index of the image that an id stands for, once it was read; broken images are passed over."""
-    epoch, index = divmod(id_, len(source))
-    if isinstance(source, Subset):
-        return _shown(source.source, int(source.chosen[index]))
-    if isinstance(source, Concatenated):
-        which = int(torch.searchsorted(source.ends, index, right=True))
-        own = source.sources[which]
-        first = int(source.ends[which]) - len(own)
-        return first + _shown(own, index - first + epoch * len(own))
-    skipped = getattr(source, "skipped", {})
-    while index in skipped:
-        index = (index + 1) % len(source)
-    return index

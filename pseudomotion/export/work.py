@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pseudomotion.export.job import Export
 from pseudomotion.export.lists import write_card, write_list
-from pseudomotion.export.run import check_room, over, prepare, readable_size, run
+from pseudomotion.export.runner import check_room, over, prepare, readable_size, run
 from pseudomotion.export.settings import Settings
 from pseudomotion.export.verify import verify_names, verify_shard
 from pseudomotion.images.files import image_suffixes, load_image
