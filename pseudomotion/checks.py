@@ -16,6 +16,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DTYPES = (torch.uint8, *FLOATS)
 CHANNELS = (1, 3, 4)
 LARGEST_SIDE = 2**15
+MOST_FRAMES = 4096
 
 Transforms = Sequence[str | Transform] | Mapping[str | Transform, float]
 
@@ -202,6 +203,7 @@ def images(value: Any) -> None:
     shape(value.shape)
     if not torch.compiler.is_compiling():
         not_forked(value.device)
+        not_captured(value.device)
 
 
 def _remedy(value: Any) -> str:
@@ -246,6 +248,15 @@ def not_forked(device: torch.device, what: str = "images") -> None:
         raise RuntimeError(
             f"{what} are on a CUDA device in a forked worker process, where CUDA does not work. Make clips in the main process, "
             "after the DataLoader; or on the CPU in the worker; or start workers with multiprocessing_context='spawn'."
+        )
+
+
+def not_captured(device: torch.device) -> None:
+    """Raise an error while a CUDA graph is captured: every replay would repeat the motion of the captured batch."""
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "images are on a CUDA device whose stream captures a graph. Motion is drawn on the host, so every replay would repeat the same "
+            "clips. Make clips outside the graph, and copy them into the tensor that the graph reads."
         )
 
 

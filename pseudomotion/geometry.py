@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+HORIZON = 1e-3  # smallest homogeneous denominator (1 at the frame's center); a smaller one lies far outside the image anyway
 MAX_LEVEL = 12  # highest pyramid level: an image reduced 4096 times along each axis
 UNREDUCED = 1.5  # image pixels per frame pixel up to which bilinear sampling reads the image itself
 

@@ -22,8 +22,8 @@ class Motion:
         homography: ``(*b, T, 3, 3)``, maps pixels of what is read (the image, or the previous frame) to pixels of frame t.
         color: ``(*b, T, 3, 4)``, affine map of RGB in [0, 1], applied after sampling; the result is clamped to [0, 1].
         layers: layers that the transform paints over the back, or None. Always None inside a plan, which stores layers separately.
-        bend: ``(*b, T, 2, G, G)``, non-rigid part: control points of a cubic B-spline over what is read, in grid cells. None means G = 0,
-            rigid. Plans support only G = 0 so far.
+        bend: ``(*b, T, 2, G, G)``, non-rigid part: control points of a cubic B-spline over what is read, in cells of its grid;
+            ``pseudomotion.spline`` defines it. None means G = 0, rigid.
 
     """
 
@@ -46,7 +46,7 @@ class Layers:
         texture: ``(b, L)``, index of the image that the layer shows: into ``textures`` if the plan has a ``texture_size``, else into the
             batch.
         box: ``(b, L, 4)``, part of the texture that the outline spans: edges ``(x0, y0, x1, y1)`` in pixels of the texture.
-        outline: ``(b, L, K)``, shape and softness of the layer's edge; ``pseudomotion.outline`` has the layout.
+        outline: ``(b, L, K)``, shape and softness of the layer's edge; ``pseudomotion.outline`` defines it.
         motion: how each layer moves over the frame, ``(b, L, T, ...)``. A layer always reads its texture, never the previous frame.
         opacity: ``(b, L, T)``, in [0, 1]; 0 means absent.
 
@@ -84,6 +84,38 @@ def concatenate(parts: Sequence[Fields], axis: int) -> Fields:
         else:
             joined[name] = np.concatenate(entries, axis) if isinstance(entry, np.ndarray) else entry
     return dataclasses.replace(parts[0], **joined)  # type: ignore[type-var]  # all Fields are dataclasses
+
+
+def alike(motions: Sequence[Motion]) -> list[Motion]:
+    """Motions of numpy arrays with bends of one grid, so that they can be concatenated: rigid ones get bends of zero.
+
+    Raises:
+        ValueError: for bends of different grids, which no plan can hold.
+
+    """
+    grids = sorted({motion.bend.shape[-1] for motion in motions if motion.bend is not None} - {0})
+    if not grids:
+        return list(motions)
+    if len(grids) > 1:
+        raise ValueError(f"transforms of one generator must bend by grids of the same size, got {', '.join(f'{g} x {g}' for g in grids)}")
+
+    def bent(motion: Motion) -> Motion:
+        if motion.bend is None or motion.bend.shape[-1]:
+            return motion
+        return dataclasses.replace(motion, bend=np.zeros((*motion.homography.shape[:-2], 2, grids[0], grids[0])))
+
+    return list(map(bent, motions))
+
+
+def concatenate_layers(parts: Sequence[Layers]) -> Layers:
+    """Layers of numpy arrays, one over the other: outlines and bends are padded to the same number of columns and control points."""
+    columns = max(part.outline.shape[-1] for part in parts)
+    motions = alike([part.motion for part in parts])
+    padded = [
+        dataclasses.replace(part, outline=np.pad(part.outline, ((0, 0), (0, 0), (0, columns - part.outline.shape[-1]))), motion=motion)
+        for part, motion in zip(parts, motions, strict=True)
+    ]
+    return concatenate(padded, axis=1)
 
 
 def to_tensors(value: Fields) -> Fields:

@@ -7,8 +7,11 @@ Conventions of the whole library
 - Points are ``(x, y)`` in pixels, x to the right, y down. **Pixel centers lie at integers**, so an image of width W covers -0.5 to W - 0.5.
 - A homography acts on column vectors ``(x, y, 1)`` and maps pixels **of what is read** (the image, a texture or the previous frame) **to
   pixels of the frame**, as in kornia's ``warp_perspective(..., align_corners=True)``.
+- A bend acts on what is read: frame pixel ``p`` is taken to ``q`` by the inverse homography, and shows what is read at ``q + D(q)``
+  (``pseudomotion.spline``).
 - A clip consists of a back, layers painted over it, and a blend with a partner clip. The back fills the frame; ``padding_mode`` says what
-  shows beyond the edge of its image. A layer shows the part of a texture inside its outline.
+  shows beyond the edge of its image. A layer shows the part of a texture inside its outline (``pseudomotion.outline``), which lies in the
+  texture and therefore moves and bends with it.
 - Order of operations in a frame: the back (sample, apply the color map, clamp to [0, 1]), then the layers in order. The next frame reads
   the back without layers. Finished clips are blended, normalized, cast and transposed, in that order.
 - Flow is ``(u, v) = (dx, dy)`` in pixels, from frame t to frame t+1.
@@ -22,11 +25,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from pseudomotion import color as color_maps
-from pseudomotion import geometry, outline
+from pseudomotion import geometry, outline, spline
 from pseudomotion.motion import Layers, Motion, map_fields
 from pseudomotion.passes import Pass, find_detail, find_passes
 from pseudomotion.transforms import ALL_TRANSFORMS
@@ -88,11 +91,11 @@ class MotionPlan:
         frame_size: ``(h, w)`` of the frames.
 
     Computed from these: ``detail`` ``(B, T)`` and ``layer_detail`` ``(B, L, T)``, the level of the image pyramid that every frame reads
-    (0 where it reads the previous frame); ``mixes``, whether any clip is mixed; ``passes`` and, per layer, ``layer_passes``, which group
-    clips for rendering.
+    (0 where it reads the previous frame); ``mixes``, whether any clip is mixed; ``shaped``, whether anything is bent or has an outline
+    other than a box; ``passes`` and, per layer, ``layer_passes``, which group clips for rendering.
 
     Raises:
-        ValueError: if shapes, dtypes or modes do not agree.
+        ValueError: if shapes, dtypes or modes do not agree, for unknown outlines, and for bends that might fold (above 0.48 cells).
 
     """
 
@@ -109,6 +112,7 @@ class MotionPlan:
     detail: Float64[Tensor, "B T"] = field(init=False, repr=False)
     layer_detail: Float64[Tensor, "B L T"] = field(init=False, repr=False)
     mixes: bool = field(init=False, repr=False)
+    shaped: bool = field(init=False, repr=False)
     passes: tuple[Pass, ...] = field(init=False, repr=False)
     layer_passes: tuple[tuple[Pass, ...], ...] = field(init=False, repr=False)
 
@@ -124,13 +128,16 @@ class MotionPlan:
         layer_passes = []
         for layer in range(self.num_layers):
             shown = visible[:, layer].nonzero()[0]
-            homography, color, levels = (array[shown, layer] for array in (layers.motion.homography, layers.motion.color, layer_detail))
-            layer_passes.append(find_passes(homography, color, np.zeros(len(shown), dtype=bool), levels, shown))
+            theirs = map_fields(layers.motion, lambda array: array[shown, layer])  # noqa: B023  called at once
+            shape = layers.outline[shown, layer, outline.SHAPE].astype(np.int64)
+            layer_passes.append(find_passes(theirs, np.zeros(len(shown), dtype=bool), layer_detail[shown, layer], shown, shape))
         object.__setattr__(self, "detail", torch.from_numpy(detail).to(device))
         object.__setattr__(self, "layer_detail", torch.from_numpy(layer_detail).to(device))
         object.__setattr__(self, "mixes", self.blend is not None and bool((self.blend.weight > 0).any()))
-        object.__setattr__(self, "passes", find_passes(motion.homography, motion.color, recursive, detail, np.arange(len(self))))
+        object.__setattr__(self, "passes", find_passes(motion, recursive, detail, np.arange(len(self))))
         object.__setattr__(self, "layer_passes", tuple(layer_passes))
+        every = [p for passes in (self.passes, *layer_passes) for p in passes]
+        object.__setattr__(self, "shaped", any(p.bent or p.shape != outline.BOX for p in every))
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -178,8 +185,17 @@ class MotionPlan:
 
         The homographies and color maps of the steps are multiplied. The side effects of recursion disappear: blur from repeated resampling,
         loss of content that has left the frame, and clamping of colors at every step. Not from the paper.
+
+        Raises:
+            ValueError: if a clip bends its previous frame, because bends that follow each other are no single bend.
+
         """
         motion = self.back.motion
+        if (recursive := self.back.reads_previous).any() and motion.bend is not None:
+            if motion.bend[recursive][:, 1:].any():
+                raise ValueError("a plan in which clips bend their previous frame cannot be composed")
+            bend = torch.where(recursive[:, None, None, None, None], motion.bend[:, :1], motion.bend)
+            motion = dataclasses.replace(motion, bend=bend)
         composed = compose(*(_to_numpy(tensor) for tensor in (motion.homography, motion.color, self.back.reads_previous)))
         homography, color = (torch.from_numpy(array).to(self.device) for array in composed)
         motion = dataclasses.replace(motion, homography=homography, color=color)
@@ -241,7 +257,7 @@ class MotionPlan:
         if not -len(self) <= i < len(self):
             raise IndexError(f"plan has {len(self)} clips, so there is no clip {i}")
         i %= len(self)
-        plan = self.to("cpu").composed()
+        plan = _without_bends(self.to("cpu")).composed()
         (image_h, image_w), (h, w) = plan.image_size, plan.frame_size
         index = int(plan.transform[i])
         name = list(ALL_TRANSFORMS)[index] if index >= 0 else "custom"
@@ -249,9 +265,12 @@ class MotionPlan:
         lines = [
             f"clip {i}: {name}, {plan.num_frames} frames of {h}x{w} from {image_h}x{image_w}; each frame reads {reads}",
             *_describe_back(plan, i),
+            *_describe_bend(self.back.motion, i),
         ]
         for layer in range(plan.num_layers):
             lines += _describe_layer(plan, i, layer)
+            if plan.layers.opacity[i, layer].any():
+                lines += _describe_bend(self.layers.motion, (i, layer))
         if plan.blend is not None and plan.blend.weight[i] > 0:
             lines.append(_describe_blend(plan, i))
         return "\n".join(lines)
@@ -281,8 +300,8 @@ def _check(plan: MotionPlan) -> None:
         if tensor.ndim != axes.count(",") + 1:
             raise ValueError(f"plan.{name} must have shape {axes}, got {tuple(tensor.shape)}")
     (b, t), layers, numbers = homography.shape[:2], texture.shape[1], outlines.shape[-1]
-    if numbers <= outline.FEATHER or (outlines[..., outline.SHAPE] != outline.BOX).any():
-        raise ValueError(f"plan.layers.outline must describe boxes, with shape (B, L, K) and K of at least {outline.FEATHER + 1}")
+    if outlines.ndim != 3 or numbers <= outline.FEATHER:
+        raise ValueError(f"plan.layers.outline must have shape (B, L, K), K at least {outline.FEATHER + 1}, got {tuple(outlines.shape)}")
     tensors = {
         "back.image": (plan.back.image, (b,), torch.int64),
         "back.reads_previous": (plan.back.reads_previous, (b,), torch.bool),
@@ -304,16 +323,34 @@ def _check(plan: MotionPlan) -> None:
     for name, (tensor, shape, dtype) in tensors.items():
         if tuple(tensor.shape) != shape or tensor.dtype != dtype:
             raise ValueError(f"plan.{name} must be {dtype} of shape {shape}, got {tensor.dtype} of shape {tuple(tensor.shape)}")
+    _check_outlines(outlines)
+    for name, motion in (("back", plan.back.motion), ("layers", plan.layers.motion)):
+        if motion.bend is not None and motion.bend.numel() and not (motion.bend.abs() <= np.float32(spline.LARGEST)).all():
+            raise ValueError(f"plan.{name}.motion.bend must be at most {spline.LARGEST} cells, so that it does not fold, got more")
     if plan.padding_mode not in PADDING_MODES:
         raise ValueError(f"plan.padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {plan.padding_mode!r}")
 
 
+def _check_outlines(outlines: Float32[Tensor, "B L K"]) -> None:
+    """Raise ``ValueError`` for an unknown shape, a missing column, or an edge of no width."""
+    shape, numbers = outlines[..., outline.SHAPE], outlines.shape[-1]
+    codes = set(shape.unique().tolist())
+    if unknown := codes - set(range(outline.BLOB + 1)):
+        raise ValueError(f"plan.layers.outline must have shapes 0 to {outline.BLOB} in column {outline.SHAPE}, got {sorted(unknown)}")
+    if codes - {outline.BOX} and numbers != outline.NUMBERS:
+        raise ValueError(f"plan.layers.outline must have {outline.NUMBERS} columns for shapes other than boxes, got {numbers}")
+    if not (outlines[..., outline.FEATHER] > 0).all():
+        raise ValueError(f"plan.layers.outline must have widths above 0 in column {outline.FEATHER}")
+
+
 def _of_motion(name: str, motion: Motion, shape: tuple[int, ...]) -> dict[str, tuple[Any, tuple[int, ...], torch.dtype]]:
-    """The tensors of a motion with leading axes ``shape``, with their expected shapes and dtypes. Only rigid motions so far: G = 0."""
+    """The tensors of a motion with leading axes ``shape``, with their expected shapes and dtypes."""
+    bend: Any = motion.bend
+    grid = min(bend.shape[-1] if bend.ndim else 0, spline.MOST_POINTS)
     return {
         f"{name}.homography": (motion.homography, (*shape, 3, 3), torch.float32),
         f"{name}.color": (motion.color, (*shape, 3, 4), torch.float32),
-        f"{name}.bend": (motion.bend, (*shape, 2, 0, 0), torch.float32),
+        f"{name}.bend": (bend, (*shape, 2, grid, grid), torch.float32),
     }
 
 
@@ -364,8 +401,8 @@ def _from_version_1(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @np.errstate(all="ignore")  # as in planning
 def compose(
-    homography: Float32[np.ndarray, "B T 3 3"], color: Float32[np.ndarray, "B T 3 4"], recursive: Bool[np.ndarray, " B"]
-) -> tuple[Float32[np.ndarray, "B T 3 3"], Float32[np.ndarray, "B T 3 4"]]:
+    homography: Float[np.ndarray, "B T 3 3"], color: Float[np.ndarray, "B T 3 4"], recursive: Bool[np.ndarray, " B"]
+) -> tuple[Float[np.ndarray, "B T 3 3"], Float[np.ndarray, "B T 3 4"]]:
     """Multiply the frame-to-frame maps of recursive clips into maps from the image; other clips stay unchanged."""
     if not recursive.any():
         return homography, color
@@ -406,6 +443,19 @@ def _describe_layer(plan: MotionPlan, i: int, layer: int) -> list[str]:
         *(f"    at {_span(*placed[t].flatten().tolist())} of frame {t}" for t in sorted({0, plan.num_frames - 1})),
         *_describe_color(layers.motion.color[i, layer]),
     ]
+
+
+def _describe_bend(motion: Motion, index: int | tuple[int, int]) -> list[str]:
+    """A line about a bend; empty if there is none."""
+    assert motion.bend is not None
+    bend = motion.bend[index]
+    return [f"    bent by up to {bend.abs().max():.2f} cells of a {bend.shape[-1]} x {bend.shape[-1]} grid"] if bend.any() else []
+
+
+def _without_bends(plan: MotionPlan) -> MotionPlan:
+    assert plan.back.motion.bend is not None
+    rigid = dataclasses.replace(plan.back.motion, bend=torch.zeros_like(plan.back.motion.bend))
+    return dataclasses.replace(plan, back=dataclasses.replace(plan.back, motion=rigid))
 
 
 def _describe_color(color: Float32[Tensor, "T 3 4"]) -> list[str]:

@@ -60,9 +60,9 @@ def source_scale(homography, size):
     return np.sqrt(abs(across[0] * down[1] - across[1] * down[0]))
 
 
-def sample_source(image, homography, size, padding_mode):
+def sample_source(image, homography, bend, box, size, padding_mode):
     """A frame of a source image: from the image itself up to 1.5 source pixels per frame pixel, else from its halved copies."""
-    x, y = coordinates(homography, size)
+    x, y = bent(bend, box, *coordinates(homography, size))
     scale, level = source_scale(homography, size), 0
     while scale > 1.5 + 1e-9 and scale / 2 >= 1 - 1e-9:  # past 2: fully on the next level
         image, scale, level = halved(image), scale / 2, level + 1
@@ -81,17 +81,76 @@ def recolor(frame, color):
     return np.clip(np.einsum("rc,chw->rhw", color[:, :3], frame) + color[:, 3, None, None], 0, 1)
 
 
-def coverage(homography, box, feather, size):
-    """How much of each frame pixel lies in a box of the source, whose edge is so many source pixels soft."""
-    x, y = coordinates(homography, size)
+def gauge(shape, params, u, v):
+    """0 at the center of an outline, 1 on it, linear on every ray; coordinates in halves of its box."""
+    if shape == 2:
+        m = 2 ** params[1]
+        return (np.abs(u) ** m + np.abs(v) ** m) ** (1 / m)
+    angle = np.arctan2(v, u)
+    radius = params[1]
+    for i, k in enumerate(range(2, 8)):
+        radius = radius + params[2 + 2 * i] * np.cos(k * angle) + params[3 + 2 * i] * np.sin(k * angle)
+    return np.hypot(u, v) / radius
+
+
+def distance(outline, box, x, y):
+    """Signed distance of points to an outline, positive inside, to first order at its edge: gradients by finite differences."""
     x0, y0, x1, y1 = box
-    return np.clip(np.minimum(x - x0, x1 - x) / feather + 0.5, 0, 1) * np.clip(np.minimum(y - y0, y1 - y) / feather + 0.5, 0, 1)
+    shape, params = int(outline[0]), outline[2:]
+    found = np.minimum(np.minimum(x - x0, x1 - x), np.minimum(y - y0, y1 - y))
+    if shape == 1:
+        corners = [(x0 + (1 + u) / 2 * (x1 - x0), y0 + (1 + v) / 2 * (y1 - y0)) for u, v in params.reshape(8, 2)]
+        for (ax, ay), (bx, by) in zip(corners, [*corners[1:], corners[0]], strict=True):
+            if (length := np.hypot(bx - ax, by - ay)) > 1e-9:
+                found = np.minimum(found, ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / length)
+    elif shape:
+        at = lambda x, y: gauge(shape, params, (2 * x - x0 - x1) / (x1 - x0), (2 * y - y0 - y1) / (y1 - y0))  # noqa: E731
+        e = 1e-5
+        steep = np.hypot(at(x + e, y) - at(x - e, y), at(x, y + e) - at(x, y - e)) / (2 * e)
+        found = np.minimum(found, (1 - at(x, y)) / np.maximum(steep, 1e-9))
+        if params[0] > 0:
+            found = np.minimum(found, (at(x, y) - params[0]) / np.maximum(steep, 1e-9))
+    return found
+
+
+def coverage(outline, box, x, y):
+    """How much of each pixel lies inside an outline whose edge is so many pixels soft."""
+    x0, y0, x1, y1 = box
+    feather = outline[1]
+    if outline[0] == 0:
+        return np.clip(np.minimum(x - x0, x1 - x) / feather + 0.5, 0, 1) * np.clip(np.minimum(y - y0, y1 - y) / feather + 0.5, 0, 1)
+    return np.clip(distance(outline, box, x, y) / feather + 0.5, 0, 1)
+
+
+def spline(s):
+    """Weights of the four control points about lattice coordinate s, and the first one's index."""
+    first = np.floor(s).astype(int) - 1
+    f = s - np.floor(s)
+    return first, [(1 - f) ** 3 / 6, (3 * f**3 - 6 * f**2 + 4) / 6, (-3 * f**3 + 3 * f**2 + 3 * f + 1) / 6, f**3 / 6]
+
+
+def bent(bend, box, x, y):
+    """Points (x, y) displaced by a bend (2, G, G) over a box."""
+    n = bend.shape[-1]
+    if n == 0:
+        return x, y
+    x0, y0, x1, y1 = box
+    cell = np.array([(x1 - x0) / n, (y1 - y0) / n])
+    (column, across), (row, down) = spline((x - x0) / cell[0] - 0.5), spline((y - y0) / cell[1] - 0.5)
+    moved = np.zeros((2, *np.shape(x)))
+    for b in range(4):
+        for a in range(4):
+            i, j = column + a, row + b
+            there = (i >= 0) & (i < n) & (j >= 0) & (j < n)
+            moved += np.where(there, down[b] * across[a] * bend[:, j.clip(0, n - 1), i.clip(0, n - 1)], 0)
+    return x + cell[0] * moved[0], y + cell[1] * moved[1]
 
 
 def fields(plan):
     """A plan as numpy arrays in float64: the names of ``state_dict``, and for each surface of a clip (the back, then its layers) stacks."""
     state = {name: tensor.double().numpy() if tensor.is_floating_point() else tensor.numpy() for name, tensor in plan.state_dict().items()}
     b, t = state["back.motion.homography"].shape[:2]
+    k = state["layers.outline"].shape[-1]
     h, w = state["image_size"]
     image = np.broadcast_to([-0.5, -0.5, w - 0.5, h - 0.5], (b, 1, 4))
     if plan.blend is None:
@@ -104,7 +163,8 @@ def fields(plan):
         "homography": np.concatenate([state["back.motion.homography"][:, None], state["layers.motion.homography"]], 1),
         "color": np.concatenate([state["back.motion.color"][:, None], state["layers.motion.color"]], 1),
         "box": np.concatenate([image, state["layers.box"]], 1),
-        "feather": np.concatenate([np.ones((b, 1)), state["layers.outline"][..., 1]], 1),
+        "outline": np.concatenate([np.tile([0.0, 1.0] + [0.0] * (k - 2), (b, 1, 1)), state["layers.outline"]], 1),
+        "bend": [[state["back.motion.bend"][i], *state["layers.motion.bend"][i]] for i in range(b)],
         "opacity": np.concatenate([np.ones((b, 1, t)), state["layers.opacity"]], 1),
     }
 
@@ -119,11 +179,12 @@ def render(images, plan, textures=None):
     backs = np.zeros((b, images.shape[1], t, *size))
     for i in range(b):
         for k in range(t):
-            homography = field["homography"][i, 0, k]
+            homography, bend = field["homography"][i, 0, k], field["bend"][i][0][k]
             if field["back.reads_previous"][i] and k > 0:
-                frame = bilinear(backs[i, :, k - 1], *coordinates(homography, size), padding_mode)
+                whole = (-0.5, -0.5, size[1] - 0.5, size[0] - 0.5)
+                frame = bilinear(backs[i, :, k - 1], *bent(bend, whole, *coordinates(homography, size)), padding_mode)
             else:
-                frame = sample_source(images[field["image"][i, 0]], homography, size, padding_mode)
+                frame = sample_source(images[field["image"][i, 0]], homography, bend, field["box"][i, 0], size, padding_mode)
             backs[i, :, k] = recolor(frame, field["color"][i, 0, k])
     clips = backs.copy()
     for i in range(b):
@@ -132,10 +193,10 @@ def render(images, plan, textures=None):
                 opacity, homography = field["opacity"][i, layer, k], field["homography"][i, layer, k]
                 if opacity == 0:
                     continue
-                frame = recolor(
-                    sample_source(textures[field["image"][i, layer]], homography, size, padding_mode), field["color"][i, layer, k]
-                )
-                alpha = opacity * coverage(homography, field["box"][i, layer], field["feather"][i, layer], size)
+                box, bend = field["box"][i, layer], field["bend"][i][layer][k]
+                frame = sample_source(textures[field["image"][i, layer]], homography, bend, box, size, padding_mode)
+                frame = recolor(frame, field["color"][i, layer, k])
+                alpha = opacity * coverage(field["outline"][i, layer], box, *bent(bend, box, *coordinates(homography, size)))
                 clips[i, :, k] = (1 - alpha) * clips[i, :, k] + alpha * frame
     x0, y0, x1, y1 = field["blend.box"].T
     v, u = np.mgrid[: size[0], : size[1]]

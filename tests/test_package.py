@@ -25,12 +25,12 @@ PROJECT = ROOT.parent
 
 # Each file imports only from its own rank and lower ones. What is not listed is the edge: it imports inward, and nothing imports it.
 RANKS = [
-    ["geometry", "motion", "outline", "untraced"],
+    ["geometry", "motion", "outline", "spline", "untraced"],
     ["color", "draws"],
     ["passes", "transforms"],
     ["checks", "plan"],
     ["render"],
-    ["mix", "source"],
+    ["mix", "objects", "source"],
     ["pmg"],
     ["pmg_aug"],
     ["__init__"],

@@ -141,8 +141,8 @@ def test_from_state_dict_names_what_is_wrong():
         ),
         ("back", "image", torch.zeros(16), r"plan.back.image must be torch.int64 of shape \(16,\), got torch.float32 of shape \(16,\)"),
         ("back.motion", "homography", torch.eye(3), r"plan.back.motion.homography must have shape \(B, T, 3, 3\), got \(3, 3\)"),
-        ("back.motion", "bend", torch.zeros(16, 6, 2, 4, 4), r"plan.back.motion.bend must be torch.float32 of shape \(16, 6, 2, 0, 0\)"),
-        ("layers", "outline", torch.ones(16, 1, 2), "plan.layers.outline must describe boxes"),
+        ("back.motion", "bend", torch.zeros(16, 6, 2, 9, 9), r"plan.back.motion.bend must be torch.float32 of shape \(16, 6, 2, 8, 8\)"),
+        ("layers", "outline", torch.ones(16, 1, 2), "plan.layers.outline must have 18 columns for shapes other than boxes, got 2"),
     ],
 )
 def test_fields_must_agree(part, field, value, message):

@@ -21,11 +21,13 @@ from pseudomotion import checks
 from pseudomotion.plan import MotionPlan
 from pseudomotion.render import reference
 from pseudomotion.render.output import DATA_FORMATS, Output, finish, to_unit
-from pseudomotion.render.proof import agree
+from pseudomotion.render.proof import agree, reduces
 
 __all__ = ["DATA_FORMATS", "RENDERERS", "choose", "explain", "render"]
 
 RENDERERS = ("auto", "fused", "reference")
+# Whether the compiled kernels paint outlines other than boxes, and bends; where they do not, such plans go to the reference.
+PAINTS_SHAPES = {"numba": False, "triton": True}
 FUSED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -80,15 +82,15 @@ def render(
         dtype = torch.float32 if mean is not None and images.dtype == torch.uint8 else images.dtype
     output = Output(len(plan) if count is None else count, mean, std, dtype, data_format)
     needs_grad = torch.is_grad_enabled() and (images.requires_grad or (textures is not None and textures.requires_grad))
-    chosen = choose(renderer, images.device, images.dtype, dtype, needs_grad=needs_grad, textured=textures is not None).renderer
+    chosen = choose(renderer, images.device, images.dtype, dtype, needs_grad=needs_grad, shaped=plan.shaped).renderer
     if chosen == "reference":
         if renderer == "auto" and images.device.type == "cpu" and not torch.compiler.is_compiling():
             _hint()
         return _reference(images, plan, output, textures)
     if _compiled_by(images.device, renderer) == "numba":
         return _numba(images, plan, output, textures)
-    if renderer == "fused" or _fused_agrees(images, plan, output):
-        return _fused(images, plan, output)
+    if renderer == "fused" or _fused_agrees(images, plan, output, textures):
+        return _fused(images, plan, output, textures)
     return _reference(images, plan, output, textures)
 
 
@@ -99,7 +101,7 @@ def choose(
     out_dtype: torch.dtype | None = None,
     *,
     needs_grad: bool = False,
-    textured: bool = False,
+    shaped: bool = False,
 ) -> Choice:
     """Choose the renderer for images on a device.
 
@@ -109,7 +111,7 @@ def choose(
         dtype: dtype of the images; None: assume a supported one.
         out_dtype: dtype of the clips; None: assume a supported one.
         needs_grad: whether images or textures require gradients.
-        textured: whether textures are given.
+        shaped: whether the plan has outlines other than boxes, or bends.
 
     Raises:
         ValueError: if "fused" is requested for images that it does not support.
@@ -119,7 +121,7 @@ def choose(
     if renderer == "reference":
         return Choice("reference", "asked for")
     compiler = _compiled_by(device, renderer)
-    unfit = _unfit(dtype, out_dtype, needs_grad, textured and compiler == "triton")
+    unfit = _unfit(dtype, out_dtype, needs_grad, shaped and not PAINTS_SHAPES.get(compiler or "", False))
     if renderer == "fused":
         if unfit:
             raise ValueError(f"renderer='fused' cannot be used: {unfit}")
@@ -184,14 +186,14 @@ def _compiled_by(device: torch.device, renderer: str) -> str | None:
     return "numba" if device.type == "cpu" else None
 
 
-def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool, textured: bool) -> str | None:
+def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool, shaped: bool) -> str | None:
     """Why the fused renderer does not support these images; None if it does."""
     allowed = ", ".join(str(allowed).removeprefix("torch.") for allowed in FUSED_DTYPES)
     for name, given in (("images are", dtype), ("clips are to be", out_dtype)):
         if given is not None and given not in FUSED_DTYPES:
             return f"{name} {str(given).removeprefix('torch.')}; the fused renderer supports {allowed}"
-    if textured:
-        return "layers show textures, which the fused renderer does not read yet"
+    if shaped:
+        return "layers have outlines other than boxes, or something bends, which the fused renderer does not paint yet"
     return "images require gradients, which the fused renderer does not compute" if needs_grad else None
 
 
@@ -225,26 +227,30 @@ def _hint() -> None:
         warnings.warn(f"numba is not installed; {NUMBA_HINT}", stacklevel=4)
 
 
-def _fused_agrees(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output) -> bool:
+def _fused_agrees(
+    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None
+) -> bool:
     plan = plan.to("cpu")
     return agree(
-        lambda images, plan: _fused(images, plan, replace(output, count=len(plan))),
-        lambda images, plan: _reference(images, plan, replace(output, count=len(plan))),
+        lambda images, plan: _fused(images, plan, replace(output, count=len(plan)), textures),
+        lambda images, plan: _reference(images, plan, replace(output, count=len(plan)), textures),
         images,
         plan,
         unit=255.0 if output.dtype == torch.uint8 else 1 / min(output.std or [1.0]),
         key=(
-            *(images.device, images.dtype, images.shape[1]),
-            *(plan.num_layers, plan.num_frames, plan.frame_size, plan.padding_mode, plan.mixes),
+            *(images.device, images.dtype, images.shape[1], plan.image_size, plan.texture_size, reduces(plan)),
+            *(plan.num_layers, plan.num_frames, plan.frame_size, plan.padding_mode, plan.blend is not None, plan.shaped),
             replace(output, count=0),
         ),
     )
 
 
-def _fused(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output) -> Shaped[Tensor, "B _ _ h w"]:
+def _fused(
+    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None
+) -> Shaped[Tensor, "B _ _ h w"]:
     from pseudomotion.render import cuda  # imports Triton, which not every machine has
 
-    return cuda.render(images, plan.to("cpu"), output)
+    return cuda.render(images, plan.to("cpu"), output, textures)
 
 
 def _numba(

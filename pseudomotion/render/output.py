@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
 from pseudomotion.plan import Blend
@@ -21,6 +22,15 @@ class Output:
     std: tuple[float, ...] | None
     dtype: torch.dtype
     data_format: str  # "BCTHW" or "BTCHW"
+
+    def scale_and_shift(self) -> Float32[np.ndarray, " 8"]:
+        """Factor, then summand, of each of four channels: normalization, or the scale of 8-bit clips. For compiled renderers."""
+        numbers = np.array([255.0 if self.dtype == torch.uint8 else 1.0] * 4 + [0.0] * 4)
+        if self.mean is not None and self.std is not None:
+            mean, std = np.array(self.mean), np.array(self.std)
+            numbers[: len(std)] = 1 / std
+            numbers[4 : 4 + len(std)] = -mean / std
+        return numbers.astype(np.float32)
 
 
 def to_unit(images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

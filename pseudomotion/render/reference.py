@@ -4,13 +4,15 @@ It runs on any device and is differentiable with respect to images and textures.
 to a single graph and never synchronizes with the device.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from kornia.geometry.conversions import normal_transform_pixel
 from torch import Tensor
 
-from pseudomotion import geometry
+from pseudomotion import geometry, spline
 from pseudomotion.outline import coverage
 from pseudomotion.passes import Pass
 from pseudomotion.plan import MotionPlan
@@ -18,8 +20,6 @@ from pseudomotion.plan import MotionPlan
 Images = Float[Tensor, "N C H W"]
 Pyramid = list[Float[Tensor, "N C _ _"]]
 Frames = Float[Tensor, "n C t h w"]
-
-HORIZON = 1e-3  # smallest homogeneous denominator (1 at the frame's center); smaller ones would lie far outside the image anyway
 
 
 def render(images: Images, plan: MotionPlan, textures: Float[Tensor, "M C _ _"] | None = None) -> Float[Tensor, "B C T h w"]:
@@ -50,13 +50,17 @@ def _paint_back(pyramid: Pyramid, plan: MotionPlan, p: Pass) -> Frames:
     images = [level[back.image[p.clips]] for level in pyramid]
     to_read = geometry.inverse(motion.homography[p.clips].double())  # (n, T, 3, 3): pixel of frame t to pixel of what it reads
     color, detail = motion.color[p.clips], plan.detail[p.clips]
+    bend = motion.bend[p.clips] if p.bent and motion.bend is not None else None
+    image_box, frame_box = (to_read.new_tensor([-0.5, -0.5, w - 0.5, h - 0.5]) for h, w in (plan.image_size, plan.frame_size))
     if not p.recursive:
-        return _recolor(_read(images, to_read, detail, p, plan), color, p)
-    frames = [_recolor(_read(images, to_read[:, :1], detail[:, :1], p, plan), color[:, :1], p)]
+        return _recolor(_read(images, _Places(to_read, bend, image_box), detail, p, plan), color, p)
+    first = _Places(to_read[:, :1], None if bend is None else bend[:, :1], image_box)
+    frames = [_recolor(_read(images, first, detail[:, :1], p, plan), color[:, :1], p)]
     grid = None
     for t in range(1, plan.num_frames):
         if grid is None or not p.steady:
-            grid = _grid(to_read[:, t : t + 1], plan.frame_size, plan.frame_size, images[0].dtype)
+            places = _Places(to_read[:, t : t + 1], None if bend is None else bend[:, t : t + 1], frame_box)
+            grid = _grid(places, 0, plan.frame_size, plan.frame_size, images[0].dtype)
         frame = _sample(frames[-1][:, :, 0], grid, plan.padding_mode)
         frames.append(_recolor(frame, color[:, t : t + 1], p))
     return torch.cat(frames, 2)
@@ -67,20 +71,39 @@ def _paint_layer(pyramid: Pyramid, plan: MotionPlan, layer: int, p: Pass) -> tup
     layers, motion = plan.layers, plan.layers.motion
     textures = [level[layers.texture[p.clips, layer]] for level in pyramid]
     to_texture = geometry.inverse(motion.homography[p.clips, layer].double())
-    frames = _read(textures, to_texture, plan.layer_detail[p.clips, layer], p, plan)
+    bend = motion.bend[p.clips, layer] if p.bent and motion.bend is not None else None
+    places = _Places(to_texture, bend, layers.box[p.clips, layer, None].double())
+    frames = _read(textures, places, plan.layer_detail[p.clips, layer], p, plan)
     frames = _recolor(frames, motion.color[p.clips, layer], p)
-    x, y = _points(to_texture, plan.frame_size, frames.dtype).unbind(-1)
+    x, y = places.points(plan.frame_size, frames.dtype).unbind(-1)
     box, outline = (tensor[p.clips, layer, None, None, None].to(x) for tensor in (layers.box, layers.outline))  # (n, 1, 1, 1, K)
-    opacity = layers.opacity[p.clips, layer, :, None, None].to(x) * coverage(outline, box, x, y)
+    opacity = layers.opacity[p.clips, layer, :, None, None].to(x) * coverage(outline, box, x, y, (p.shape,))
     return frames, opacity[:, None]
 
 
-def _read(images: Pyramid, to_image: Float[Tensor, "n t 3 3"], detail: Float[Tensor, "n t"], p: Pass, plan: MotionPlan) -> Frames:
+class _Places(NamedTuple):
+    """Where frames read: homographies from frame pixel to pixel of what is read, and bends over a box of it."""
+
+    to_read: Float[Tensor, "n t 3 3"]
+    bend: Float[Tensor, "n t 2 G G"] | None  # None: rigid
+    box: Float[Tensor, "*#nt 4"]
+
+    def points(self, frame_size: tuple[int, int], dtype: torch.dtype) -> Float[Tensor, "n t h w 2"]:
+        """What every pixel of the frames reads, (x, y)."""
+        points = _points(self.to_read, frame_size, dtype)
+        if self.bend is None:
+            return points
+        x, y = points.flatten(2, 3).unbind(-1)  # (n, t, h * w)
+        moved = torch.stack(spline.displacement(self.bend.to(dtype), self.box.to(dtype).expand(*x.shape[:2], 4), x, y), -1)
+        return points + moved.view_as(points)
+
+
+def _read(images: Pyramid, places: _Places, detail: Float[Tensor, "n t"], p: Pass, plan: MotionPlan) -> Frames:
     """Sample frames from an image pyramid, interpolating linearly between two levels where ``detail`` is fractional."""
     levels = []
     for level in range(p.levels[0], p.levels[1] + 1):
         height, width = images[level].shape[-2:]
-        grid = _grid(_to_level(to_image, level), (height, width), plan.frame_size, images[level].dtype)
+        grid = _grid(places, level, (height, width), plan.frame_size, images[level].dtype)
         share = (1 - (detail - level).abs()).clamp(min=0).to(images[level])
         levels.append(_sample(images[level], grid, plan.padding_mode) * share[:, None, :, None, None])
     return torch.stack(levels).sum(0) if len(levels) > 1 else levels[0]
@@ -94,19 +117,22 @@ def _pyramid(images: Images, passes: list[Pass] | tuple[Pass, ...]) -> Pyramid:
     return pyramid
 
 
-def _to_level(to_image: Float[Tensor, "n t 3 3"], level: int) -> Float[Tensor, "n t 3 3"]:
-    """Turn homographies to image pixels into homographies to the pixels of a pyramid level."""
-    if level == 0:
-        return to_image
+def _grid(places: _Places, level: int, size: tuple[int, int], frame_size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """Sampling grid for a pyramid level of ``size``, ``(n, t, h, w, 2)``: in ``grid_sample``'s coordinates, -1 and 1 at outer pixels."""
+    to_read = places.to_read
+    normalize = normal_transform_pixel(*size, dtype=to_read.dtype, device=to_read.device)[0]
+    if places.bend is None:
+        if level:
+            to_read = geometry.matmul(_to_level(level, to_read).expand_as(to_read), to_read)
+        return _points(geometry.matmul(normalize.expand_as(to_read), to_read), frame_size, dtype)
+    last = geometry.matmul(normalize, _to_level(level, to_read)).to(dtype)
+    return places.points(frame_size, dtype) * last.diagonal()[:2] + last[:2, 2]
+
+
+def _to_level(level: int, like: Tensor) -> Float[Tensor, "3 3"]:
+    """Homography from image pixel to pixel of a pyramid level."""
     size = 2.0**level
-    reduce = to_image.new_tensor([[1 / size, 0, (0.5 - size / 2) / size], [0, 1 / size, (0.5 - size / 2) / size], [0, 0, 1]])
-    return geometry.matmul(reduce.expand_as(to_image), to_image)
-
-
-def _grid(to_read: Float[Tensor, "n t 3 3"], size: tuple[int, int], frame_size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Sampling grid for images of ``size``, ``(n, t, h, w, 2)``, in ``grid_sample``'s coordinates: -1 and 1 at the outer pixel centers."""
-    normalize = normal_transform_pixel(*size, dtype=to_read.dtype, device=to_read.device)
-    return _points(geometry.matmul(normalize.expand_as(to_read), to_read), frame_size, dtype)
+    return like.new_tensor([[1 / size, 0, (0.5 - size / 2) / size], [0, 1 / size, (0.5 - size / 2) / size], [0, 0, 1]])
 
 
 def _points(matrices: Float[Tensor, "n t 3 3"], frame_size: tuple[int, int], dtype: torch.dtype) -> Float[Tensor, "n t h w 2"]:
@@ -117,7 +143,7 @@ def _points(matrices: Float[Tensor, "n t 3 3"], frame_size: tuple[int, int], dty
     center = matrices[..., 2, 0] * ((w - 1) / 2) + matrices[..., 2, 1] * ((h - 1) / 2) + matrices[..., 2, 2]
     a, b, c = (matrices / center[..., None, None]).to(dtype)[..., None, None].unbind(-3)  # each (n, t, 3, 1, 1)
     u, v, depth = (a * x + (b * y + c)).unbind(2)  # each (n, t, h, w)
-    return torch.stack([u, v], -1) / depth.clamp(min=HORIZON)[..., None]
+    return torch.stack([u, v], -1) / depth.clamp(min=geometry.HORIZON)[..., None]
 
 
 def _sample(images: Float[Tensor, "n C H W"], grid: Float[Tensor, "n t h w 2"], padding_mode: str) -> Frames:

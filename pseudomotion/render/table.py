@@ -4,7 +4,6 @@ All that depends on the plan alone is computed here, in float64, by numpy: where
 they need, where layers can be seen. Rows are made of words of 4 bytes, float32 or int32; the constants below say which word is what.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +11,9 @@ from jaxtyping import Float32, Float64, Int32, Int64
 
 from pseudomotion import color as color_maps
 from pseudomotion import geometry, outline
+from pseudomotion.geometry import HORIZON
 from pseudomotion.plan import PADDING_MODES, MotionPlan
 
-HORIZON = 1e-3  # homogeneous denominators below this (of 1 at the frame's center) are as far outside the image as matters
 FARTHEST = 1e15  # coefficients of homographies are kept below, so that no coordinate is infinite or not a number
 ENDLESS = 1e30  # period of reflection for coordinates that never leave the image
 ZEROS, BORDER, REFLECTION = range(len(PADDING_MODES))
@@ -270,12 +269,3 @@ def _clips(plan: MotionPlan, begin: Int64[np.ndarray, " n"]) -> Int32[np.ndarray
     mixed = (weight > 0) & (partner != np.arange(len(plan)))
     rows[:, FIRST : LAST + 1] = frames.clip(0, plan.num_frames) * (mixed & (frames[:, 0] < frames[:, 1]))[:, None]
     return rows
-
-
-def finish(scale: float, mean: Sequence[float] | None, std: Sequence[float] | None) -> Float32[np.ndarray, " 8"]:
-    """Scale and shift that finish each of up to four channels."""
-    numbers = np.array([scale] * 4 + [0.0] * 4)
-    if mean is not None and std is not None:
-        numbers[: len(std)] = 1 / np.array(std)
-        numbers[4 : 4 + len(std)] = -np.array(mean) / np.array(std)
-    return numbers.astype(np.float32)

@@ -16,7 +16,7 @@ from pseudomotion.draws import Draws, Numbers
 from pseudomotion.geometry import level_of_detail, stack
 from pseudomotion.motion import Layers, Motion, map_fields
 
-__all__ = ["Motion", "Params", "Range", "Transform", "View", "allowed", "averaged", "between", "steps"]
+__all__ = ["Motion", "Params", "Range", "Transform", "View", "allowed", "averaged", "between", "check_ranges", "steps"]
 
 Range = tuple[float, float]
 Params = Mapping[str, Numbers]
@@ -35,7 +35,7 @@ class View:
     ``y + s (v - (h-1)/2)``. It *lies inside* the image if all its samples do, including the pixels averaged into them.
     """
 
-    source_size: tuple[int, int]  # (H, W) of the images
+    image_size: tuple[int, int]  # (H, W) of the images
     frame_size: tuple[int, int]  # (h, w)
     num_frames: int  # T
     center: Float64[np.ndarray, "b 2"]  # (x, y) in image pixels
@@ -45,7 +45,7 @@ class View:
     @classmethod
     def first(
         cls,
-        source_size: tuple[int, int],
+        image_size: tuple[int, int],
         frame_size: tuple[int, int],
         num_frames: int,
         crop: Range | None,
@@ -57,9 +57,9 @@ class View:
         If ``partner`` is None, every clip is its own partner.
         """
         b = len(draws.ids)
-        center = np.broadcast_to([(source_size[1] - 1) / 2, (source_size[0] - 1) / 2], (b, 2))
-        scale = np.full(b, cls.largest_scale(source_size, frame_size))
-        view = cls(source_size, frame_size, num_frames, center, scale, np.arange(b) if partner is None else partner)
+        center = np.broadcast_to([(image_size[1] - 1) / 2, (image_size[0] - 1) / 2], (b, 2))
+        scale = np.full(b, cls.largest_scale(image_size, frame_size))
+        view = cls(image_size, frame_size, num_frames, center, scale, np.arange(b) if partner is None else partner)
         if crop is None:
             return view
         area, x, y = draws.numbers("crop", 3)
@@ -67,9 +67,9 @@ class View:
         return dataclasses.replace(view, center=view.place(scale, np.stack([x, y], -1)), scale=scale)
 
     @staticmethod
-    def largest_scale(source_size: tuple[int, int], frame_size: tuple[int, int]) -> float:
+    def largest_scale(image_size: tuple[int, int], frame_size: tuple[int, int]) -> float:
         """Scale of the largest window that lies inside the image."""
-        sides = list(zip(source_size, frame_size, strict=True))
+        sides = list(zip(image_size, frame_size, strict=True))
         scale = min(source / frame for source, frame in sides)
         block = float(averaged(np.array([scale]))[0])
         # A larger scale would sample beyond the outermost pixel centers, where black padding blends in as a dark border.
@@ -82,10 +82,10 @@ class View:
 
     def limits(self, scale: Numbers) -> tuple[Float64[np.ndarray, "b 2"], Float64[np.ndarray, "b 2"]]:
         """Smallest and largest center (x, y) of windows of ``scale`` inside the image; both are its center if no window fits."""
-        (source_h, source_w), (h, w) = self.source_size, self.frame_size
+        (image_h, image_w), (h, w) = self.image_size, self.frame_size
         margin = (averaged(scale) - 1) / 2
         low = np.stack([scale * ((w - 1) / 2) + margin, scale * ((h - 1) / 2) + margin], -1)
-        middle = np.array([(source_w - 1) / 2, (source_h - 1) / 2])
+        middle = np.array([(image_w - 1) / 2, (image_h - 1) / 2])
         return np.minimum(low, middle), np.maximum(2 * middle - low, middle)
 
     def place(self, scale: Numbers, at: Float64[np.ndarray, "b 2"]) -> Float64[np.ndarray, "b 2"]:
@@ -112,7 +112,7 @@ class View:
         return steps
 
     def motion(self, homography: Float64[np.ndarray, "b T 3 3"], color: Float64[np.ndarray, "b T 3 4"] | None = None) -> Motion:
-        """A rigid motion without layers. If ``color`` is None, colors do not change."""
+        """A motion without bends or layers. If ``color`` is None, colors do not change."""
         if color is None:
             color = np.broadcast_to(color_maps.IDENTITY, (len(self.scale), self.num_frames, 3, 4))
         return Motion(homography, color)
@@ -127,7 +127,7 @@ class View:
 
     def absent_layers(self, count: int) -> Layers:
         """``count`` layers of opacity 0, to pad clips to the same number of layers."""
-        h, w = self.source_size
+        h, w = self.image_size
         b, t = len(self.scale), self.num_frames
         box = np.broadcast_to([-0.5, -0.5, w - 0.5, h - 0.5], (b, 4))
         absent = self.layer(box, np.broadcast_to(np.eye(3), (b, t, 3, 3)))
@@ -153,15 +153,7 @@ class Transform(ABC):
 
     def __post_init__(self) -> None:
         """Check every range, and convert lists to tuples."""
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses
-            value, (low, high) = getattr(self, field.name), field.metadata["allowed"]
-            if not isinstance(value, (tuple, list)) or not all(isinstance(v, (int, float)) for v in value):
-                raise TypeError(f"{type(self).__name__}.{field.name} must be a pair of numbers (low, high), got {value!r}")
-            if len(value) != 2 or not all(map(math.isfinite, value)) or not low <= value[0] <= value[1] <= high:
-                raise ValueError(
-                    f"{type(self).__name__}.{field.name} must be a pair (low, high) with {low:g} <= low <= high <= {high:g}, got {value!r}"
-                )
-            object.__setattr__(self, field.name, tuple(value))
+        check_ranges(self)
 
     @abstractmethod
     def make_params(self, draws: Draws) -> Params:
@@ -170,6 +162,25 @@ class Transform(ABC):
     @abstractmethod
     def make_plan(self, params: Params, view: View) -> Motion:
         """Turn the parameters into a motion that starts at the first view."""
+
+
+def check_ranges(options: Any) -> None:
+    """Check the fields of a dataclass that were declared with ``allowed``, and convert lists to tuples.
+
+    Raises:
+        TypeError, ValueError: as ``Transform`` says.
+
+    """
+    for field in dataclasses.fields(options):
+        if "allowed" not in field.metadata:
+            continue
+        value, (low, high) = getattr(options, field.name), field.metadata["allowed"]
+        name = f"{type(options).__name__}.{field.name}"
+        if not isinstance(value, (tuple, list)) or not all(isinstance(v, (int, float)) for v in value):
+            raise TypeError(f"{name} must be a pair of numbers (low, high), got {value!r}")
+        if len(value) != 2 or not all(map(math.isfinite, value)) or not low <= value[0] <= value[1] <= high:
+            raise ValueError(f"{name} must be a pair (low, high) with {low:g} <= low <= high <= {high:g}, got {value!r}")
+        object.__setattr__(options, field.name, tuple(value))
 
 
 def averaged(scale: Numbers) -> Numbers:

@@ -45,14 +45,14 @@ class CutMix(Transform):
 
     def make_plan(self, params: Params, view: View) -> Motion:
         """Back: the first view. Layer: the box, at the first view's scale."""
-        (source_h, source_w), (h, w) = view.source_size, view.frame_size
+        (image_h, image_w), (h, w) = view.image_size, view.frame_size
         frame = np.array([w, h], dtype=np.float64)
-        source = np.array([source_w, source_h], dtype=np.float64)
+        image = np.array([image_w, image_h], dtype=np.float64)
         # The box's soft edge samples half a pixel beyond it, and pyramid levels average whole blocks; both must lie inside the image.
         margin = ((averaged(view.scale) + 1) / 2)[:, None]
         half = np.stack([params["width"], params["height"]], -1) * frame / 2 * view.scale[:, None]
-        half = np.minimum(half, source / 2 - margin).clip(min=0)
-        middle = (half + margin) + (source - 2 * (half + margin)) * np.stack([params["from_x"], params["from_y"]], -1) - 0.5
+        half = np.minimum(half, image / 2 - margin).clip(min=0)
+        middle = (half + margin) + (image - 2 * (half + margin)) * np.stack([params["from_x"], params["from_y"]], -1) - 0.5
         in_frame = half / view.scale[:, None]
         path = straight_path(params, in_frame - 0.5, frame - in_frame - 0.5, np.full_like(view.scale, min(h, w)), view.num_frames)
         centered = path - np.array([(w - 1) / 2, (h - 1) / 2], dtype=np.float64)

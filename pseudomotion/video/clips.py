@@ -10,7 +10,7 @@ from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.source import FileSource
 from pseudomotion.video.list_file import read_list
-from pseudomotion.video.read import BACKENDS, MOST_FRAMES, read_clip
+from pseudomotion.video.read import BACKENDS, read_clip
 
 STARTS = ("random", "center")
 
@@ -53,8 +53,8 @@ class VideoClips(FileSource):
         backend: str = "pyav",
     ) -> None:
         super().__init__(strict=strict)
-        self.num_frames = checks.positive_int("num_frames", num_frames, MOST_FRAMES)
-        self.stride = checks.positive_int("stride", stride, MOST_FRAMES)
+        self.num_frames = checks.positive_int("num_frames", num_frames, checks.MOST_FRAMES)
+        self.stride = checks.positive_int("stride", stride, checks.MOST_FRAMES)
         self.size = checks.item_size(size)
         self.start = checks.one_of("start", start, STARTS)
         self.seed = checks.seed(seed)

@@ -20,10 +20,9 @@ from pseudomotion.files import check_input
 if TYPE_CHECKING:
     import av
 
-__all__ = ["BACKENDS", "MOST_FRAMES", "open_video", "read_clip", "read_frames"]
+__all__ = ["BACKENDS", "open_video", "read_clip", "read_frames"]
 
 BACKENDS = ("pyav", "torchcodec")
-MOST_FRAMES = 4096
 
 # Failures of the system, not of the file.
 _OF_SYSTEM = {errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR, errno.EAGAIN}
@@ -69,8 +68,8 @@ def read_clip(
         ImportError: for "torchcodec", if it is not installed.
 
     """
-    checks.positive_int("num_frames", num_frames, MOST_FRAMES)
-    checks.positive_int("stride", stride, MOST_FRAMES)
+    checks.positive_int("num_frames", num_frames, checks.MOST_FRAMES)
+    checks.positive_int("stride", stride, checks.MOST_FRAMES)
     share = _start(start)
     return read_frames(path, lambda total: _pick(total, num_frames, stride, share), size=size, backend=backend)
 

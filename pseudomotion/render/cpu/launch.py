@@ -83,7 +83,7 @@ def _make_call(
     images: Images, textures: Shaped[Tensor, "M C _ _"] | None, plan: MotionPlan, output: Output, clips: Tensor
 ) -> tuple[Numbers, list[object]]:
     """What all clips have in common, and what must be kept alive as long as that is used."""
-    finish = layout.finish(255.0 if output.dtype == torch.uint8 else 1.0, output.mean, output.std)
+    finish = output.scale_and_shift()
     frame_axis = output.data_format.index("T")
     strides = [clips.stride(axis) * clips.element_size() for axis in (0, frame_axis, 3 - frame_axis)]
     call = np.zeros(layout.CALL, np.int64)

@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pseudomotion.render.table import HORIZON
+from pseudomotion.geometry import HORIZON
 
 Address, Int, Float = types.int64, types.int64, types.float32
 

@@ -19,7 +19,7 @@ from pseudomotion.draws import Draws
 from pseudomotion.source import FileReader
 from pseudomotion.train.video.augment import ClipAugmentation, resize
 from pseudomotion.video.list_file import read_list
-from pseudomotion.video.read import BACKENDS, MOST_FRAMES, read_frames
+from pseudomotion.video.read import BACKENDS, read_frames
 
 SAMPLINGS = ("dense", "segments")
 
@@ -62,9 +62,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        checks.positive_int("num_frames", self.num_frames, MOST_FRAMES)
+        checks.positive_int("num_frames", self.num_frames, checks.MOST_FRAMES)
         checks.one_of("kind", self.kind, SAMPLINGS)
-        checks.positive_int("stride", self.stride, MOST_FRAMES)
+        checks.positive_int("stride", self.stride, checks.MOST_FRAMES)
 
     def drawn(self, draws: Draws) -> Callable[[int], list[int]]:
         """The frames of a clip anywhere in a video, given how many it has; drawn by the only id in ``draws``."""

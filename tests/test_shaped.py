@@ -1,0 +1,106 @@
+"""The reference renderer's outlines and bends against the float64 oracle, and what plans accept of them."""
+
+import dataclasses
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from shapes import shaped_plan
+
+from pseudomotion import TRANSFORMS, MotionPlan
+from pseudomotion.mix import Mixup
+from pseudomotion.render import choose, render
+
+ALL = tuple(TRANSFORMS)
+
+
+@pytest.mark.parametrize(
+    ("resampling", "padding_mode"), [("recursive", "zeros"), ("recursive", "border"), ("recursive", "reflection"), ("composed", "zeros")]
+)
+def test_outlines_and_bends_are_the_oracles(resampling, padding_mode, smooth):
+    """Every outline, bent, over every back, bent too (under recursion at every step), with layers that come and go."""
+    images = smooth(11, 3, 37, 45)
+    plan = shaped_plan(ALL, resampling=resampling, padding_mode=padding_mode, mix=Mixup())
+    assert plan.shaped
+    expected = oracle.render(images, plan)
+    np.testing.assert_allclose(render(images, plan), expected, atol=1e-6)
+    np.testing.assert_allclose(render(images.float(), plan), expected, atol=5e-4)
+
+
+def test_bends_read_every_level_of_the_pyramid(smooth):
+    images, textures = smooth(11, 3, 150, 190), smooth(13, 3, 210, 160)
+    plan = shaped_plan(("zoom", "affine"), image=(150, 190), texture=(210, 160), size=(24, 31))
+    assert plan.detail.max() > 2
+    np.testing.assert_allclose(render(images, plan, textures=textures), oracle.render(images, plan, textures), atol=1e-6)
+
+
+def test_a_rigid_clip_does_not_change_beside_bent_ones(smooth):
+    """Bends of zero, and other clips' bends, change no bit of a clip."""
+    images = smooth(11, 3, 37, 45, dtype=torch.float32)
+    plan = shaped_plan(("zoom", "affine"), kinds=("box",))
+    motion = plan.back.motion
+    rigid = dataclasses.replace(
+        plan, back=dataclasses.replace(plan.back, motion=dataclasses.replace(motion, bend=motion.bend[..., :0, :0]))
+    )
+    alone, together = render(images, rigid), render(images, plan)
+    still = (motion.bend == 0).flatten(1).all(1)
+    assert torch.equal(alone[still], together[still])
+    assert not torch.equal(alone[~still], together[~still])
+
+
+def test_state_dict_holds_outlines_and_bends(smooth):
+    plan = shaped_plan(ALL)
+    again = MotionPlan.from_state_dict(plan.state_dict())
+    images = smooth(11, 3, 37, 45, dtype=torch.float32)
+    assert torch.equal(render(images, plan), render(images, again))
+    assert "bent by up to 0.3" in plan.describe(1)
+
+
+def test_composed_keeps_the_bend_of_the_first_view_and_refuses_others(smooth):
+    plan = shaped_plan(("affine",), layers=0)
+    with pytest.raises(ValueError, match="clips bend their previous frame cannot be composed"):
+        plan.composed()
+    bend = plan.back.motion.bend.clone()
+    bend[:, 1:] = 0
+    first = dataclasses.replace(plan, back=dataclasses.replace(plan.back, motion=dataclasses.replace(plan.back.motion, bend=bend)))
+    whole = first.composed()
+    assert torch.equal(whole.back.motion.bend, bend[:, :1].expand_as(bend))
+    images = torch.nn.functional.interpolate(smooth(11, 3, 6, 6), (37, 45), mode="bicubic").clamp(0, 1)
+    assert (render(images, whole) - render(images, first))[..., 9:-9, 9:-9].abs().max() < 0.02
+
+
+def replaced(plan, name, change):
+    part, field = name.rsplit(".", 1)
+    target = plan.layers if part == "layers" else plan.back.motion
+    value = getattr(target, field).clone()
+    change(value)
+    changed = dataclasses.replace(target, **{field: value})
+    if part == "layers":
+        return dataclasses.replace(plan, layers=changed)
+    return dataclasses.replace(plan, back=dataclasses.replace(plan.back, motion=changed))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("layers.outline", lambda o: o[0, 0].fill_(7), "plan.layers.outline must have shapes 0 to 3 in column 0, got"),
+        ("layers.outline", lambda o: o[0, 0, 1:2].fill_(0), "plan.layers.outline must have widths above 0 in column 1"),
+        ("back.bend", lambda b: b[0, 0, 0, 0].fill_(0.5), "plan.back.motion.bend must be at most 0.48 cells"),
+        ("back.bend", lambda b: b[0, 0, 0, 0].fill_(float("nan")), "plan.back.motion.bend must be at most 0.48 cells"),
+    ],
+)
+def test_what_a_plan_refuses(name, change, message):
+    with pytest.raises(ValueError, match=message):
+        replaced(shaped_plan(("zoom",)), name, change)
+
+
+def test_shapes_that_kernels_do_not_paint_go_to_the_reference(monkeypatch):
+    from pseudomotion import render as module
+
+    monkeypatch.setattr(module, "PAINTS_SHAPES", {"numba": False, "triton": False})
+    chosen = choose("auto", torch.device("cpu"), shaped=True)
+    assert chosen.renderer == "reference"
+    assert "outlines other than boxes" in chosen.reason
+    with pytest.raises(ValueError, match="outlines other than boxes"):
+        choose("fused", torch.device("cpu"), shaped=True)
