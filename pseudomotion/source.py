@@ -246,7 +246,7 @@ def _read_in_workers(
         worker_init_fn=partial(_ignore_signals, os.getpid()),
         generator=torch.Generator("cpu"),  # of its own: the loader would take a seed for its workers from torch's default generator
     )
-    with _signals_held():
+    with signals_held():
         reading: Any = iter(loader)
     workers = set(reading._workers)
     _workers.update(workers)
@@ -264,7 +264,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
+def signals_held() -> Iterator[None]:
     """Block stop signals while workers start. Workers inherit this, so that no signal reaches them before they ignore it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
