@@ -3,8 +3,8 @@
 ``@compiled`` takes a function whose parameters and result are annotated with the types below; a parameter without annotation is an ``Int``.
 Inside, Python's rules hold, with these exceptions:
 
-- A variable keeps the type of its first value. Values are converted where nothing is lost (``Int`` to ``Float`` to ``Double``, a number to a
-  vector of equal numbers); anything else must be asked for, as in ``Int(x)``.
+- A variable keeps the type of its first value. Values are converted where nothing is lost (``Int`` to ``Float`` to ``Double``, a number to
+  a vector of equal numbers); anything else must be asked for, as in ``Int(x)``.
 - Whatever is not a variable is evaluated while compiling: constants, functions and tuples. A loop over a tuple is unrolled.
 - ``//`` and ``%`` are those of C: the same as Python's for numbers that are not negative.
 
@@ -24,6 +24,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -512,4 +513,5 @@ def _write(path: Path, code: bytes) -> None:
         part.write_bytes(hashlib.sha256(code).digest() + code)
         part.replace(path)
     except OSError:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
