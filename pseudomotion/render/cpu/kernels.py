@@ -174,7 +174,7 @@ def _total(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
 @inlined
 def _lattice(at: Floats, cells: Float, start: Float, side) -> Floats:
     """Lattice coordinates of a bend. Beyond the padding of its control points all is zero, as within it."""
-    return V.clamp(V.fma(at, cells, start), 1.0, side - 2.5)
+    return V.clamp(V.fma(at, cells, start), 1.0, side - 2.001)
 
 
 @inlined
@@ -270,7 +270,7 @@ def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, 
     opacity = V.real(m, T.OPACITY)
     if bent and V.whole(m, T.FLAGS) & T.AFFINE and d == 0 and -1 < 3 * a * cells_x < 1:
         along = 1
-        _collapse(controls, side, scratch, min(max(f * cells_y + start_y, 1.0), Float(side - 2.5)))
+        _collapse(controls, side, scratch, min(max(f * cells_y + start_y, 1.0), Float(side - 2.001)))
     for x in range(x0, x1, 4):
         xs = V.ramp() + x
         u, v = V.fma(xs, a, c), V.fma(xs, d, f)
