@@ -8,6 +8,7 @@ import typing
 
 if typing.TYPE_CHECKING:
     from pseudomotion.mix import Mixup, VideoMix
+    from pseudomotion.objects import Objects
     from pseudomotion.plan import MotionPlan
     from pseudomotion.pmg import PMG
     from pseudomotion.pmg_aug import PMGAug
@@ -15,7 +16,7 @@ if typing.TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["EXTRA_TRANSFORMS", "PMG", "TRANSFORMS", "Mixup", "MotionPlan", "PMGAug", "VideoMix"]
+__all__ = ["EXTRA_TRANSFORMS", "PMG", "TRANSFORMS", "Mixup", "MotionPlan", "Objects", "PMGAug", "VideoMix"]
 
 _HOMES = {
     "EXTRA_TRANSFORMS": "transforms",
@@ -23,6 +24,7 @@ _HOMES = {
     "TRANSFORMS": "transforms",
     "Mixup": "mix",
     "MotionPlan": "plan",
+    "Objects": "objects",
     "PMGAug": "pmg_aug",
     "VideoMix": "mix",
 }

@@ -86,6 +86,38 @@ def concatenate(parts: Sequence[Fields], axis: int) -> Fields:
     return dataclasses.replace(parts[0], **joined)  # type: ignore[type-var]  # all Fields are dataclasses
 
 
+def alike(motions: Sequence[Motion]) -> list[Motion]:
+    """Motions of numpy arrays with bends of one grid, so that they can be concatenated: rigid ones get bends of zero.
+
+    Raises:
+        ValueError: for bends of different grids, which no plan can hold.
+
+    """
+    grids = sorted({motion.bend.shape[-1] for motion in motions if motion.bend is not None} - {0})
+    if not grids:
+        return list(motions)
+    if len(grids) > 1:
+        raise ValueError(f"transforms of one generator must bend by grids of the same size, got {', '.join(f'{g} x {g}' for g in grids)}")
+
+    def bent(motion: Motion) -> Motion:
+        if motion.bend is None or motion.bend.shape[-1]:
+            return motion
+        return dataclasses.replace(motion, bend=np.zeros((*motion.homography.shape[:-2], 2, grids[0], grids[0])))
+
+    return list(map(bent, motions))
+
+
+def concatenate_layers(parts: Sequence[Layers]) -> Layers:
+    """Layers of numpy arrays, one over the other: outlines and bends are padded to the same number of columns and control points."""
+    columns = max(part.outline.shape[-1] for part in parts)
+    motions = alike([part.motion for part in parts])
+    padded = [
+        dataclasses.replace(part, outline=np.pad(part.outline, ((0, 0), (0, 0), (0, columns - part.outline.shape[-1]))), motion=motion)
+        for part, motion in zip(parts, motions, strict=True)
+    ]
+    return concatenate(padded, axis=1)
+
+
 def to_tensors(value: Fields) -> Fields:
     """Convert arrays to a plan's tensors: floats become float32, indices stay int64."""
     return map_fields(value, lambda array: torch.from_numpy(np.ascontiguousarray(array, np.float32 if array.dtype.kind == "f" else None)))

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from pseudomotion import color as color_maps
@@ -401,8 +401,8 @@ def _from_version_1(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @np.errstate(all="ignore")  # as in planning
 def compose(
-    homography: Float32[np.ndarray, "B T 3 3"], color: Float32[np.ndarray, "B T 3 4"], recursive: Bool[np.ndarray, " B"]
-) -> tuple[Float32[np.ndarray, "B T 3 3"], Float32[np.ndarray, "B T 3 4"]]:
+    homography: Float[np.ndarray, "B T 3 3"], color: Float[np.ndarray, "B T 3 4"], recursive: Bool[np.ndarray, " B"]
+) -> tuple[Float[np.ndarray, "B T 3 3"], Float[np.ndarray, "B T 3 4"]]:
     """Multiply the frame-to-frame maps of recursive clips into maps from the image; other clips stay unchanged."""
     if not recursive.any():
         return homography, color

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.mix import Mix, warn_alone
-from pseudomotion.motion import Layers, Motion, concatenate, map_fields, to_tensors
+from pseudomotion.motion import Layers, Motion, alike, concatenate, concatenate_layers, map_fields, to_tensors
+from pseudomotion.objects import Objects
 from pseudomotion.plan import PADDING_MODES, Back, MotionPlan, compose
 from pseudomotion.render import DATA_FORMATS, RENDERERS, Prepared, explain, prepare, render
 from pseudomotion.transforms import ALL_TRANSFORMS, Transform
@@ -40,12 +41,13 @@ class PMG(nn.Module):
         crop: ``(min_scale, max_scale)``: the first view is a random window whose area is drawn as a fraction of the largest window's.
             None: the first view is the largest centered window with the frame's aspect ratio.
         mix: ``Mixup()`` or ``VideoMix()`` to mix every clip with a partner clip, as in the paper's best recipe (Table 4). None: no mixing.
+        objects: ``Objects(...)``: things that move on their own over every clip (not from the paper). None: none.
         mean: per-channel mean of values in [0, 1], subtracted from the clips. Must be given together with ``std``.
         std: per-channel standard deviation, by which the clips are then divided.
         dtype: dtype of the clips: torch.uint8 or a float dtype. None: that of the images, but float32 for uint8 images that are normalized.
         data_format: order of the clips' axes, "BCTHW" or "BTCHW".
         seed: 64-bit integer; None means 0.
-        renderer: "reference" (any device, differentiable), "fused" (kernels compiled by Triton for CUDA devices and by numba for CPUs; an
+        renderer: "reference" (any device, differentiable), "fused" (kernels compiled by Triton for CUDA devices and by LLVM for CPUs; an
             error elsewhere) or "auto". "auto" uses the fused renderer for images that need no gradient, else the reference. On a CUDA
             device it first compares the fused renderer's first clip of every transform with the reference's; if they differ, it warns
             and uses the reference. ``explain`` says which one runs.
@@ -77,6 +79,7 @@ class PMG(nn.Module):
         padding_mode: str = "zeros",
         crop: tuple[float, float] | None = None,
         mix: Mix | None = None,
+        objects: Objects | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         dtype: torch.dtype | None = None,
@@ -95,6 +98,9 @@ class PMG(nn.Module):
         if mix is not None and not isinstance(mix, Mix):
             raise TypeError(f"mix must be Mixup(...), VideoMix(...) or None, got {mix!r}")
         self.mix = mix
+        if objects is not None and not isinstance(objects, Objects):
+            raise TypeError(f"objects must be Objects(...) or None, got {objects!r}")
+        self.objects = objects
         self.mean, self.std = checks.normalization(mean, std)
         self.dtype = checks.output_dtype(dtype, normalized=mean is not None)
         self.data_format = checks.one_of("data_format", data_format, DATA_FORMATS)
@@ -112,6 +118,7 @@ class PMG(nn.Module):
             "padding_mode",
             "crop",
             "mix",
+            "objects",
             "mean",
             "std",
             "dtype",
@@ -122,7 +129,9 @@ class PMG(nn.Module):
         return f"{{{weighted}}}, " + ", ".join(f"{name}={getattr(self, name)!r}" for name in rest)
 
     @untraced
-    def forward(self, images: Tensor, *, ids: Tensor | None = None, partner_images: Tensor | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, *, ids: Tensor | None = None, partner_images: Tensor | None = None, textures: Tensor | None = None
+    ) -> Tensor:
         """Make a clip of every image.
 
         Args:
@@ -132,6 +141,8 @@ class PMG(nn.Module):
             partner_images: like ``images``. Clip i is mixed with a clip of ``partner_images[i]``, and "cutmix" shows a box of it, so clip
                 i depends on nothing else in the batch. This renders the partners' clips too, at twice the cost. None: partners come from
                 the batch.
+            textures: ``(M, C, H', W')``, with the channels and dtype of ``images``: what objects show, so that clips depend on nothing else
+                in the batch. None: objects show other images of the batch, or the clip's partner image.
 
         Returns:
             Clips ``(B, C, T, h, w)``, or ``(B, T, C, h, w)`` with ``data_format="BTCHW"``, on the device of the images.
@@ -142,11 +153,16 @@ class PMG(nn.Module):
 
         """
         checks.images(images)
-        plan = self.plan(images.shape, ids=ids, partner_images=partner_images is not None)
-        return self.render(images, plan, partner_images=partner_images)
+        if textures is not None:
+            checks.images(textures)
+        shape = None if textures is None else textures.shape
+        plan = self.plan(images.shape, ids=ids, partner_images=partner_images is not None, textures=shape)
+        return self.render(images, plan, partner_images=partner_images, textures=textures)
 
     @untraced
-    def plan(self, shape: Sequence[int], *, ids: Tensor | None = None, partner_images: bool = False) -> MotionPlan:
+    def plan(
+        self, shape: Sequence[int], *, ids: Tensor | None = None, partner_images: bool = False, textures: Sequence[int] | None = None
+    ) -> MotionPlan:
         """Decide what ``forward`` would do to images of this shape, on the CPU, without rendering.
 
         Args:
@@ -154,17 +170,22 @@ class PMG(nn.Module):
             ids: as for ``forward``.
             partner_images: whether partner images will be passed to ``render``. The plan then holds 2 B clips: those of the images,
                 followed by those of the partner images.
+            textures: shape ``(M, C, H', W')`` of the textures that will be passed to ``render``, if any.
 
         Returns:
             The plan, on the CPU.
 
         Raises:
-            TypeError, ValueError: for an invalid shape or ids, and for images without RGB channels where a transform needs them.
+            TypeError, ValueError: for an invalid shape or ids, for images without RGB channels where a transform needs them, for textures
+                without objects, and for textures beside "cutmix", which shows images of the batch.
 
         """
         batch, channels, image_h, image_w = checks.shape(shape)
-        if channels != 3 and (colored := [t.name for t in self.transforms if t.needs_rgb]):
+        colored = [t.name for t in self.transforms if t.needs_rgb] + list(self.objects.needs_rgb if self.objects else ())
+        if channels != 3 and colored:
             raise ValueError(f"images must have 3 channels (RGB) for {', '.join(colored)}, got {channels}")
+        if textures is not None:
+            self._check_textures(textures, channels)
         if self.mix is not None and batch == 1 and not partner_images:
             warn_alone("images")
         draws = Draws(self.seed, checks.ids(ids, batch))
@@ -172,15 +193,30 @@ class PMG(nn.Module):
         if partner_images:
             draws = Draws(self.seed, torch.cat([draws.ids, draws.partner_ids("partner images")]))
             partner = torch.arange(2 * batch, device="cpu").roll(batch)
-        return self._plan((image_h, image_w), draws, partner)
+        return self._plan((image_h, image_w), draws, partner, textures)
 
-    def _plan(self, image_size: tuple[int, int], draws: Draws, partner: Tensor | None) -> MotionPlan:
+    def _check_textures(self, textures: Sequence[int], channels: int) -> None:
+        number, own_channels, *_ = checks.shape(textures)
+        if self.objects is None:
+            raise ValueError("textures are what objects show; make the generator with objects=Objects(...)")
+        if number < 1 or own_channels != channels:
+            raise ValueError(f"textures must be at least one image of {channels} channels, as the images have, got shape {tuple(textures)}")
+        if layered := [t.name for t in self.transforms if t.num_layers]:
+            raise ValueError(f"textures cannot be given beside {', '.join(layered)}, which shows images of the batch in its own layers")
+
+    def _plan(self, image_size: tuple[int, int], draws: Draws, partner: Tensor | None, textures: Sequence[int] | None) -> MotionPlan:
         """The plan of all clips in ``draws``. Partners are drawn from the batch where ``partner`` is None."""
         frame_size = self.size or image_size
         texture = draws.partner("source") if partner is None else partner
         view = View.first(image_size, frame_size, self.num_frames, self.crop, draws, texture.numpy())
         chosen = draws.choice("transform", self.weights).numpy()
         motion, layers = _plan_motion(self.transforms, chosen, draws, view)
+        texture_size = None if textures is None else (int(textures[2]), int(textures[3]))
+        if self.objects is not None:
+            shown = partner if textures is None else int(textures[0])
+            layers = concatenate_layers(
+                [layers, self.objects.make_layers(draws, texture_size or image_size, frame_size, self.num_frames, shown)]
+            )
         reads_previous = np.array([transform.reads_previous for transform in self.transforms])[chosen]
         blend = None
         if self.mix is not None:
@@ -190,12 +226,12 @@ class PMG(nn.Module):
         index = np.array([known.index(type(t)) if type(t) in known else -1 for t in self.transforms])[chosen]
         return MotionPlan(
             back=_make_back(motion, reads_previous, composed=self.resampling == "composed"),
-            layers=layers,
+            layers=to_tensors(layers),
             blend=blend,
             padding_mode=self.padding_mode,
             transform=torch.from_numpy(index),
             image_size=image_size,
-            texture_size=None,
+            texture_size=texture_size,
             frame_size=frame_size,
         )
 
@@ -221,13 +257,16 @@ class PMG(nn.Module):
     def _format(self) -> dict[str, Any]:
         return {"mean": self.mean, "std": self.std, "dtype": self.dtype, "data_format": self.data_format}
 
-    def render(self, images: Tensor, plan: MotionPlan | Prepared, *, partner_images: Tensor | None = None) -> Tensor:
+    def render(
+        self, images: Tensor, plan: MotionPlan | Prepared, *, partner_images: Tensor | None = None, textures: Tensor | None = None
+    ) -> Tensor:
         """Render the clips of a plan. Deterministic.
 
         Args:
             images: as for ``forward``, with the number and size that the plan was made for.
             plan: from ``plan``, possibly modified, or from ``prepare``.
             partner_images: as for ``forward``, if the plan was made with ``partner_images=True``.
+            textures: as for ``forward``, if the plan was made with ``textures``.
 
         Returns:
             As ``forward``.
@@ -243,9 +282,11 @@ class PMG(nn.Module):
             images = torch.cat([images, partner_images])
         if images.is_floating_point() and not torch.compiler.is_compiling() and (self.validate or images.device.type == "cpu"):
             images = checks.values(images)
+            textures = None if textures is None else checks.values(textures)
         return render(
             images,
             plan,
+            textures=textures,
             count=batch,
             renderer=self.renderer,
             **self._format(),
@@ -267,14 +308,14 @@ def _plan_motion(transforms: Sequence[Transform], chosen: Int64[np.ndarray, " b"
         motion = transform.make_plan(transform.make_params(draws.select(those)), their_view)
         own = [] if motion.layers is None else [motion.layers]
         motions.append(dataclasses.replace(motion, layers=None))
-        layers.append(concatenate([*own, their_view.absent_layers(depth - transform.num_layers)], axis=1))
+        layers.append(concatenate_layers([*own, their_view.absent_layers(depth - transform.num_layers)]))
         clips.append(those)
     in_order = np.argsort(np.concatenate(clips))
 
     def sort(array: np.ndarray) -> np.ndarray:
         return array[in_order]
 
-    return to_tensors(map_fields(concatenate(motions, axis=0), sort)), to_tensors(map_fields(concatenate(layers, axis=0), sort))
+    return to_tensors(map_fields(concatenate(alike(motions), axis=0), sort)), map_fields(concatenate(layers, axis=0), sort)
 
 
 def _make_back(motion: Motion, reads_previous: Bool[np.ndarray, " b"], *, composed: bool) -> Back:

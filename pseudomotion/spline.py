@@ -22,7 +22,7 @@ from torch import Tensor
 
 LARGEST = 0.48  # cells: greatest control point of a plan
 MOST_POINTS = 8  # greatest G of a plan
-STEPS = 12  # of Newton's iteration, from any start; 6 suffice below 0.3 cells
+STEPS = 8  # of Newton's iteration; 6 suffice at the bound
 STRIDE = 0.5  # cells: longest step of Newton's iteration, because near the bound the derivative is nearly singular in places
 
 

@@ -30,7 +30,7 @@ RANKS = [
     ["passes", "transforms"],
     ["checks", "plan"],
     ["render"],
-    ["mix", "source"],
+    ["mix", "objects", "source"],
     ["pmg"],
     ["pmg_aug"],
     ["__init__"],

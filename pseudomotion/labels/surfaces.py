@@ -5,21 +5,25 @@ and ``y`` of shape (1, 1, h, 1), without a list of points. Frames are passed as 
 a GPU.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from pseudomotion import checks, geometry
+from pseudomotion import checks, geometry, outline
 from pseudomotion.geometry import HORIZON
+from pseudomotion.labels.bending import Bends, Points, linear, spread
+from pseudomotion.passes import Pass
 from pseudomotion.plan import Blend, MotionPlan
 
 Clips = Int64[Tensor, " b"] | slice  # positions of clips in the batch
 
 EVERYONE = slice(None)
+Results = TypeVar("Results", bound=tuple[Tensor, ...])
 
 
 class Moved(NamedTuple):
@@ -28,6 +32,15 @@ class Moved(NamedTuple):
     dx: Float64[Tensor, "b K *places"]
     dy: Float64[Tensor, "b K *places"]
     in_front: Bool[Tensor, "b K *places"]
+
+
+class Group(NamedTuple):
+    """Clips in which a surface is of one kind, as far as the host knows."""
+
+    surface: int
+    clips: Clips
+    bent: bool  # it may bend
+    shapes: tuple[int, ...]  # of its outlines
 
 
 @dataclass(frozen=True)
@@ -40,13 +53,17 @@ class Surfaces:
 
     to_frame: Float64[Tensor, "B S T 3 3"]  # image pixel to frame pixel
     to_image: Float64[Tensor, "B S T 3 3"]  # its inverse, with denominator 1 at the frame's center
-    image: Int64[Tensor, "B S"]  # index in the batch of the surface's image
-    box: Float64[Tensor, "B S 4"]  # opaque part of the image: edges (x0, y0, x1, y1) in image pixels
+    image: Int64[Tensor, "B S"]  # index of the surface's image in the batch, or of its texture
+    box: Float64[Tensor, "B S 4"]  # part of the image that the outline spans: edges (x0, y0, x1, y1) in image pixels
+    outline: Float64[Tensor, "B S K"]
+    bends: tuple[Bends | None, ...]  # every surface as one that bends; None: it bends in no clip
     present: Bool[Tensor, "B S T"]  # frames in which the surface exists
     window: Float64[Tensor, "B S 4"]  # part of the frame where the surface can be visible: edges in frame pixels
     recursive: Bool[Tensor, "B S"]  # reads its previous frame, so content that has left the frame is lost
-    layered: tuple[tuple[int, Clips], ...]  # surfaces in front of the first, and the clips that have them
+    layered: tuple[Group, ...]  # surfaces in front of the first
+    bent: tuple[Clips | None, ...]  # clips in which each surface may bend
     reads_previous: bool  # some surface is recursive
+    textured: bool  # layers show textures
     stacked: int  # 1 + L, surfaces per clip; every multiple of it is the index of a back
     size: tuple[int, int]  # (h, w) of the frames
 
@@ -63,20 +80,32 @@ class Surfaces:
         to_image = geometry.inverse(to_frame)
         last = to_image[..., 2, :]
         center = last[..., 0] * ((w - 1) / 2) + last[..., 1] * ((h - 1) / 2) + last[..., 2]
+        to_frame, to_image = to_frame * center[..., None, None], to_image / center[..., None, None]
         stacked = 1 + plan.num_layers
         frame = to_frame.new_tensor([-0.5, -0.5, w - 0.5, h - 0.5])
         image_h, image_w = plan.image_size
         image = to_frame.new_tensor([-0.5, -0.5, image_w - 0.5, image_h - 0.5])
+        outlines = plan.layers.outline.double()
+        whole = outlines.new_tensor([*outline.SHARP, *[0.0] * (outlines.shape[-1] - len(outline.SHARP))])
+        passes = (plan.passes, *plan.layer_passes)
+        bent = tuple(torch.cat(clips) if (clips := [p.clips for p in each if p.bent]) else None for each in passes)
         surfaces = cls(
-            to_frame=to_frame * center[..., None, None],
-            to_image=to_image / center[..., None, None],
+            to_frame=to_frame,
+            to_image=to_image,
             image=torch.cat([plan.back.image[:, None], plan.layers.texture], 1),
             box=torch.cat([image.expand(len(plan), 1, 4), plan.layers.box.double()], 1),
             present=F.pad(plan.layers.opacity >= 0.5, (0, 0, 1, 0), value=True),
             window=frame.expand(len(plan), stacked, 4),
             recursive=F.pad(plan.back.reads_previous[:, None], (0, plan.num_layers)),
-            layered=tuple((1 + layer, torch.cat([p.clips for p in passes])) for layer, passes in enumerate(plan.layer_passes) if passes),
+            outline=torch.cat([whole.expand(len(plan), 1, -1), outlines], 1),
+            bends=(
+                None if bent[0] is None else _bent_back(plan, resize, image, frame),
+                *(None if clips is None else _bent_layer(plan, k, to_frame, to_image) for k, clips in enumerate(bent[1:])),
+            ),
+            layered=tuple(group for layer, each in enumerate(plan.layer_passes) for group in _groups(1 + layer, each)),
+            bent=bent,
             reads_previous=any(p.recursive for p in plan.passes),
+            textured=plan.texture_size is not None,
             stacked=stacked,
             size=(h, w),
         )
@@ -98,8 +127,16 @@ class Surfaces:
             present=torch.cat([self.present, self.present[theirs] & pasted], 1),
             window=torch.cat([self.window, window[:, None].expand(-1, self.stacked, -1)], 1),
             recursive=torch.cat([self.recursive, self.recursive[theirs]], 1),
-            layered=(*self.layered, *((surface, EVERYONE) for surface in range(self.stacked, 2 * self.stacked))),
+            outline=torch.cat([self.outline, self.outline[theirs]], 1),
+            bends=(*self.bends, *(None if bends is None else bends.select(theirs) for bends in self.bends)),
+            layered=(*self.layered, *(self._of_partners(surface) for surface in range(self.stacked))),
+            bent=(*self.bent, *(None if clips is None else EVERYONE for clips in self.bent)),
         )
+
+    def _of_partners(self, surface: int) -> Group:
+        """A surface of the partners: which clips are partners, the host does not know."""
+        shapes = {shape for group in self.layered if group.surface == surface for shape in group.shapes}
+        return Group(self.stacked + surface, EVERYONE, self.bent[surface] is not None, tuple(sorted(shapes | {outline.BOX})))
 
     def __len__(self) -> int:
         """S, the number of surfaces per clip."""
@@ -110,43 +147,88 @@ class Surfaces:
         """T, the number of frames."""
         return self.to_frame.shape[2]
 
+    @property
+    def of_images(self) -> range:
+        """The surfaces that show images of the batch: all, or the backs alone if layers show textures."""
+        return range(0, len(self), self.stacked if self.textured else 1)
+
     def pixels(self) -> tuple[Float64[Tensor, "1 1 1 w"], Float64[Tensor, "1 1 h 1"]]:
         """Coordinates ``x`` and ``y`` of all pixels of a frame."""
         h, w = self.size
         x, y = (torch.arange(side, dtype=torch.float64, device=self.box.device) for side in (w, h))
         return x[None, None, None], y[None, None, :, None]
 
-    def move(self, surface: int, origin: slice, target: slice, x: Tensor, y: Tensor, clips: Clips = EVERYONE) -> Moved:
+    def move(
+        self, surface: int, origin: slice, target: slice, x: Tensor, y: Tensor, clips: Clips | None = None, *, bent: bool = True
+    ) -> Moved:
         """Displacement of points on one surface from frames ``origin`` to frames ``target``.
 
-        It is computed from the difference of the homographies, so that it is exactly zero if they are equal.
+        If nothing bends, it is computed from the difference of the homographies, so that it is exactly zero if they are equal.
+
+        Args:
+            surface: which.
+            origin: frames in which the points are given.
+            target: as many frames, or one.
+            x: in pixels.
+            y: in pixels.
+            clips: that have the points; None: all.
+            bent: whether the surface may bend in them.
+
         """
+        if clips is None:
+            moved = self.move(surface, origin, target, x, y, EVERYONE, bent=False)
+            return self._with_bent(surface, moved, lambda clips: self.move(surface, origin, target, _of(x, clips), _of(y, clips), clips))
+        if bent and (bends := self.bends[surface]) is not None:
+            to_x, to_y, in_front = bends.select(clips).move(origin, target, x, y)
+            return Moved(to_x - x, to_y - y, in_front)
         before, after = self.to_frame[clips, surface, origin], self.to_frame[clips, surface, target]
         difference = after - before
         change = geometry.matmul(difference, self.to_image[clips, surface, origin].expand_as(difference))
-        a, b, c = _linear(change, x, y)
+        a, b, c = linear(change, x, y)
         in_front = c > HORIZON - 1
         a, b = a.addcmul_(x, c, value=-1), b.addcmul_(y, c, value=-1)  # in place: allocating large arrays is slow
         w = c.add_(1).clamp_(min=HORIZON)
         return Moved(a.div_(w), b.div_(w), in_front)
 
-    def at_image(
-        self, surface: int, frames: slice, x: Tensor, y: Tensor, clips: Clips = EVERYONE
-    ) -> tuple[Float64[Tensor, "b K *places"], Float64[Tensor, "b K *places"], Bool[Tensor, "b K *places"]]:
-        """Image coordinates of frame pixels on one surface, and whether they are in front of the horizon."""
-        u, v, w = _linear(self.to_image[clips, surface, frames], x, y)
+    def at_image(self, surface: int, frames: slice, x: Tensor, y: Tensor, clips: Clips | None = None, *, bent: bool = True) -> Points:
+        """Image coordinates of frame pixels on one surface, and whether they are in front of the horizon. Args as ``move``."""
+        if clips is None:
+            found = self.at_image(surface, frames, x, y, EVERYONE, bent=False)
+            return self._with_bent(surface, found, lambda clips: self.at_image(surface, frames, _of(x, clips), _of(y, clips), clips))
+        if bent and (bends := self.bends[surface]) is not None:
+            return bends.select(clips).to_image(frames, x, y)
+        u, v, w = linear(self.to_image[clips, surface, frames], x, y)
         in_front = w > HORIZON
         w = w.clamp_(min=HORIZON)
         return u.div_(w), v.div_(w), in_front
 
-    def covers(self, surface: int, frames: slice, x: Tensor, y: Tensor, clips: Clips = EVERYONE) -> Bool[Tensor, "b K *places"]:
+    def _with_bent(self, surface: int, rigid: Results, bent: Callable[[Clips], tuple[Tensor, ...]]) -> Results:
+        """Results for all clips, replaced by those of ``bent`` where the surface bends."""
+        clips = self.bent[surface]
+        if clips is not None:
+            for whole, part in zip(rigid, bent(clips), strict=True):
+                whole[clips] = part
+        return rigid
+
+    def contains(self, surface: int, u: Tensor, v: Tensor, clips: Clips = EVERYONE, shapes: tuple[int, ...] | None = None) -> Tensor:
+        """Whether image coordinates lie inside a surface's outline. ``shapes``: codes that occur; None: any."""
+        if shapes is None:
+            shapes = tuple({shape for group in self.layered if group.surface == surface for shape in group.shapes})
+        if surface % self.stacked == 0 or not set(shapes) - {outline.BOX}:
+            return within(u, v, self.box[clips, surface, None])
+        places = max(u.ndim, v.ndim) - 2
+        row, box = (part[clips, surface, None].reshape(-1, 1, *[1] * places, part.shape[-1]) for part in (self.outline, self.box))
+        return outline.inside(row, box, u, v, shapes)
+
+    def covers(self, group: Group, frames: slice, x: Tensor, y: Tensor) -> Bool[Tensor, "b K *places"]:
         """Whether a surface covers points of the frames; surfaces in front of it may hide it."""
+        surface, clips = group.surface, group.clips
         places = max(x.ndim, y.ndim) - 2
         covered = within(x, y, self.window[clips, surface, None]) & spread(self.present[clips, surface, frames], places)
         if surface % self.stacked == 0:
             return covered
-        u, v, in_front = self.at_image(surface, frames, x, y, clips)
-        return covered & within(u, v, self.box[clips, surface, None]) & in_front
+        u, v, in_front = self.at_image(surface, frames, x, y, clips, bent=group.bent)
+        return covered & self.contains(surface, u, v, clips, group.shapes) & in_front
 
     def top(self, frames: slice, x: Tensor, y: Tensor) -> Int64[Tensor, "B K *places"]:
         """Index of the surface that is visible at points of the frames."""
@@ -155,9 +237,9 @@ class Surfaces:
         if len(self) == 1:
             return torch.zeros((), dtype=torch.int64, device=x.device).expand(shape)
         shown = torch.zeros(shape, dtype=torch.int64, device=x.device)
-        for surface, clips in self.layered:
-            covered = self.covers(surface, frames, _of(x, clips), _of(y, clips), clips)
-            shown[clips] = torch.where(covered, surface, shown[clips])
+        for group in self.layered:
+            covered = self.covers(group, frames, _of(x, group.clips), _of(y, group.clips))
+            shown[group.clips] = torch.where(covered, group.surface, shown[group.clips])
         return shown
 
     def in_frame(self, x: Tensor, y: Tensor) -> Bool[Tensor, "*b"]:
@@ -168,8 +250,8 @@ class Surfaces:
     def displace(self, shown: Int64[Tensor, "B K *places"], origin: slice, target: slice, x: Tensor, y: Tensor) -> Moved:
         """Displacement of points, each with the surface ``shown`` there."""
         moved = self.move(0, origin, target, x, y)
-        for surface, clips in self.layered:
-            theirs = self.move(surface, origin, target, _of(x, clips), _of(y, clips), clips)
+        for surface, clips, bent, _ in self.layered:
+            theirs = self.move(surface, origin, target, _of(x, clips), _of(y, clips), clips, bent=bent)
             chosen = shown[clips] == surface
             for whole, part in zip(moved, theirs, strict=True):
                 whole[clips] = torch.where(chosen, part, whole[clips])
@@ -191,15 +273,19 @@ class Surfaces:
         visible = torch.where(recursive, unbroken, inside) & (self.top(frames, u, v) == shown)
         return u, v, visible
 
-    def from_image(self, surface: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "B T *places"]]:
+    def from_image(self, surface: int, x: Tensor, y: Tensor) -> Points:
         """Frame coordinates, in every frame, of pixels of a surface's image, and whether they are visible there."""
-        u, v, w = _linear(self.to_frame[:, surface], x, y)
+        u, v, w = linear(self.to_frame[:, surface], x, y)
         in_front = w > HORIZON
         w = w.clamp_(min=HORIZON)
-        u, v = u.div_(w), v.div_(w)
+        found = u.div_(w), v.div_(w), in_front
+        if (bends := self.bends[surface]) is not None:
+            every = slice(None)
+            found = self._with_bent(surface, found, lambda clips: bends.select(clips).from_image(every, _of(x, clips), _of(y, clips)))
+        u, v, in_front = found
         inside = self.in_frame(u, v) & in_front
         inside = torch.where(spread(self.recursive[:, surface, None], x.ndim - 2), _never_false(inside), inside)
-        return u, v, inside & within(x, y, self.box[:, surface, None]) & (self.top(slice(None), u, v) == surface)
+        return u, v, inside & self.contains(surface, x, y) & (self.top(slice(None), u, v) == surface)
 
 
 def _never_false(flags: Bool[Tensor, "B K *places"]) -> Bool[Tensor, "B K *places"]:
@@ -212,11 +298,6 @@ def _of(coordinate: Tensor, clips: Clips) -> Tensor:
     return coordinate if len(coordinate) == 1 else coordinate[clips]
 
 
-def spread(tensor: Tensor, places: int) -> Tensor:
-    """Append axes of length 1 to ``(B, K)``, so that it broadcasts against ``(B, K, *places)``."""
-    return tensor.reshape(*tensor.shape, *[1] * places)
-
-
 def within(x: Tensor, y: Tensor, box: Float64[Tensor, "B K 4"]) -> Bool[Tensor, "..."]:
     """Whether points lie inside boxes ``(x0, y0, x1, y1)``."""
     places = max(x.ndim, y.ndim) - 2
@@ -224,13 +305,38 @@ def within(x: Tensor, y: Tensor, box: Float64[Tensor, "B K 4"]) -> Bool[Tensor, 
     return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
 
 
-def _linear(matrices: Float64[Tensor, "B K 3 3"], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The three components of ``matrices @ (x, y, 1)``; products that depend on x or y alone are computed once."""
-    places = max(x.ndim, y.ndim) - 2
-    first, second, third = (
-        spread(row[..., 0], places) * x + (spread(row[..., 1], places) * y + spread(row[..., 2], places)) for row in matrices.unbind(-2)
-    )
-    return first, second, third
+def _groups(surface: int, passes: tuple[Pass, ...]) -> Iterator[Group]:
+    """Clips that have a layer, by whether it bends and by its shape."""
+    kinds: dict[tuple[bool, int], list[Tensor]] = {}
+    for p in passes:
+        kinds.setdefault((p.bent, p.shape), []).append(p.clips)
+    for (bent, shape), clips in kinds.items():
+        yield Group(surface, torch.cat(clips), bent, (shape,))
+
+
+def _bent_back(plan: MotionPlan, resize: Tensor, image: Tensor, frame: Tensor) -> Bends:
+    """The back, step by step, in frames of the labels' size."""
+    assert plan.back.motion.bend is not None
+    steps, recursive = plan.back.motion.homography.double(), plan.back.reads_previous
+    first = torch.arange(plan.num_frames, device=steps.device) == 0
+    reads_image = (~recursive[:, None] | first)[..., None]  # (B, T, 1)
+    resized = geometry.matmul(resize.expand_as(steps), steps)
+    between = geometry.matmul(resized, geometry.inverse(resize).expand_as(steps))
+    to_frame = torch.where(reads_image[..., None], resized, between)
+    to_read = geometry.inverse(to_frame)
+    x, y = (frame[0] + frame[2]) / 2, (frame[1] + frame[3]) / 2
+    center = (to_read[..., 2, 0] * x + to_read[..., 2, 1] * y + to_read[..., 2, 2])[..., None, None]
+    reads_previous = any(p.recursive and p.bent for p in plan.passes)
+    box = torch.where(reads_image, image, frame)
+    return Bends(to_frame * center, to_read / center, plan.back.motion.bend.double(), box, recursive, reads_previous)
+
+
+def _bent_layer(plan: MotionPlan, layer: int, to_frame: Tensor, to_image: Tensor) -> Bends:
+    assert plan.layers.motion.bend is not None
+    bend = plan.layers.motion.bend[:, layer].double()
+    box = plan.layers.box[:, layer, None].double().expand(-1, plan.num_frames, -1)
+    never = torch.zeros_like(plan.back.reads_previous)
+    return Bends(to_frame[:, 1 + layer], to_image[:, 1 + layer], bend, box, never, reads_previous=False)
 
 
 def _from_image(plan: MotionPlan) -> Float64[Tensor, "B S T 3 3"]:

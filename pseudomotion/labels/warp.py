@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 from pseudomotion.labels.motion import check_points
-from pseudomotion.labels.surfaces import Surfaces, within
+from pseudomotion.labels.surfaces import Surfaces
 from pseudomotion.plan import MotionPlan
 
 PROBES = 8  # points per axis of a box whose visibility is tested
@@ -19,8 +19,8 @@ class WarpedLabels:
     """Labels along B clips of T frames; None for labels that were not passed.
 
     Boxes and points come from S surfaces: the back and the layers of the clip, back to front; if partners are pasted in (VideoMix), theirs
-    follow. Without layers and pasting S is 1. Box or point n of surface s, which belongs to image ``source[:, s]``, is at position
-    s * N + n of M = S * N.
+    follow. Layers that show textures hide what is behind them, but have no labels. Without layers and pasting S is 1. Box or point n of
+    surface s, which belongs to image ``source[:, s]``, is at position s * N + n of M = S * N.
     """
 
     source: Int64[Tensor, "B S"]  # index in the batch of the image that each surface shows
@@ -48,7 +48,8 @@ def warp_labels(
         plan: the plan of B clips, for B images of size ``(H, W)``.
         size: frame size of the labels: an int, ``(h, w)``, or None for the plan's own.
         boxes: ``(B, N, 4)``, or ``(N, 4)`` for all images: edges ``(x0, y0, x1, y1)`` in image pixels, so the whole image is
-            (-0.5, -0.5, W - 0.5, H - 0.5). A box becomes the axis-aligned bounding box of its four moved corners, clipped to the frame.
+            (-0.5, -0.5, W - 0.5, H - 0.5). A box becomes the axis-aligned bounding box of its four moved corners (of points along its
+            edges where it bends), clipped to the frame.
         points: ``(B, N, 2)`` or ``(N, 2)``: (x, y) in image pixels.
         masks: ``(B, H, W)`` of any dtype, sampled at the nearest pixel.
         maps: ``(B, C, H, W)``, float, such as depth, sampled bilinearly. Values are not changed otherwise.
@@ -63,7 +64,7 @@ def warp_labels(
 
     """
     surfaces = Surfaces.of(plan, size)
-    labels = WarpedLabels(surfaces.image)
+    labels = WarpedLabels(surfaces.image[:, :: surfaces.of_images.step])
     if boxes is not None:
         moved, share = _warp_boxes(surfaces, _per_image("boxes", boxes, plan, 4))
         labels = replace(labels, boxes=moved, boxes_visible=share)
@@ -108,7 +109,7 @@ def _check_fill(name: str, fill: float, dtype: torch.dtype) -> None:
 
 def _warp_points(surfaces: Surfaces, points: Float64[Tensor, "B N 2"]) -> tuple[Float32[Tensor, "B T M 2"], Bool[Tensor, "B T M"]]:
     places, flags = [], []
-    for surface in range(len(surfaces)):
+    for surface in surfaces.of_images:
         x, y = points[surfaces.image[:, surface], None].unbind(-1)
         u, v, visible = surfaces.from_image(surface, x, y)
         places.append(torch.stack([u, v], -1).float())
@@ -120,19 +121,30 @@ def _warp_boxes(surfaces: Surfaces, boxes: Float64[Tensor, "B N 4"]) -> tuple[Fl
     hulls, shares = [], []
     probe = (torch.arange(PROBES, dtype=torch.float64, device=boxes.device) + 0.5) / PROBES
     probe_y, probe_x = torch.cartesian_prod(probe, probe).unbind(-1)
-    for surface in range(len(surfaces)):
+    for surface in surfaces.of_images:
         x0, y0, x1, y1 = boxes[surfaces.image[:, surface], None, :, None].unbind(-1)
         _, _, visible = surfaces.from_image(surface, x0 + (x1 - x0) * probe_x, y0 + (y1 - y0) * probe_y)
         shares.append(visible.float().mean(-1))
 
         left, top, right, bottom = surfaces.box[:, surface, None, None, None].unbind(-1)
-        x, y = torch.cat([x0, x1, x1, x0], -1), torch.cat([y0, y0, y1, y1], -1)
+        x, y = _corners(x0, y0, x1, y1) if surfaces.bends[surface] is None else _edges(x0, y0, x1, y1)
         u, v, _ = surfaces.from_image(surface, x.maximum(left).minimum(right), y.maximum(top).minimum(bottom))
         window_x0, window_y0, window_x1, window_y1 = surfaces.window[:, surface, None, None].unbind(-1)
         edges = [u.amin(-1), v.amin(-1), u.amax(-1), v.amax(-1)]
         lowest, highest = [window_x0, window_y0] * 2, [window_x1, window_y1] * 2
         hulls.append(torch.stack([e.maximum(a).minimum(b) for e, a, b in zip(edges, lowest, highest, strict=True)], -1).float())
     return torch.cat(hulls, 2), torch.cat(shares, 2)
+
+
+def _corners(x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cat([x0, x1, x1, x0], -1), torch.cat([y0, y0, y1, y1], -1)
+
+
+def _edges(x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor) -> tuple[Tensor, Tensor]:
+    """Points along the edges of boxes that may bend, corners included."""
+    along = torch.linspace(0, 1, PROBES + 1, dtype=x0.dtype, device=x0.device)
+    x, y = x0 + (x1 - x0) * along, y0 + (y1 - y0) * along
+    return torch.cat([x, x, x0.expand_as(y), x1.expand_as(y)], -1), torch.cat([y0.expand_as(x), y1.expand_as(x), y, y], -1)
 
 
 def _warp_raster(surfaces: Surfaces, raster: Shaped[Tensor, "B C H W"], fill: float, *, nearest: bool) -> Shaped[Tensor, "B C T h w"]:
@@ -144,9 +156,9 @@ def _warp_raster(surfaces: Surfaces, raster: Shaped[Tensor, "B C H W"], fill: fl
         frame = slice(t, t + 1)
         shown = surfaces.top(frame, x, y)
         painted = _painted(surfaces, t, shown)
-        for surface in range(len(surfaces)):
+        for surface in surfaces.of_images:
             u, v, in_front = surfaces.at_image(surface, frame, x, y)
-            seen = (shown == surface) & within(u, v, surfaces.box[:, surface, None]) & in_front & painted
+            seen = (shown == surface) & surfaces.contains(surface, u, v) & in_front & painted
             values = sample(raster[surfaces.image[:, surface]], u[:, 0], v[:, 0])
             out[:, :, t] = torch.where(seen, values, out[:, :, t])
     return out

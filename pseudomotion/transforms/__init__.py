@@ -8,9 +8,11 @@ from pseudomotion.transforms.affine import Affine as Affine
 from pseudomotion.transforms.base import Transform as Transform
 from pseudomotion.transforms.color_jitter import ColorJitter as ColorJitter
 from pseudomotion.transforms.cutmix import CutMix as CutMix
+from pseudomotion.transforms.elastic import Elastic as Elastic
 from pseudomotion.transforms.fade import Fade as Fade
 from pseudomotion.transforms.identity import Identity as Identity
 from pseudomotion.transforms.perspective import Perspective as Perspective
+from pseudomotion.transforms.shake import Shake as Shake
 from pseudomotion.transforms.sliding_window import SlidingWindow as SlidingWindow
 from pseudomotion.transforms.zoom import Zoom as Zoom
 

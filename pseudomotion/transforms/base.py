@@ -16,7 +16,7 @@ from pseudomotion.draws import Draws, Numbers
 from pseudomotion.geometry import level_of_detail, stack
 from pseudomotion.motion import Layers, Motion, map_fields
 
-__all__ = ["Motion", "Params", "Range", "Transform", "View", "allowed", "averaged", "between", "steps"]
+__all__ = ["Motion", "Params", "Range", "Transform", "View", "allowed", "averaged", "between", "check_ranges", "steps"]
 
 Range = tuple[float, float]
 Params = Mapping[str, Numbers]
@@ -112,7 +112,7 @@ class View:
         return steps
 
     def motion(self, homography: Float64[np.ndarray, "b T 3 3"], color: Float64[np.ndarray, "b T 3 4"] | None = None) -> Motion:
-        """A rigid motion without layers. If ``color`` is None, colors do not change."""
+        """A motion without bends or layers. If ``color`` is None, colors do not change."""
         if color is None:
             color = np.broadcast_to(color_maps.IDENTITY, (len(self.scale), self.num_frames, 3, 4))
         return Motion(homography, color)
@@ -153,15 +153,7 @@ class Transform(ABC):
 
     def __post_init__(self) -> None:
         """Check every range, and convert lists to tuples."""
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses
-            value, (low, high) = getattr(self, field.name), field.metadata["allowed"]
-            if not isinstance(value, (tuple, list)) or not all(isinstance(v, (int, float)) for v in value):
-                raise TypeError(f"{type(self).__name__}.{field.name} must be a pair of numbers (low, high), got {value!r}")
-            if len(value) != 2 or not all(map(math.isfinite, value)) or not low <= value[0] <= value[1] <= high:
-                raise ValueError(
-                    f"{type(self).__name__}.{field.name} must be a pair (low, high) with {low:g} <= low <= high <= {high:g}, got {value!r}"
-                )
-            object.__setattr__(self, field.name, tuple(value))
+        check_ranges(self)
 
     @abstractmethod
     def make_params(self, draws: Draws) -> Params:
@@ -170,6 +162,25 @@ class Transform(ABC):
     @abstractmethod
     def make_plan(self, params: Params, view: View) -> Motion:
         """Turn the parameters into a motion that starts at the first view."""
+
+
+def check_ranges(options: Any) -> None:
+    """Check the fields of a dataclass that were declared with ``allowed``, and convert lists to tuples.
+
+    Raises:
+        TypeError, ValueError: as ``Transform`` says.
+
+    """
+    for field in dataclasses.fields(options):
+        if "allowed" not in field.metadata:
+            continue
+        value, (low, high) = getattr(options, field.name), field.metadata["allowed"]
+        name = f"{type(options).__name__}.{field.name}"
+        if not isinstance(value, (tuple, list)) or not all(isinstance(v, (int, float)) for v in value):
+            raise TypeError(f"{name} must be a pair of numbers (low, high), got {value!r}")
+        if len(value) != 2 or not all(map(math.isfinite, value)) or not low <= value[0] <= value[1] <= high:
+            raise ValueError(f"{name} must be a pair (low, high) with {low:g} <= low <= high <= {high:g}, got {value!r}")
+        object.__setattr__(options, field.name, tuple(value))
 
 
 def averaged(scale: Numbers) -> Numbers:
