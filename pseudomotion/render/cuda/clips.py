@@ -17,7 +17,8 @@ own: an integer argument is only a constant of the kernel where it follows from 
 # mypy: ignore-errors
 # Triton functions only look like Python: they have no types to check, and jaxtyping's import hook must not wrap them.
 
-# fmt: off  (one argument per line would hide the code)
+# fmt: off
+# One argument per line would hide the code.
 
 import triton
 import triton.language as tl
@@ -62,20 +63,8 @@ from pseudomotion.render.cuda.table import (
 
 @triton.jit(do_not_specialize=["image_stride", "row_stride", "height", "width", "image_words"])
 def pack(
-    images,
-    packed,
-    image_stride,
-    channel_stride,
-    row_stride,
-    column_stride,
-    height,
-    width,
-    image_words,
-    C: tl.constexpr,
-    PITCH: tl.constexpr,
-    LINES: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ASM: tl.constexpr,
+    images, packed, image_stride, channel_stride, row_stride, column_stride, height, width, image_words,
+    C: tl.constexpr, PITCH: tl.constexpr, LINES: tl.constexpr, BLOCK: tl.constexpr, ASM: tl.constexpr,
 ):
     """Pack images of any strides into words with a black border. One program packs LINES rows of one image, BLOCK columns at a time."""
     tiles = (height + 3 + LINES - 1) // LINES
@@ -117,18 +106,8 @@ def _load_channel(pointer, inside, packed):
 
 @triton.jit(do_not_specialize=["source", "target", "height", "width", "image_words"])
 def halve(
-    packed,
-    table,
-    source,
-    target,
-    height,
-    width,
-    image_words,
-    C: tl.constexpr,
-    PITCH: tl.constexpr,
-    LINES: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ASM: tl.constexpr,
+    packed, table, source, target, height, width, image_words,
+    C: tl.constexpr, PITCH: tl.constexpr, LINES: tl.constexpr, BLOCK: tl.constexpr, ASM: tl.constexpr,
 ):
     """Average images of (height, width) over blocks of 2x2 pixels; blocks at an odd edge are cut off. Programs as in ``pack``.
 
@@ -156,29 +135,9 @@ def halve(
 
 @triton.jit
 def _paint_layers(
-    red,
-    green,
-    blue,
-    alpha,
-    packed,
-    frames,
-    row,
-    row_step,
-    surfaces,
-    left,
-    top,
-    x,
-    y,
-    magic,
-    magic_bytes,
-    C: tl.constexpr,
-    PITCH: tl.constexpr,
-    PADDING: tl.constexpr,
-    SHAPED: tl.constexpr,
-    BENDS: tl.constexpr,
-    ASM: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
+    red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
+    C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, ASM: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
 ):
     """Paint layers, in order, over pixels of the back; ``row`` is the back's, and those of its layers follow ``row_step`` words apart.
 
@@ -202,31 +161,9 @@ def _paint_layers(
 
 @triton.jit(do_not_specialize=["first", "surfaces", "num_frames", "bands"])
 def paint_clips(
-    packed,
-    table,
-    frames,
-    out,
-    first,
-    surfaces,
-    clip_stride,
-    frame_stride,
-    channel_stride,
-    num_frames,
-    h,
-    w,
-    bands,
-    C: tl.constexpr,
-    LAYERED: tl.constexpr,
-    SHAPED: tl.constexpr,
-    BENDS: tl.constexpr,
-    MIXES: tl.constexpr,
-    PADDING: tl.constexpr,
-    PITCH: tl.constexpr,
-    BYTES: tl.constexpr,
-    ASM: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-    VEC: tl.constexpr,
+    packed, table, frames, out, first, surfaces, clip_stride, frame_stride, channel_stride, num_frames, h, w, bands,
+    C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr,
+    PITCH: tl.constexpr, BYTES: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, VEC: tl.constexpr,
 ):
     """All frames of clips that, like their partners, read images only. A program paints some bands of a strip of one frame."""
     across = (w + COLS - 1) // COLS
@@ -268,29 +205,8 @@ def paint_clips(
                 )
                 if LAYERED:
                     their_red, their_green, their_blue, their_alpha = _paint_layers(
-                        their_red,
-                        their_green,
-                        their_blue,
-                        their_alpha,
-                        packed,
-                        frames,
-                        row,
-                        row_step,
-                        surfaces,
-                        left,
-                        top,
-                        x,
-                        y,
-                        magic,
-                        magic_bytes,
-                        C,
-                        PITCH,
-                        PADDING,
-                        SHAPED,
-                        BENDS,
-                        ASM,
-                        ROWS,
-                        COLS,
+                        their_red, their_green, their_blue, their_alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic,
+                        magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                     )
                 share = tl.where(part == 0, 1.0, partner_share(entry, weight, x, y))
                 red, green = lerp(red, their_red, share), lerp(green, their_green, share)
@@ -301,63 +217,17 @@ def paint_clips(
             red, green, blue, alpha = read(packed, own_row, kind, words, width, height, u, v, magic, magic_bytes, C, PITCH, PADDING, ASM)
             if LAYERED:
                 red, green, blue, alpha = _paint_layers(
-                    red,
-                    green,
-                    blue,
-                    alpha,
-                    packed,
-                    frames,
-                    own_row,
-                    row_step,
-                    surfaces,
-                    left,
-                    top,
-                    x,
-                    y,
-                    magic,
-                    magic_bytes,
-                    C,
-                    PITCH,
-                    PADDING,
-                    SHAPED,
-                    BENDS,
-                    ASM,
-                    ROWS,
-                    COLS,
+                    red, green, blue, alpha, packed, frames, own_row, row_step, surfaces, left, top, x, y, magic, magic_bytes, C, PITCH,
+                    PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                 )
             store(place + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)
 
 
 @triton.jit(do_not_specialize=["first", "surfaces", "slots", "frame", "num_frames", "bands", "slot_words"])
 def step_clips(
-    packed,
-    table,
-    frames,
-    out,
-    first,
-    surfaces,
-    slots,
-    frame,
-    working,
-    clip_stride,
-    frame_stride,
-    channel_stride,
-    num_frames,
-    h,
-    w,
-    bands,
-    slot_words,
-    C: tl.constexpr,
-    LAYERED: tl.constexpr,
-    SHAPED: tl.constexpr,
-    BENDS: tl.constexpr,
-    MIXES: tl.constexpr,
-    PADDING: tl.constexpr,
-    PITCH: tl.constexpr,
-    WPITCH: tl.constexpr,
-    ASM: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
+    packed, table, frames, out, first, surfaces, slots, frame, working, clip_stride, frame_stride, channel_stride, num_frames, h, w,
+    bands, slot_words, C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr,
+    PADDING: tl.constexpr, PITCH: tl.constexpr, WPITCH: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     VEC: tl.constexpr,
 ):
     """Frame ``frame`` of the clips of a chunk. Working frames (2, slots, slot_words) are double-buffered: one half is the previous frame.
@@ -402,29 +272,8 @@ def step_clips(
                     if LAYERED:
                         back = frames + (tl.where(part == 0, clip, partner) * surfaces * num_frames + frame - 1) * FRAME
                         their_red, their_green, their_blue, their_alpha = _paint_layers(
-                            their_red,
-                            their_green,
-                            their_blue,
-                            their_alpha,
-                            packed,
-                            frames,
-                            back,
-                            row_step,
-                            surfaces,
-                            left,
-                            top,
-                            x,
-                            y,
-                            magic,
-                            magic_bytes,
-                            C,
-                            PITCH,
-                            PADDING,
-                            SHAPED,
-                            BENDS,
-                            ASM,
-                            ROWS,
-                            COLS,
+                            their_red, their_green, their_blue, their_alpha, packed, frames, back, row_step, surfaces, left, top, x, y,
+                            magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                         )
                     share = tl.where(part == 0, 1.0, partner_share(entry, weight, x, y))
                     red, green = lerp(red, their_red, share), lerp(green, their_green, share)
@@ -443,28 +292,7 @@ def step_clips(
             if not MIXES:
                 if LAYERED:
                     red, green, blue, alpha = _paint_layers(
-                        red,
-                        green,
-                        blue,
-                        alpha,
-                        packed,
-                        frames,
-                        row,
-                        row_step,
-                        surfaces,
-                        left,
-                        top,
-                        x,
-                        y,
-                        magic,
-                        magic_bytes,
-                        C,
-                        PITCH,
-                        PADDING,
-                        SHAPED,
-                        BENDS,
-                        ASM,
-                        ROWS,
-                        COLS,
+                        red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic, magic_bytes, C, PITCH,
+                        PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                     )
                 store(place + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)

@@ -14,7 +14,8 @@ channels of a pixel. Packed images have a black border, one pixel before and two
 # mypy: ignore-errors
 # Triton functions only look like Python: they have no types to check, and jaxtyping's import hook must not wrap them.
 
-# fmt: off  (one argument per line would hide the code)
+# fmt: off
+# One argument per line would hide the code.
 
 import triton
 import triton.language as tl
@@ -245,20 +246,8 @@ def _reduced(at, reduce):
 
 @triton.jit
 def read(
-    packed,
-    row,
-    kind,
-    words,
-    width,
-    height,
-    u,
-    v,
-    magic,
-    magic_bytes,
-    C: tl.constexpr,
-    PITCH: tl.constexpr,
-    PADDING: tl.constexpr,
-    ASM: tl.constexpr,
+    packed, row, kind, words, width, height, u, v, magic, magic_bytes,
+    C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, ASM: tl.constexpr,
 ):
     """Pixels of a surface at coordinates (u, v), from its packed image, recolored. ``load_surface`` gives kind, words, width and height."""
     if packed.dtype.element_ty == tl.int32:
@@ -288,8 +277,7 @@ def recolor(row, kind, red, green, blue, base: tl.constexpr):
     if (kind & COLORED) != 0:
         red, green, blue = red - base, green - base, blue - base
         red, green, blue = (
-            _color_row(row + COLOR, red, green, blue) + base,
-            _color_row(row + COLOR + 4, red, green, blue) + base,
+            _color_row(row + COLOR, red, green, blue) + base, _color_row(row + COLOR + 4, red, green, blue) + base,
             _color_row(row + COLOR + 8, red, green, blue) + base,
         )
     return red, green, blue
