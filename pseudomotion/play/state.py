@@ -186,10 +186,7 @@ def controls() -> dict[str, Any]:
     ranges = {}
     for name, cls in ALL_TRANSFORMS.items():
         default = cls()
-        ranges[name] = [
-            {"name": field.name, "low": field.metadata["low"], "high": field.metadata["high"], "default": getattr(default, field.name)}
-            for field in fields(cls)  # type: ignore[arg-type]
-        ]
+        ranges[name] = [_slider(field.name, field.metadata["allowed"], getattr(default, field.name)) for field in fields(cls)]  # type: ignore[arg-type]
     return {
         "images": ["picture", *SOURCES],
         "transforms": ranges,
@@ -202,6 +199,12 @@ def controls() -> dict[str, Any]:
         "size": list(SIZES),
         "defaults": {field.name: field.default for field in fields(State)},
     }
+
+
+def _slider(name: str, allowed: tuple[float, float], default: tuple[float, float]) -> dict[str, Any]:
+    """A range whose slider goes as far beyond the default as three times its width, within what is allowed."""
+    margin = 3 * (default[1] - default[0])
+    return {"name": name, "low": max(allowed[0], default[0] - margin), "high": min(allowed[1], default[1] + margin), "default": default}
 
 
 def _image(name: str, number: int, uploads: Mapping[str, Picture]) -> UInt8[Tensor, "3 H W"]:
@@ -237,14 +240,13 @@ def _code(state: State, pmg: PMG, uploads: Mapping[str, Picture]) -> str:
     transform = pmg.transforms[0]
     options = [f"({transform!r},)", str(state.frames), str(state.size)]
     default = PMG(("identity",))
-    for name in ("resampling", "padding_mode", "crop", "mix", "seed"):
-        if (value := getattr(pmg, name)) != getattr(default, name):
-            options.append(f"{name}={value!r}")
-    names = {"PMG"} | ({type(pmg.mix).__name__} if pmg.mix else set())
+    names = [name for name in ("resampling", "padding_mode", "crop", "mix", "seed") if getattr(pmg, name) != getattr(default, name)]
+    options += [f"{name}={getattr(pmg, name)!r}" for name in names]
+    public = {"PMG"} | ({type(pmg.mix).__name__} if pmg.mix else set())
     if state.objects != "none":
         preset = {"mixed": "Objects()"}.get(state.objects, f"Objects.{state.objects}()")
         options.append(f"objects={preset}")
-        names.add("Objects")
+        public.add("Objects")
     if state.image in SOURCES:
         source = SOURCES[state.image].__name__
         imports, image = [f"from pseudomotion.images.synthetic import {source}"], f"{source}(size=224).get(ids)[0]"
@@ -255,8 +257,13 @@ def _code(state: State, pmg: PMG, uploads: Mapping[str, Picture]) -> str:
     partners = state.mix != "none" or state.objects != "none" or transform.num_layers > 0
     if partners and "builtin_picture" not in imports[0]:
         imports.insert(0, "from pseudomotion.images import builtin_picture")
-    lines = ["import torch", f"from pseudomotion import {', '.join(sorted(names))}", *imports]
-    lines += [f"from pseudomotion.transforms import {type(transform).__name__}", "", f"ids = torch.tensor([{state.id}])", f"image = {image}"]
+    lines = ["import torch", f"from pseudomotion import {', '.join(sorted(public))}", *imports]
+    lines += [
+        f"from pseudomotion.transforms import {type(transform).__name__}",
+        "",
+        f"ids = torch.tensor([{state.id}])",
+        f"image = {image}",
+    ]
     lines += [f"pmg = PMG({', '.join(options)})"]
     if partners:
         lines += [f"partner = {_NIGHT}", "clips = pmg(image[None], ids=ids, partner_images=partner[None])"]
