@@ -47,7 +47,7 @@ class PMG(nn.Module):
         dtype: dtype of the clips: torch.uint8 or a float dtype. None: that of the images, but float32 for uint8 images that are normalized.
         data_format: order of the clips' axes, "BCTHW" or "BTCHW".
         seed: 64-bit integer; None means 0.
-        renderer: "reference" (any device, differentiable), "fused" (kernels compiled by Triton for CUDA devices and by numba for CPUs; an
+        renderer: "reference" (any device, differentiable), "fused" (kernels compiled by Triton for CUDA devices and by LLVM for CPUs; an
             error elsewhere) or "auto". "auto" uses the fused renderer for images that need no gradient, else the reference. On a CUDA
             device it first compares the fused renderer's first clip of every transform with the reference's; if they differ, it warns
             and uses the reference. ``explain`` says which one runs.

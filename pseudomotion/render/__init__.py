@@ -1,7 +1,7 @@
 """``render``: ``(images, plan) -> clips``, by interchangeable renderers, and ``explain``, which says which one runs and why.
 
 ``reference`` defines what is right and runs anywhere. The fused renderers compute finished clips from images in compiled kernels: ``cuda``
-in Triton, ``cpu`` in numba.
+in Triton, ``cpu`` by LLVM.
 """
 
 import importlib
@@ -27,8 +27,6 @@ from pseudomotion.render.proof import agree, reduces
 __all__ = ["DATA_FORMATS", "RENDERERS", "Prepared", "choose", "explain", "prepare", "render"]
 
 RENDERERS = ("auto", "fused", "reference")
-# Whether the compiled kernels paint outlines other than boxes, and bends; where they do not, such plans go to the reference.
-PAINTS_SHAPES = {"numba": False, "triton": True}
 FUSED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -79,13 +77,13 @@ def render(
     checks.one_of("renderer", renderer, RENDERERS)
     output = _output(images.dtype, images.shape[1], len(plan) if count is None else count, mean, std, dtype, data_format)
     needs_grad = torch.is_grad_enabled() and (images.requires_grad or (textures is not None and textures.requires_grad))
-    chosen = choose(renderer, images.device, images.dtype, output.dtype, needs_grad=needs_grad, shaped=plan.shaped).renderer
+    chosen = choose(renderer, images.device, images.dtype, output.dtype, needs_grad=needs_grad).renderer
     if chosen == "reference":
         if renderer == "auto" and images.device.type == "cpu" and not torch.compiler.is_compiling():
             _hint()
         return _reference(images, plan, output, textures)
-    if _compiled_by(images.device, renderer) == "numba":
-        return _numba(images, plan, output, textures)
+    if _compiled_by(images.device, renderer) == "llvm":
+        return _on_cpu(images, plan, output, textures)
     if renderer == "fused" or _fused_agrees(images, plan, output, textures):
         return _fused(images, plan, output, textures, prepared)
     return _reference(images, plan, output, textures)
@@ -153,7 +151,6 @@ def choose(
     out_dtype: torch.dtype | None = None,
     *,
     needs_grad: bool = False,
-    shaped: bool = False,
 ) -> Choice:
     """Choose the renderer for images on a device.
 
@@ -163,7 +160,6 @@ def choose(
         dtype: dtype of the images; None: assume a supported one.
         out_dtype: dtype of the clips; None: assume a supported one.
         needs_grad: whether images or textures require gradients.
-        shaped: whether the plan has outlines other than boxes, or bends.
 
     Raises:
         ValueError: if "fused" is requested for images that it does not support.
@@ -173,7 +169,7 @@ def choose(
     if renderer == "reference":
         return Choice("reference", "asked for")
     compiler = _compiled_by(device, renderer)
-    unfit = _unfit(dtype, out_dtype, needs_grad, shaped and not PAINTS_SHAPES.get(compiler or "", False))
+    unfit = _unfit(dtype, out_dtype, needs_grad)
     if renderer == "fused":
         if unfit:
             raise ValueError(f"renderer='fused' cannot be used: {unfit}")
@@ -182,8 +178,8 @@ def choose(
         return Choice("fused", "asked for")
     if reason := unfit or _unable(device, compiler):
         return Choice("reference", reason)
-    if compiler == "numba":
-        return Choice("fused", "images are on the CPU and need no gradient; kernels are compiled by numba")
+    if compiler == "llvm":
+        return Choice("fused", "images are on the CPU and need no gradient; kernels are compiled by LLVM")
     return Choice("fused", "images are on a CUDA device and need no gradient; its first clips are compared with the reference's")
 
 
@@ -232,20 +228,18 @@ def _check_plan(plan: MotionPlan, images: Tensor, textures: Tensor | None) -> No
 
 
 def _compiled_by(device: torch.device, renderer: str) -> str | None:
-    """What compiles the fused renderer for a device: "triton", "numba", or None. With Triton's interpreter, tests run it anywhere."""
+    """What compiles the fused renderer for a device: "triton", "llvm", or None. With Triton's interpreter, tests run it anywhere."""
     if device.type == "cuda" or (renderer == "fused" and os.environ.get("TRITON_INTERPRET") == "1"):
         return "triton"
-    return "numba" if device.type == "cpu" else None
+    return "llvm" if device.type == "cpu" else None
 
 
-def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool, shaped: bool) -> str | None:
+def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool) -> str | None:
     """Why the fused renderer does not support these images; None if it does."""
     allowed = ", ".join(str(allowed).removeprefix("torch.") for allowed in FUSED_DTYPES)
     for name, given in (("images are", dtype), ("clips are to be", out_dtype)):
         if given is not None and given not in FUSED_DTYPES:
             return f"{name} {str(given).removeprefix('torch.')}; the fused renderer supports {allowed}"
-    if shaped:
-        return "layers have outlines other than boxes, or something bends, which the fused renderer does not paint yet"
     return "images require gradients, which the fused renderer does not compute" if needs_grad else None
 
 
@@ -264,19 +258,19 @@ def _import_error(compiler: str) -> str | None:
     try:
         importlib.import_module(f"pseudomotion.render.{'cuda' if compiler == 'triton' else 'cpu'}")
     except ImportError as error:
-        install = f"; {NUMBA_HINT}" if compiler == "numba" else ""
-        return f"{compiler.capitalize()} cannot be imported ({error}){install}"
+        name, install = ("Triton", "") if compiler == "triton" else ("llvmlite", f"; {INSTALL_HINT}")
+        return f"{name} cannot be imported ({error}){install}"
     return None
 
 
-NUMBA_HINT = "pip install numba makes rendering on the CPU several times as fast"
+INSTALL_HINT = "pip install llvmlite makes rendering on the CPU several times as fast"
 
 
 @cache
 def _hint() -> None:
     """Say once what would make rendering faster."""
-    if importlib.util.find_spec("numba") is None:
-        warnings.warn(f"numba is not installed; {NUMBA_HINT}", stacklevel=4)
+    if importlib.util.find_spec("llvmlite") is None:
+        warnings.warn(f"llvmlite is not installed; {INSTALL_HINT}", stacklevel=4)
 
 
 def _fused_agrees(
@@ -312,10 +306,10 @@ def _fused(
     return cuda.render(images, plan.to("cpu"), output, textures)
 
 
-def _numba(
+def _on_cpu(
     images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None
 ) -> Shaped[Tensor, "B _ _ h w"]:
-    from pseudomotion.render import cpu  # imports numba, which not every machine has
+    from pseudomotion.render import cpu  # imports llvmlite, which not every machine has
 
     return cpu.render(images, plan.to("cpu"), output, textures)
 
