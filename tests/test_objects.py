@@ -207,7 +207,7 @@ def test_errors_of_textures():
         PMG(objects=Objects()).plan((2, 3, 8, 8), textures=(1, 1, 8, 8))
     with pytest.raises(ValueError, match="cutmix, which shows images of the batch"):
         PMG(("cutmix",), objects=Objects()).plan((2, 3, 8, 8), textures=(1, 3, 8, 8))
-    with pytest.raises(ValueError, match="3 channels .RGB. for fade, got 1"):
+    with pytest.raises(ValueError, match=r"3 channels \(RGB\) for fade, got 1"):
         PMG(("zoom",), objects=Objects(transforms=("fade",))).plan((2, 1, 8, 8))
     with pytest.raises(TypeError, match="objects must be Objects"):
         PMG(objects=3)
