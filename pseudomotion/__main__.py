@@ -11,6 +11,7 @@ PROG = "python -m pseudomotion"
 COMMANDS = {
     "pmg-preview": "show the clips that each transform makes of an image",
     "pmg-bank": "decode images once, into a file that training maps into memory",
+    "pmg-export": "write clips as files that other tools read, for any trainer",
     "pmg-pretrain": "pre-train VideoMAE on pseudo-motion",
     "pmg-finetune": "fine-tune VideoMAE to classify videos",
     "pmg-evaluate": "test a fine-tuned model on a list of videos",
@@ -21,7 +22,7 @@ COMMANDS = {
 }
 PACKAGES = {
     "": ("torch", "kornia", "numpy", "pillow", "av"),
-    "cpu": ("numba",),
+    "cpu": ("llvmlite",),
     "bank": ("safetensors",),
     "huggingface": ("datasets",),
     "webdataset": ("webdataset",),

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pseudomotion import PMG, TRANSFORMS
+from pseudomotion import PMG, TRANSFORMS, checks
 from pseudomotion.mix import Mixup, VideoMix
 
 NAMES = tuple(TRANSFORMS)
@@ -41,28 +41,65 @@ class Memory(TorchDispatchMode):
 
 
 class Kernel:
-    """Stand-in for a kernel that records the number of programs of each launch."""
+    """Stand-in for a kernel that records the number of programs of each launch, and what Triton would compile for it."""
 
-    def __init__(self):
-        self.launches = []
+    def __init__(self, kernel):
+        self.kernel = kernel
+        self.launches, self.through_triton, self.variants = [], 0, set()
 
     def __getitem__(self, grid):
-        self.launches.append(grid)
-        return lambda *args, **options: None
+        def launch(*args, **options):
+            self.through_triton += 1
+            self.variants.add((*options.items(), *map(self.specialization, self.kernel.arg_names, args)))
+            self.launches.append(grid[0])
+            return Compiled(self.launches, len(args) + len(options) - ("num_warps" in options))
+
+        return launch
+
+    def specialization(self, name, argument):
+        """What Triton makes a constant, or knows, of an argument: 1, multiples of 16, and types."""
+        if isinstance(argument, torch.Tensor):
+            return name, argument.dtype, argument.storage_offset() * argument.itemsize % 16 == 0
+        if name in self.kernel.kwargs.get("do_not_specialize", ()):
+            return name, argument.bit_length() > 31
+        return name, argument == 1, argument % 16 == 0, argument.bit_length() > 31
+
+
+class Compiled:
+    """Stand-in for the compiled kernel that a launch returns."""
+
+    def __init__(self, launches, arguments):
+        self.launches, self.arguments = launches, arguments
+
+    def __getitem__(self, grid):
+        def launch(*args):
+            assert len(args) == self.arguments
+            self.launches.append(grid[0])
+
+        return launch
+
+
+@pytest.fixture(autouse=True)
+def _meta_images(monkeypatch):
+    monkeypatch.setattr(checks, "has_values", lambda images: None)
 
 
 @pytest.fixture
-def launched(monkeypatch):
-    """Launches by kernel name; chunks are sized for a GPU with 50 MiB of L2 cache."""
+def kernels(monkeypatch):
+    """Kernels by name, which only record; chunks are sized for a GPU with 50 MiB of L2 cache."""
     pytest.importorskip("triton", reason="the fused renderer needs Triton, which is not installed")
-    from pseudomotion.render.cuda import clips, launch
+    from pseudomotion.render.cuda import clips
 
-    names = ("halve", "paint_clips", "step_clips")
-    doubles = {name: Kernel() for name in names}
-    for name in names:
-        monkeypatch.setattr(clips, name, doubles[name])
-    monkeypatch.setattr(launch, "L2_BYTES", 50 * 2**20)
-    return {name: doubles[name].launches for name in names}
+    doubles = {name: Kernel(getattr(clips, name)) for name in ("pack", "halve", "paint_clips", "step_clips")}
+    for name, double in doubles.items():
+        monkeypatch.setattr(clips, name, double)
+    return doubles
+
+
+@pytest.fixture
+def launched(kernels):
+    """Launches by kernel name."""
+    return {name: double.launches for name, double in kernels.items()}
 
 
 def on_a_device(batch, renderer, resampling, side=224, names=("zoom", "affine"), **options):
@@ -104,38 +141,63 @@ def test_the_fused_renderer_reads_nothing_back(resampling, side, mix, launched):
 
 
 @pytest.mark.parametrize("batch", [1, 8, 128])
-def test_composed_clips_are_one_launch_and_little_memory(batch, launched):
-    """Memory besides the clips is at most that of the plan's table."""
+def test_composed_clips_are_two_launches_and_little_memory(batch, launched):
+    """Memory besides the clips is at most that of the plan's table and the packed images."""
     clips, memory = on_a_device(batch, "fused", "composed", mix=Mixup() if batch > 1 else None, **FINISHED)
-    assert sum(map(len, launched.values())) == 1
+    assert {name: len(launches) for name, launches in launched.items()} == {"pack": 1, "halve": 0, "paint_clips": 1, "step_clips": 0}
     assert 0 < memory - clips.nbytes <= 0.1 * clips.nbytes
 
 
 def test_sources_are_halved_by_one_launch_each(launched):
     """From 900 pixels to 224 there are 4 source pixels per pixel, which level 2 of the pyramid has."""
     on_a_device(8, "fused", "composed", 900, ("identity",))
-    assert {name: len(launches) for name, launches in launched.items()} == {"halve": 2, "paint_clips": 1, "step_clips": 0}
+    assert {name: len(launches) for name, launches in launched.items()} == {"pack": 1, "halve": 2, "paint_clips": 1, "step_clips": 0}
 
 
-@pytest.mark.parametrize(("batch", "mix", "most"), [(8, None, 17), (8, Mixup(), 18), (40, None, 17), (38, Mixup(), 18)])
+@pytest.mark.parametrize(("batch", "mix", "most"), [(8, None, 17), (8, Mixup(), 18), (27, None, 17), (27, Mixup(), 18)])
 def test_recursion_is_a_launch_a_frame_for_clips_that_fit_the_cache(batch, mix, most, launched):
     on_a_device(batch, "fused", "recursive", names=NAMES, mix=mix, **FINISHED)
-    assert sum(map(len, launched.values())) <= most
+    assert sum(map(len, launched.values())) - len(launched["pack"]) - len(launched["halve"]) <= most
 
 
 @pytest.mark.parametrize("mix", [None, Mixup()])
 def test_recursion_holds_two_frames_of_each_clip_in_flight(mix, launched):
-    """43 clips have two float32 frames in 50 MiB; the rest is the table of the plan."""
+    """27 clips have two packed frames and a finished one in 0.6 of 50 MiB; the rest is the table of the plan and the packed images."""
     clips, memory = on_a_device(128, "fused", "recursive", names=("affine",), mix=mix, **FINISHED)
-    frames = 2 * 43 * 3 * 224 * 224 * 4
-    assert memory - clips.nbytes <= frames + 2**20
+    frames, images = 2 * 27 * 227 * 232 * 8, 128 * 227 * 232 * 4
+    assert memory - clips.nbytes <= frames + images + 2**20
+    assert {programs % 27 for programs in launched["step_clips"][:17]} == {0}
 
 
-def test_partners_are_rendered_together(launched):
-    """128 clips mixed in pairs, in chunks of 43: almost none is rendered twice."""
+def test_partners_are_rendered_together(launched, monkeypatch):
+    """128 clips mixed in pairs, in chunks of 27: almost none is rendered twice."""
+    launch = pytest.importorskip("pseudomotion.render.cuda.launch", reason="the fused renderer needs Triton, which is not installed")
+    monkeypatch.setattr(launch, "WAVES", 1)  # all chunks are split into programs alike
     on_a_device(128, "fused", "recursive", names=("affine",), mix=Mixup(), **FINISHED)
-    tiles = 224 * 224 // 1024
-    rendered = [programs // tiles for (programs,) in launched["step_clips"][:: 16 + 1]]
-    assert len(rendered) == 4
-    assert max(rendered) <= 43
-    assert 128 <= sum(rendered) <= 128 + 4
+    tiles = launched["step_clips"][0] // 27
+    rendered = [programs // tiles for programs in launched["step_clips"][:: 16 + 1]]
+    assert len(rendered) == 5
+    assert max(rendered) <= 27
+    assert 128 <= sum(rendered) <= 128 + 5
+
+
+def test_chunks_of_a_small_frame_fill_the_device():
+    """Never fewer clips than give every processor its programs, however small the cache."""
+    launch = pytest.importorskip("pseudomotion.render.cuda.launch", reason="the fused renderer needs Triton, which is not installed")
+    assert launch.chunk_size(None, 3, (224, 224), torch.bfloat16) == 27
+    assert launch.chunk_size(None, 3, (32, 32), torch.bfloat16) >= launch.WAVES * launch.PROCESSORS
+
+
+@pytest.mark.parametrize("mix", [None, Mixup()])
+@pytest.mark.parametrize("resampling", MODES)
+def test_batches_do_not_need_kernels_of_their_own(resampling, mix, kernels):
+    """Whatever is drawn: at most two variants of a kernel for one size of images, and three launches a batch through Triton's checks."""
+    pmg = PMG(NAMES, 16, 64, resampling=resampling, mix=mix, crop=(0.2, 1.0), renderer="fused", **FINISHED)
+    for batch in range(40):
+        images = torch.empty(2 + batch % 3, 3, 96, 96, dtype=torch.uint8, device="meta")
+        before = {name: double.through_triton for name, double in kernels.items()}
+        pmg(images, ids=torch.arange(len(images)) + 10 * batch)
+        used = {name: double.through_triton - before[name] for name, double in kernels.items()}
+        assert sum(used.values()) - used["halve"] <= 3
+    assert {name: len(double.variants) <= 2 for name, double in kernels.items()} == dict.fromkeys(kernels, True)
+    assert len(kernels["paint_clips"].variants) == 2  # bytes, and reduced images

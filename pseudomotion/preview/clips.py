@@ -142,9 +142,9 @@ def _make_tiles(
 
 
 def _clip(pmg: PMG, image: UInt8[Tensor, "3 H W"], sample: int, show: str | None = None) -> UInt8[np.ndarray, "T h w 3"]:
-    """One clip. A transform that needs a partner gets the image mirrored, so that its motion shows."""
+    """One clip. What shows a second image shows the built-in picture at night, which is easy to tell from most images."""
     partners = pmg.transforms[0].num_layers > 0 or pmg.objects is not None
-    images = torch.stack([image, image.flip(-1)]) if partners else image[None]
+    images = torch.stack([image, builtin_picture(*image.shape[-2:], night=True)]) if partners else image[None]
     ids = torch.arange(len(images)) + len(images) * sample
     plan = pmg.plan(images.shape, ids=ids)
     frames = pmg.render(images, plan)[0].permute(1, 2, 3, 0).numpy()

@@ -2,6 +2,9 @@
 
 The installed Triton compiles the kernels for each device, and tests on other machines cannot cover that. So the first clip of every
 transform is rendered by both renderers and compared, once per kind of call. Only these first calls synchronize with the device.
+
+This covers kernels that do not compile and kernels that compute wrong pixels. It does not cover kernels that access memory outside their
+tensors: after such a fault no CUDA call works in the process, so the reference cannot run either.
 """
 
 import dataclasses
@@ -9,7 +12,7 @@ import warnings
 from collections.abc import Callable, Hashable
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from pseudomotion.motion import map_fields
@@ -39,14 +42,28 @@ def agree(fused: Render, reference: Render, images: Images, plan: MotionPlan, *,
     transforms = plan.transform.tolist()
     new = [transform for transform in dict.fromkeys(transforms) if (key, transform) not in _found]
     if new:
-        agreed = _compare(fused, reference, images, *_excerpt(plan, [transforms.index(transform) for transform in new]), unit * TOLERANCE)
+        # The clip that reads the most reduced image, too: it decides how images are packed, and so which kernels run.
+        clips = [*(transforms.index(transform) for transform in new), int(_reduction(plan).argmax())]
+        agreed = _compare(fused, reference, images, *_excerpt(plan, clips), unit * TOLERANCE)
         _found.update({(key, transform): agreed for transform in new})
     return all(_found[key, transform] for transform in set(transforms))
 
 
+def reduces(plan: MotionPlan) -> bool:
+    """Whether some frame reads a reduced image."""
+    return bool(_reduction(plan).any())
+
+
+def _reduction(plan: MotionPlan) -> Float64[Tensor, " B"]:
+    """The highest level of the image pyramid that each clip reads."""
+    seen = plan.layer_detail * (plan.layers.opacity > 0)
+    return torch.cat([plan.detail, seen.flatten(1)], 1).amax(1)
+
+
 def _excerpt(plan: MotionPlan, clips: list[int]) -> tuple[MotionPlan, Tensor]:
     """A plan of some clips, including the clips they show or are mixed with, and the positions of all these in the full plan."""
-    shown = [*clips, *plan.back.image[clips].tolist(), *plan.layers.texture[clips].flatten().tolist()]
+    shown = [*clips, *plan.back.image[clips].tolist()]
+    shown += plan.layers.texture[clips].flatten().tolist() if plan.texture_size is None else []
     shown += [] if plan.blend is None else plan.blend.partner[clips].tolist()
     members = torch.tensor(list(dict.fromkeys(shown)), device="cpu")
     place = torch.zeros(len(plan), dtype=torch.int64, device="cpu")
@@ -59,7 +76,7 @@ def _excerpt(plan: MotionPlan, clips: list[int]) -> tuple[MotionPlan, Tensor]:
     some = dataclasses.replace(
         plan,
         back=dataclasses.replace(back, image=place[back.image]),
-        layers=dataclasses.replace(layers, texture=place[layers.texture]),
+        layers=dataclasses.replace(layers, texture=place[layers.texture] if plan.texture_size is None else layers.texture),
         blend=blend and dataclasses.replace(blend, partner=place[blend.partner]),
         transform=plan.transform[members],
     )
@@ -68,11 +85,11 @@ def _excerpt(plan: MotionPlan, clips: list[int]) -> tuple[MotionPlan, Tensor]:
 
 def _compare(fused: Render, reference: Render, images: Images, plan: MotionPlan, members: Tensor, tolerance: float) -> bool:
     shown = images[members.to(images.device)]
+    expected = reference(shown, plan)  # outside the ``try``: what fails here is no fault of the fused renderer
     try:
-        made, expected = fused(shown, plan), reference(shown, plan)
+        off = (fused(shown, plan).double() - expected.double()).abs().flatten(1).mean(1).tolist()  # waits, so errors of the device show here
     except Exception as error:  # a compiler, driver or device may raise anything
         return _distrust(images, f"failed with {type(error).__name__}: {error}")
-    off = (made.double() - expected.double()).abs().flatten(1).mean(1).tolist()
     wrong = {int(transform) for transform, difference in zip(plan.transform, off, strict=True) if not difference <= tolerance}
     if wrong:
         names = ", ".join(sorted(list(ALL_TRANSFORMS)[transform] if transform >= 0 else "a custom transform" for transform in wrong))

@@ -1,13 +1,17 @@
-"""The launched kernels: ``halve`` builds pyramid levels, ``paint_clips`` samples images, ``step_clips`` samples previous frames.
+"""The launched kernels: ``pack`` and ``halve`` prepare images, ``paint_clips`` samples them, ``step_clips`` samples previous frames.
 
 Arguments that the kernels share:
-    images: (N, C, height, width).
-    pyramid: (N, pyramid_size), the reduced copies of every image.
+    packed: words of the images and their reduced copies (``pixels`` describes words), rows PITCH words apart.
     table: laid out as in ``table``; ``first`` is the launch's first clip row, and ``frames`` points to the first frame row.
     out: the clips, with strides ``clip_stride``, ``frame_stride`` and ``channel_stride``.
-    num_frames, h, w: size of the clips. height, width: size of the images.
-    C: channels of the images. LAYERS: 1 + number of layers. PADDING: padding mode. BLOCK: pixels per program.
-    REDUCES: some frame reads a reduced copy. COLORED: some color map is not the identity. MIXES: some clip is mixed. ROUND: 8-bit output.
+    num_frames, h, w: size of the clips. surfaces: 1 + number of layers.
+    bands: how many bands of ROWS rows a program paints, in a strip of COLS columns.
+    C: channels. LAYERED: there are layers. SHAPED: their outlines may be other than boxes. BENDS: there
+    are bends. MIXES: clips are mixed. PADDING: padding mode. ASM: on NVIDIA's GPUs.
+    VEC: neighboring columns that a thread paints. BYTES: values stay 127 + S, because nothing but bytes is painted.
+
+What depends on the draws of a batch is a branch that all threads of a program take alike, so that batches do not need kernels of their
+own: an integer argument is only a constant of the kernel where it follows from the sizes of images and frames.
 """
 
 # mypy: ignore-errors
@@ -17,269 +21,275 @@ import triton
 import triton.language as tl
 
 from pseudomotion.render.cuda.pixels import (
+    coverage,
+    decode,
+    encode,
     lerp,
     load_int32,
-    paint,
-    paint_back,
-    paint_layers,
+    load_surface,
+    locate,
     partner_share,
     partner_weight,
-    pixels,
     project,
+    read,
     recolor,
     sample,
     store,
 )
-from pseudomotion.render.cuda.table import CLIP, FLAGS, FRAME, HEADER, INDEX, PARTNER, RECURSIVE, WANTED
+from pseudomotion.render.cuda.table import (
+    BLACK,
+    BOUNDS,
+    CLIP,
+    FLAGS,
+    FRAME,
+    HEADER,
+    INDEX,
+    MAGIC,
+    MAGIC_BYTES,
+    OPACITY,
+    OUTLINE,
+    PARTNER,
+    RECURSIVE,
+    SCALE,
+    SHIFT,
+    SHIFT_BYTES,
+    WANTED,
+)
+
+
+@triton.jit(do_not_specialize=["image_stride", "row_stride", "height", "width", "image_words"])
+def pack(
+    images, packed, image_stride, channel_stride, row_stride, column_stride, height, width, image_words,
+    C: tl.constexpr, PITCH: tl.constexpr, LINES: tl.constexpr, BLOCK: tl.constexpr, ASM: tl.constexpr,
+):
+    """Pack images of any strides into words with a black border. One program packs LINES rows of one image, BLOCK columns at a time."""
+    tiles = (height + 3 + LINES - 1) // LINES
+    line = tl.program_id(0) % tiles * LINES + tl.arange(0, LINES)[:, None]
+    image = (tl.program_id(0) // tiles).to(tl.int64)
+    source = images + image * image_stride + (line - 1).to(tl.int64) * row_stride
+    target = packed + image * image_words + line * PITCH
+    for begin in range(0, width + 3, BLOCK):
+        column = begin + tl.arange(0, BLOCK)[None, :]
+        inside = (line >= 1) & (line <= height) & (column >= 1) & (column <= width)
+        at = source + (column - 1) * column_stride
+        red = _load_channel(at, inside, packed)
+        green, blue, alpha = red, red, red
+        if C > 1:
+            green = _load_channel(at + channel_stride, inside, packed)
+            blue = _load_channel(at + channel_stride + channel_stride, inside, packed)
+            alpha = blue
+            if C == 4:
+                alpha = _load_channel(at + channel_stride + channel_stride + channel_stride, inside, packed)
+        if packed.dtype.element_ty == tl.int32:
+            word = red | (green << 8) | (blue << 16) | (alpha << 24)
+        else:
+            word = encode(red, green, blue, alpha, ASM)
+        tl.store(target + column, word, mask=(line < height + 3) & (column < width + 3))
 
 
 @triton.jit
+def _load_channel(pointer, inside, packed):
+    """A channel of an image, black outside: bytes where they stay bytes, else S."""
+    value = tl.load(pointer, mask=inside, other=0)
+    if packed.dtype.element_ty == tl.int32:
+        value = value.to(tl.int32)
+    elif pointer.dtype.element_ty == tl.uint8:
+        value = 1.0 + value.to(tl.float32) * (1.0 / 256.0)
+    else:
+        value = 1.0 + tl.minimum(tl.maximum(value.to(tl.float32), 0.0), 1.0) * (255.0 / 256.0)
+    return value
+
+
+@triton.jit(do_not_specialize=["source", "target", "height", "width", "image_words"])
 def halve(
-    source,
-    target,
-    source_size,
-    source_start,
-    target_size,
-    target_start,
-    height,
-    width,
-    C: tl.constexpr,
-    BLOCK: tl.constexpr,
+    packed, table, source, target, height, width, image_words,
+    C: tl.constexpr, PITCH: tl.constexpr, LINES: tl.constexpr, BLOCK: tl.constexpr, ASM: tl.constexpr,
 ):
-    """Average planes (height, width) over 2x2 blocks; blocks at an odd edge are cut off. One program makes a tile of one plane.
+    """Average images of (height, width) over blocks of 2x2 pixels; blocks at an odd edge are cut off. Programs as in ``pack``.
 
-    ``source_size`` is the stride between images and ``source_start`` the offset of an image's first plane; likewise for the target.
+    ``source`` and ``target`` are the offsets of both copies within an image's words.
     """
+    magic = load_int32(table + MAGIC)
     h, w = (height + 1) // 2, (width + 1) // 2
-    tiles = (h * w + BLOCK - 1) // BLOCK
-    plane = tl.program_id(0) // tiles
-    image = (plane // C).to(tl.int64)
-    channel = (plane % C).to(tl.int64)
-    position, mask, _, _ = pixels(tl.program_id(0) % tiles, h, w, BLOCK)
-    left, top = position % w * 2, position // w * 2
-    # At an odd edge the last row or column counts twice, which gives the average of the pixels that exist.
-    right, bottom = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1) * width
-    top *= width
-    place = source + image * source_size + source_start + channel * height * width
-    total = tl.load(place + (top + left)).to(tl.float32) + tl.load(place + (top + right)).to(tl.float32)
-    total += tl.load(place + (bottom + left)).to(tl.float32) + tl.load(place + (bottom + right)).to(tl.float32)
-    value = total * 0.25
-    if source.dtype.element_ty == tl.uint8:
-        value = tl.div_rn(value, 255.0)
-    tl.store(target + image * target_size + target_start + channel * h * w + position, value, mask=mask)
-
-
-@triton.jit(do_not_specialize=["first"])
-def paint_clips(
-    images,
-    pyramid,
-    table,
-    frames,
-    first,
-    out,
-    clip_stride,
-    frame_stride,
-    channel_stride,
-    num_frames,
-    h,
-    w,
-    height,
-    width,
-    pyramid_size,
-    C: tl.constexpr,
-    LAYERS: tl.constexpr,
-    REDUCES: tl.constexpr,
-    COLORED: tl.constexpr,
-    MIXES: tl.constexpr,
-    PADDING: tl.constexpr,
-    ROUND: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """All frames of clips that, like their partners, read images only. One program paints one tile of one frame."""
-    program = tl.program_id(0)
-    tiles = (h * w + BLOCK - 1) // BLOCK
-    frame = (program // tiles) % num_frames
-    row = table + HEADER + (first + program // tiles // num_frames) * CLIP
-    position, mask, x, y = pixels(program % tiles, h, w, BLOCK)
-    clip = load_int32(row + INDEX)
-    red, green, blue, alpha = paint(
-        images, pyramid, frames, clip, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
-    )
-    weight = partner_weight(row, frame)
-    if MIXES and weight > 0:
-        partner = load_int32(row + PARTNER)
-        their_red, their_green, their_blue, their_alpha = paint(
-            images, pyramid, frames, partner, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
-        )
-        share = partner_share(row, weight, x, y)
-        red, green, blue, alpha = (
-            lerp(red, their_red, share),
-            lerp(green, their_green, share),
-            lerp(blue, their_blue, share),
-            lerp(alpha, their_alpha, share),
-        )
-    place = out + clip.to(tl.int64) * clip_stride + frame.to(tl.int64) * frame_stride
-    store(place + position, channel_stride, table, red, green, blue, alpha, mask, C, ROUND)
+    tiles = (h + 3 + LINES - 1) // LINES
+    line = tl.program_id(0) % tiles * LINES + tl.arange(0, LINES)[:, None]
+    start = packed + (tl.program_id(0) // tiles).to(tl.int64) * image_words
+    for begin in range(0, w + 3, BLOCK):
+        column = begin + tl.arange(0, BLOCK)[None, :]
+        inside = (line >= 1) & (line <= h) & (column >= 1) & (column <= w)
+        # Pixel x is word x + 1. At an odd edge the last row or column counts twice, which gives the average of the pixels that exist.
+        left, top = column * 2 - 1, (line * 2 - 1) * PITCH
+        right, bottom = tl.minimum(left + 1, width), tl.minimum(line * 2, height) * PITCH
+        red, green, blue, alpha = decode(tl.load(start + source + (top + left), mask=inside, other=BLACK), magic, C, ASM)
+        for corner in tl.static_range(1, 4):
+            at = (top if corner == 1 else bottom) + (left if corner == 2 else right)
+            r, g, b, a = decode(tl.load(start + source + at, mask=inside, other=BLACK), magic, C, ASM)
+            red, green, blue, alpha = red + r, green + g, blue + b, alpha + a
+        word = encode(red * 0.25, green * 0.25, blue * 0.25, alpha * 0.25, ASM)
+        tl.store(start + target + line * PITCH + column, word, mask=(line < h + 3) & (column < w + 3))
 
 
 @triton.jit
-def _load(pixel, plane, C: tl.constexpr):
-    """All channels of a pixel; the channels lie ``plane`` apart."""
-    red = tl.load(pixel)
-    green, blue, alpha = red, red, red
-    if C > 1:
-        green = tl.load(pixel + plane)
-        blue = tl.load(pixel + plane + plane)
-        if C == 4:
-            alpha = tl.load(pixel + plane + plane + plane)
+def _paint_layers(
+    red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
+    C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):
+    """Paint layers, in order, over pixels of the back; ``row`` is the back's, and those of its layers follow ``row_step`` words apart.
+
+    Layers whose bounds do not reach the tile at (left, top) are skipped.
+    """
+    for _ in range(1, surfaces):
+        row += row_step
+        from_left, from_top = load_int32(row + BOUNDS), load_int32(row + BOUNDS + 1)
+        to_right, to_bottom = load_int32(row + BOUNDS + 2), load_int32(row + BOUNDS + 3)
+        if (left < to_right) & (top < to_bottom) & (left + COLS > from_left) & (top + ROWS > from_top):
+            a, b, c, d, e, f, g, h, i, kind, words, width, height = load_surface(packed, row)
+            their_red, their_green, their_blue, their_alpha = read(
+                packed, frames, row, a, b, c, d, e, f, g, h, i, kind, words, width, height, x, y, magic, magic_bytes, C, PITCH, PADDING, BENDS, False, ASM
+            )
+            u, v = project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS)
+            share = coverage(frames + load_int32(row + OUTLINE), u, v, SHAPED) * tl.load(row + OPACITY)
+            red, green = lerp(red, their_red, share), lerp(green, their_green, share)
+            blue, alpha = lerp(blue, their_blue, share), lerp(alpha, their_alpha, share)
     return red, green, blue, alpha
 
 
-@triton.jit(do_not_specialize=["first", "slots", "frame"])
-def step_clips(
-    images,
-    pyramid,
-    table,
-    frames,
-    first,
-    slots,
-    frame,
-    working,
-    out,
-    clip_stride,
-    frame_stride,
-    channel_stride,
-    num_frames,
-    h,
-    w,
-    height,
-    width,
-    pyramid_size,
-    C: tl.constexpr,
-    LAYERS: tl.constexpr,
-    REDUCES: tl.constexpr,
-    COLORED: tl.constexpr,
-    MIXES: tl.constexpr,
-    PADDING: tl.constexpr,
-    ROUND: tl.constexpr,
-    BLOCK: tl.constexpr,
+@triton.jit(do_not_specialize=["first", "surfaces", "num_frames", "bands"])
+def paint_clips(
+    packed, table, frames, out, first, surfaces, clip_stride, frame_stride, channel_stride, num_frames, h, w, bands,
+    C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr, PITCH: tl.constexpr, BYTES: tl.constexpr, ASM: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, VEC: tl.constexpr,
 ):
-    """Frame ``frame`` of the clips of a chunk. Working frames (2, slots, C, h, w) are double-buffered: one half is the previous frame.
+    """All frames of clips that, like their partners, read images only. A program paints some bands of a strip of one frame."""
+    across = (w + COLS - 1) // COLS
+    tiles = across * ((h + bands * ROWS - 1) // (bands * ROWS))
+    tile = tl.program_id(0) % tiles
+    frame = tl.program_id(0) // tiles % num_frames
+    entry = table + HEADER + (tl.program_id(0) // tiles // num_frames + first) * CLIP
+    clip = load_int32(entry + INDEX)
+    magic, magic_bytes = load_int32(table + MAGIC), load_int32(table + MAGIC_BYTES)
+    row_step = num_frames * FRAME
+    own_row = frames + (clip * surfaces * num_frames + frame) * FRAME
+    place = out + clip.to(tl.int64) * clip_stride + frame.to(tl.int64) * frame_stride
+    left = tile % across * COLS
+    column = left + tl.arange(0, COLS)[None, :]
+    x = column.to(tl.float32)
+    weight = partner_weight(entry, frame)
+    a, b, c, d, e, f, g, h_, i, kind, words, width, height = load_surface(packed, own_row)
+    for band in range(bands):
+        top = (tile // across * bands + band) * ROWS
+        line = top + tl.arange(0, ROWS)[:, None]
+        y = line.to(tl.float32)
+        red, green, blue, alpha = read(
+            packed, frames, own_row, a, b, c, d, e, f, g, h_, i, kind, words, width, height, x, y, magic, magic_bytes,
+            C, PITCH, PADDING, BENDS, BYTES, ASM,
+        )
+        if LAYERED:
+            red, green, blue, alpha = _paint_layers(
+                red, green, blue, alpha, packed, frames, own_row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
+                C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+            )
+        if MIXES:
+            if weight > 0:
+                row = frames + (load_int32(entry + PARTNER) * surfaces * num_frames + frame) * FRAME
+                ta, tb, tc, td, te, tf, tg, th, ti, their_kind, their_words, their_width, their_height = load_surface(packed, row)
+                their_red, their_green, their_blue, their_alpha = read(
+                    packed, frames, row, ta, tb, tc, td, te, tf, tg, th, ti, their_kind, their_words, their_width, their_height,
+                    x, y, magic, magic_bytes, C, PITCH, PADDING, BENDS, BYTES, ASM,
+                )
+                if LAYERED:
+                    their_red, their_green, their_blue, their_alpha = _paint_layers(
+                        their_red, their_green, their_blue, their_alpha, packed, frames, row, row_step, surfaces, left, top, x, y,
+                        magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                    )
+                share = partner_share(entry, weight, x, y)
+                red, green = lerp(red, their_red, share), lerp(green, their_green, share)
+                blue, alpha = lerp(blue, their_blue, share), lerp(alpha, their_alpha, share)
+        mask = (line < h) & (column < w)
+        at = tl.max_contiguous(line * w + column, (1, VEC))
+        shift = table + (SHIFT_BYTES if BYTES else SHIFT)
+        store(place + at, channel_stride, table + SCALE, shift, red, green, blue, alpha, mask, C)
+
+
+@triton.jit(do_not_specialize=["first", "surfaces", "slots", "frame", "num_frames", "bands", "slot_words"])
+def step_clips(
+    packed, table, frames, out, first, surfaces, slots, frame, working, clip_stride, frame_stride, channel_stride, num_frames, h, w,
+    bands, slot_words,
+    C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr, PITCH: tl.constexpr, WPITCH: tl.constexpr,
+    ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, VEC: tl.constexpr,
+):
+    """Frame ``frame`` of the clips of a chunk. Working frames (2, slots, slot_words) are double-buffered: one half is the previous frame.
 
     Working frames hold the back alone: layers are painted over it when a frame is written out, and are never fed back. Without mixing a
     frame is written out at once. With mixing it needs its partner's frame too, so the next launch writes it, and T + 1 launches make T
-    frames.
+    frames. The border of working frames is black before the first launch, and no launch writes there.
     """
-    tiles = (h * w + BLOCK - 1) // BLOCK
+    across = (w + COLS - 1) // COLS
+    tiles = across * ((h + bands * ROWS - 1) // (bands * ROWS))
+    tile = tl.program_id(0) % tiles
     slot = tl.program_id(0) // tiles
-    row = table + HEADER + (first + slot) * CLIP
-    position, mask, x, y = pixels(tl.program_id(0) % tiles, h, w, BLOCK)
-    clip, flags = load_int32(row + INDEX), load_int32(row + FLAGS)
-    plane = h * w
-    half = slots.to(tl.int64) * plane * C
-    before = working + ((frame + 1) % 2) * half
-    own = before + slot.to(tl.int64) * plane * C
-    place = out + clip.to(tl.int64) * clip_stride + frame.to(tl.int64) * frame_stride + position
-    # Nested: Triton 3.2 and 3.3 cannot compile three conditions chained with `and`.
-    if MIXES and frame > 0:  # noqa: SIM102
-        if (flags & WANTED) != 0:
-            red, green, blue, alpha = _load(own + position, plane, C)
-            red, green, blue, alpha = paint_layers(
-                red,
-                green,
-                blue,
-                alpha,
-                images,
-                pyramid,
-                frames,
-                clip,
-                frame - 1,
-                num_frames,
-                x,
-                y,
-                height,
-                width,
-                pyramid_size,
-                C,
-                LAYERS,
-                REDUCES,
-                COLORED,
-                PADDING,
-            )
-            weight = partner_weight(row, frame - 1)
-            if weight > 0:
-                their_slot = load_int32(row + PARTNER)
+    entry = table + HEADER + (first + slot) * CLIP
+    clip, flags = load_int32(entry + INDEX), load_int32(entry + FLAGS)
+    magic, magic_bytes = load_int32(table + MAGIC), load_int32(table + MAGIC_BYTES)
+    row_step = num_frames * FRAME
+    before = working + ((frame + 1) % 2 * slots).to(tl.int64) * slot_words
+    own = before + slot.to(tl.int64) * slot_words
+    after = working + (frame % 2 * slots + slot).to(tl.int64) * slot_words
+    place = out + clip.to(tl.int64) * clip_stride + frame.to(tl.int64) * frame_stride
+    left = tile % across * COLS
+    column = left + tl.arange(0, COLS)[None, :]
+    x = column.to(tl.float32)
+    row = frames + (clip * surfaces * num_frames + tl.minimum(frame, num_frames - 1)) * FRAME
+    a, b, c, d, e, f, g, h_, i, kind, words, width, height = load_surface(packed, row)
+    weight = partner_weight(entry, frame - 1)
+    for band in range(bands):
+        top = (tile // across * bands + band) * ROWS
+        line = top + tl.arange(0, ROWS)[:, None]
+        y = line.to(tl.float32)
+        mask = (line < h) & (column < w)
+        at = tl.max_contiguous(line * w + column, (1, VEC))
+        stored = (line + 1) * WPITCH + (column + 1)
+        if MIXES:
+            if (frame > 0) & ((flags & WANTED) != 0):
+                their_slot = load_int32(entry + PARTNER)
                 partner = load_int32(table + HEADER + (first + their_slot) * CLIP + INDEX)
-                their_red, their_green, their_blue, their_alpha = _load(before + their_slot.to(tl.int64) * plane * C + position, plane, C)
-                their_red, their_green, their_blue, their_alpha = paint_layers(
-                    their_red,
-                    their_green,
-                    their_blue,
-                    their_alpha,
-                    images,
-                    pyramid,
-                    frames,
-                    partner,
-                    frame - 1,
-                    num_frames,
-                    x,
-                    y,
-                    height,
-                    width,
-                    pyramid_size,
-                    C,
-                    LAYERS,
-                    REDUCES,
-                    COLORED,
-                    PADDING,
+                red, green, blue, alpha = decode(tl.load(own + stored, mask=mask, other=0), magic, C, ASM)
+                if LAYERED:
+                    red, green, blue, alpha = _paint_layers(
+                        red, green, blue, alpha, packed, frames, frames + (clip * surfaces * num_frames + frame - 1) * FRAME, row_step, surfaces,
+                        left, top, x, y, magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                    )
+                if weight > 0:
+                    theirs = before + their_slot.to(tl.int64) * slot_words
+                    their_red, their_green, their_blue, their_alpha = decode(tl.load(theirs + stored, mask=mask, other=0), magic, C, ASM)
+                    if LAYERED:
+                        their_red, their_green, their_blue, their_alpha = _paint_layers(
+                            their_red, their_green, their_blue, their_alpha, packed, frames,
+                            frames + (partner * surfaces * num_frames + frame - 1) * FRAME, row_step, surfaces,
+                            left, top, x, y, magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                        )
+                    share = partner_share(entry, weight, x, y)
+                    red, green = lerp(red, their_red, share), lerp(green, their_green, share)
+                    blue, alpha = lerp(blue, their_blue, share), lerp(alpha, their_alpha, share)
+                store(place - frame_stride + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)
+        if frame < num_frames:
+            if (frame > 0) & ((flags & RECURSIVE) != 0):
+                offset, fx, fy = locate(
+                    frames, row, a, b, c, d, e, f, g, h_, i, kind, x, y, width, height, 1.0, WPITCH, PADDING, BENDS, False
                 )
-                share = partner_share(row, weight, x, y)
-                red, green, blue, alpha = (
-                    lerp(red, their_red, share),
-                    lerp(green, their_green, share),
-                    lerp(blue, their_blue, share),
-                    lerp(alpha, their_alpha, share),
+                red, green, blue, alpha = sample(own + offset, fx, fy, magic, magic_bytes, C, WPITCH, ASM)
+                if C == 3:
+                    red, green, blue = recolor(row, kind, red, green, blue, 0.0)
+            else:
+                red, green, blue, alpha = read(
+                    packed, frames, row, a, b, c, d, e, f, g, h_, i, kind, words, width, height, x, y, magic, magic_bytes,
+                    C, PITCH, PADDING, BENDS, False, ASM,
                 )
-            store(place - frame_stride, channel_stride, table, red, green, blue, alpha, mask, C, ROUND)
-    if frame < num_frames:
-        if frame > 0 and (flags & RECURSIVE) != 0:
-            step = frames + (clip * LAYERS * num_frames + frame) * FRAME
-            u, v = project(step, x, y)
-            red, green, blue, alpha = sample(own, u, v, h, w, C, PADDING)
-            if COLORED:
-                red, green, blue = recolor(step, red, green, blue)
-        else:
-            red, green, blue, alpha = paint_back(
-                images, pyramid, frames, clip, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
-            )
-        after = working + (frame % 2) * half + slot.to(tl.int64) * plane * C + position
-        tl.store(after, red, mask=mask)
-        if C > 1:
-            tl.store(after + plane, green, mask=mask)
-            tl.store(after + plane + plane, blue, mask=mask)
-            if C == 4:
-                tl.store(after + plane + plane + plane, alpha, mask=mask)
-        if not MIXES:
-            red, green, blue, alpha = paint_layers(
-                red,
-                green,
-                blue,
-                alpha,
-                images,
-                pyramid,
-                frames,
-                clip,
-                frame,
-                num_frames,
-                x,
-                y,
-                height,
-                width,
-                pyramid_size,
-                C,
-                LAYERS,
-                REDUCES,
-                COLORED,
-                PADDING,
-            )
-            store(place, channel_stride, table, red, green, blue, alpha, mask, C, ROUND)
+            tl.store(after + stored, encode(red, green, blue, alpha, ASM), mask=mask)
+            if not MIXES:
+                if LAYERED:
+                    red, green, blue, alpha = _paint_layers(
+                        red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
+                        C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                    )
+                store(place + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)

@@ -1,225 +1,201 @@
-"""The fused renderer: Triton kernels that turn images into formatted clips without a full-size intermediate.
+"""The fused renderer for CUDA: Triton kernels that turn images into formatted clips without a full-size intermediate.
 
-It is made for CUDA. With ``TRITON_INTERPRET=1`` it runs on the CPU, slowly, for tests. Float32 output is within 1e-4 of
-``render.reference`` per resampling, 8-bit output within one level. It is not differentiable.
+With ``TRITON_INTERPRET=1`` it runs on the CPU, slowly, for tests. Float32 output is within 1e-4 of ``render.reference`` per resampling and
+within 2e-3 after 15, 8-bit output within one level. It is not differentiable.
 
-Everything that is constant per clip is computed here on the host in float64, packed into one table (``table``), and copied to the device
+Everything that is constant per clip is computed on the host in float64, packed into one table (``plans``), and copied to the device
 asynchronously. Nothing is read back.
 
-Kernel launches per batch: one for all clips that read images in every frame, and T per chunk of clips that read their previous frame
-(T + 1 with mixing). A chunk holds as many clips as have both their working frames in the device's L2 cache, so a batch of one chunk takes
-at most T + 2 launches. Each pyramid level, needed where frames show more than 1.5 image pixels per pixel, takes one more.
+Launches per batch: one that packs the images into words and one for each reduced copy of them, which are needed where frames show more than
+1.5 image pixels per pixel; one for all clips that read images in every frame; and T per chunk of clips that read their previous frame
+(T + 1 with mixing). A chunk's working frames and finished frames fit in the device's L2 cache together. Only the first launch of each
+kernel goes through Triton's just-in-time compiler; the others call the compiled kernel.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
-from typing import NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
+import triton
+from jaxtyping import Shaped
 from torch import Tensor
 
-from pseudomotion import geometry, outline
-from pseudomotion.plan import Motion, MotionPlan
+from pseudomotion import outline
+from pseudomotion.plan import MotionPlan
 from pseudomotion.render.cuda import clips as kernels
 from pseudomotion.render.cuda import table as layout
+from pseudomotion.render.cuda.plans import Packed, Sizes, pack, pitch
 from pseudomotion.render.output import Output
 
-L2_BYTES = 2**22  # assumed where the device reports no size; every GPU since 2018 has at least 4 MiB
-BLOCK = 1024  # pixels per program
+ROWS, COLS, VEC = 32, 32, 2  # a band of a strip; neighboring columns of a thread. Not measured yet: see benchmarks/on_a_gpu.sh
+WARPS = 4
+BLOCK = 1024  # words that a program packs at a time
+L2_BYTES, PROCESSORS = 50 * 2**20, 132  # of an H100: assumed where the device cannot be asked, or reports nothing
+L2_SHARE = 0.6  # of the cache that a chunk may fill: under least-recently-used replacement, a full cache would miss every time
+WAVES = 4  # programs per processor that a launch should have
+TAKES_CONSTANTS = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 3)  # compiled kernels are called with constants
 
 
-class Chunk(NamedTuple):
-    """Clips that are rendered by the same launches."""
-
-    clips: Int64[Tensor, " n"]
-    partner: Int64[Tensor, " n"]  # position in the batch; in a stepped chunk, position in ``clips``
-    wanted: Bool[Tensor, " n"]  # False: rendered only as a partner, and not written by this chunk
-    stepped: bool  # True: rendered frame by frame, because some clip or partner reads its previous frame
-
-
-def render(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, chunk: int | None = None) -> Shaped[Tensor, "B _ _ h w"]:
+def render(
+    images: Shaped[Tensor, "N C H W"],
+    plan: MotionPlan,
+    output: Output,
+    textures: Shaped[Tensor, "M C _ _"] | None = None,
+    *,
+    chunk: int | None = None,
+) -> Shaped[Tensor, "B _ _ h w"]:
     """Render the clips of a plan in their output format.
 
     Args:
-        images: ``(N, C, H, W)``, uint8, or float16, bfloat16 or float32 in [0, 1]; must not require gradients.
+        images: ``(N, C, H, W)``, uint8, or float16, bfloat16 or float32 in [0, 1], of any strides; must not require gradients.
         plan: for these N images, on the CPU.
         output: format of the clips; its dtype is uint8, float16, bfloat16 or float32. Clips from position ``output.count`` on are rendered
             only where they are mixed into others.
+        textures: ``(M, C, _, _)``, like the images; None: layers show ``images``.
         chunk: largest number of clips whose working frames are held at a time. None: as many as fit in the L2 cache.
 
     Returns:
         ``(count, C, T, h, w)`` or ``(count, T, C, h, w)``, on the device of the images.
 
     """
-    (_, c, height, width), t, (h, w) = images.shape, plan.num_frames, plan.frame_size
+    most = chunk or chunk_size(images.device, images.shape[1], plan.frame_size, output.dtype)
+    return run(images, plan, pack(plan, output, most, bytes=images.dtype == torch.uint8), output, textures)
+
+
+def chunk_size(device: torch.device | None, channels: int, frame_size: tuple[int, int], dtype: torch.dtype) -> int:
+    """How many clips to render in turns, frame by frame: as many as stay in the L2 cache, but enough to fill the device.
+
+    Args:
+        device: None: assume an H100.
+        channels: of the clips.
+        frame_size: ``(h, w)``.
+        dtype: of the clips.
+
+    """
+    cache, processors = _device(device)
+    h, w = frame_size
+    frames = 2 * 8 * (h + 3) * pitch(w) + channels * h * w * dtype.itemsize
+    fill = -(-WAVES * processors // (-(-h // ROWS) * -(-w // COLS)))
+    return max(int(L2_SHARE * cache / frames), fill)
+
+
+def _device(device: torch.device | None) -> tuple[int, int]:
+    """L2 cache in bytes and number of processors."""
+    if device is None or device.type != "cuda":
+        return L2_BYTES, PROCESSORS
+    properties = torch.cuda.get_device_properties(device)
+    return properties.L2_cache_size or L2_BYTES, properties.multi_processor_count
+
+
+def pack_ahead(plan: MotionPlan, channels: int, images_dtype: torch.dtype, output: Output) -> Packed:
+    """Pack a plan where there is no GPU to ask how large chunks should be: for an H100's cache, and one of about that size."""
+    return pack(plan, output, chunk_size(None, channels, plan.frame_size, output.dtype), bytes=images_dtype == torch.uint8)
+
+
+def run(
+    images: Shaped[Tensor, "N C H W"],
+    plan: MotionPlan,
+    packed: Packed,
+    output: Output,
+    textures: Shaped[Tensor, "M C _ _"] | None = None,
+) -> Shaped[Tensor, "B _ _ h w"]:
+    """Render a packed plan; as ``render`` otherwise."""
+    c, t, (h, w), device = images.shape[1], plan.num_frames, plan.frame_size, images.device
     count, frame_axis = output.count, output.data_format.index("T")
     shape = (count, c, t, h, w) if frame_axis == 2 else (count, t, c, h, w)
     clips = images.new_empty(shape, dtype=output.dtype)
     if not clips.numel():
         return clips
-    images = images.contiguous()
-    chunks = list(_chunks(plan, count, chunk or _clips_in_cache(images.device, c * h * w)))
-    detail = torch.cat([plan.detail[:, None], plan.layer_detail * (plan.layers.opacity > 0)], 1)  # (B, 1 + L, T)
     strides = clips.stride(0), clips.stride(frame_axis), clips.stride(3 - frame_axis)
-    tiles, block = _tiles(h, w)
+    surfaces, mixes = 1 + plan.num_layers, plan.blend is not None
     options = {
         "C": c,
-        "LAYERS": 1 + plan.num_layers,  # the back counts as one
-        "REDUCES": bool(detail.any()),
-        "COLORED": any(p.colored for passes in (plan.passes, *plan.layer_passes) for p in passes),
-        "MIXES": plan.mixes,
+        "LAYERED": surfaces > 1,
+        "SHAPED": plan.layers.outline.shape[-1] > outline.PARAMS,
+        "BENDS": any(motion.bend is not None and motion.bend.numel() > 0 for motion in (plan.back.motion, plan.layers.motion)),
+        "MIXES": mixes,
         "PADDING": plan.padding_mode,
-        "ROUND": output.dtype == torch.uint8,
-        "BLOCK": block,
+        "PITCH": packed.images.pitch,
+        "ASM": _assembles(device),
+        "ROWS": ROWS,
+        "COLS": COLS,
+        "VEC": VEC,
     }
-    slots = max((len(group.clips) for group in chunks if group.stepped), default=0)
-    working = torch.empty(2 * slots, c, h, w, dtype=torch.float32, device=images.device)
-    first = 0
+    processors = _device(device)[1]
     with torch.cuda.device(images.get_device()):
-        pyramid, starts = _pyramid(images, int(detail.max().ceil()))
-        table = _table(plan, chunks, torch.from_numpy(output.scale_and_shift()), detail, starts, pinned=images.is_cuda)
-        table = table.to(images.device, non_blocking=True)
-        frames = table[table.numel() - layout.FRAME.value * detail.numel() :]
-        sizes = (t, h, w, height, width, starts[-1])
-        for group in chunks:
-            n = len(group.clips)
-            if group.stepped:
-                for frame in range(t + plan.mixes):
-                    kernels.step_clips[(n * tiles,)](
-                        images, pyramid, table, frames, first, slots, frame, working, clips, *strides, *sizes, **options
-                    )
+        table = packed.table
+        if device.type == "cuda" and not table.is_pinned():
+            table = table.pin_memory()  # lets the device copy it asynchronously
+        table = table.to(device, non_blocking=True)
+        frames = table[layout.HEADER.value + layout.CLIP.value * packed.clip_rows :]
+        words = _pack(images, textures, packed, table)
+        slots = max((part.count for part in packed.launches if part.stepped), default=0)
+        working_pitch = pitch(w)
+        slot_words = (h + 3) * working_pitch
+        working = torch.full((2 * slots * slot_words,), layout.BLACK.value, dtype=torch.int64, device=device)
+        step = _Kernel(kernels.step_clips, num_warps=WARPS, WPITCH=working_pitch, **options)
+        for first, n, stepped in packed.launches:
+            bands, tiles = _tiles(h, w, n if stepped else n * t, processors)
+            if stepped:
+                for frame in range(t + mixes):
+                    step(n * tiles, words, table, frames, clips, first, surfaces, slots, frame, working, *strides, t, h, w, bands, slot_words)
             else:
-                kernels.paint_clips[(n * t * tiles,)](images, pyramid, table, frames, first, clips, *strides, *sizes, **options)
-            first += n
+                paint = _Kernel(kernels.paint_clips, num_warps=WARPS, BYTES=packed.bytes and surfaces == 1 and not mixes, **options)
+                paint(n * t * tiles, words, table, frames, clips, first, surfaces, *strides, t, h, w, bands)
     return clips
 
 
-def _clips_in_cache(device: torch.device, values: int) -> int:
-    """How many clips fit in the L2 cache with two float32 working frames of ``values`` numbers each; at least one."""
-    cache = torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else L2_BYTES
-    return max(1, cache // (2 * 4 * values))
+class _Kernel:
+    """A kernel with its constants. Its first launch compiles it, or finds it compiled; later ones skip Triton's checks of the arguments.
 
-
-def _chunks(plan: MotionPlan, count: int, most: int) -> Iterator[Chunk]:
-    """Split the wanted clips into chunks: first all that read images only, then the others, at most ``most`` clips per chunk.
-
-    The partner of a mixed clip must be in the same chunk. Clips are ordered along chains of partners, so few are rendered twice.
+    Later launches must have tensors of the same dtypes and alignment, and the same integers but those that the kernel does not specialize.
     """
-    themselves = torch.arange(len(plan), device="cpu")
-    partners = themselves if plan.blend is None else torch.where(plan.blend.weight > 0, plan.blend.partner, themselves)
-    stepped = plan.back.reads_previous & (plan.num_frames > 1)
-    stepped = stepped | stepped[partners]
-    at_once = (~stepped[:count]).nonzero()[:, 0]
-    if len(at_once):
-        yield Chunk(at_once, partners[at_once], torch.ones_like(at_once, dtype=torch.bool), stepped=False)
-    partner = partners.tolist()
-    group: dict[int, bool] = {}  # clips, and whether they are wanted
-    for clip in _along(partner, stepped[:count].nonzero()[:, 0].tolist()):
-        if group and len(group.keys() | {clip, partner[clip]}) > most:
-            yield _stepped(group, partner)
-            group = {}
-        group[clip] = True
-        group.setdefault(partner[clip], False)
-    if group:
-        yield _stepped(group, partner)
+
+    def __init__(self, kernel: Any, *, num_warps: int, **constants: Any) -> None:
+        self.kernel, self.constants, self.num_warps, self.compiled = kernel, constants, num_warps, None
+
+    def __call__(self, programs: int, *args: Any) -> None:
+        if self.compiled is None:
+            self.compiled = self.kernel[(programs,)](*args, **self.constants, num_warps=self.num_warps)  # None by Triton's interpreter
+        else:
+            self.compiled[(programs, 1, 1)](*args, *(self.constants.values() if TAKES_CONSTANTS else ()))
 
 
-def _along(partner: Sequence[int], clips: Sequence[int]) -> Iterator[int]:
-    """Reorder clips so that each is followed by its partner, unless that is not among them or came earlier."""
-    left = dict.fromkeys(clips)
-    for clip in clips:
-        while clip in left:
-            del left[clip]
-            yield clip
-            clip = partner[clip]
+def _assembles(device: torch.device) -> bool:
+    """Whether kernels may use PTX's instructions."""
+    return device.type == "cuda" and torch.version.hip is None
 
 
-def _stepped(group: dict[int, bool], partner: Sequence[int]) -> Chunk:
-    slot = {clip: place for place, clip in enumerate(group)}
-    partners = [slot.get(partner[clip], 0) for clip in group]  # 0 for unwanted clips, whose partner is never read
-    clips, partner_slots, wanted = (torch.tensor(list(values), device="cpu") for values in (group, partners, group.values()))
-    return Chunk(clips, partner_slots, wanted, stepped=True)
+def _tiles(h: int, w: int, frames: int, processors: int) -> tuple[int, int]:
+    """How many bands a program paints, and programs per frame: long strips, where these are enough programs to fill the device."""
+    strips, bands = -(-w // COLS), -(-h // ROWS)
+    groups = min(bands, max(1, -(-WAVES * processors // (frames * strips))))
+    each = -(-bands // groups)
+    return each, strips * -(-bands // each)
 
 
-def _pyramid(images: Shaped[Tensor, "B C H W"], levels: int) -> tuple[Float32[Tensor, "B n"], list[int]]:
-    """Pyramid levels 1 to ``levels`` of every image, concatenated; and the offset of each level, then their total size n."""
+def _pack(
+    images: Shaped[Tensor, "N C H W"], textures: Shaped[Tensor, "M C _ _"] | None, packed: Packed, table: Shaped[Tensor, " m"]
+) -> Shaped[Tensor, " n"]:
+    """The words of images and their reduced copies, then those of textures."""
+    parts = [(images, packed.images)]
+    if textures is not None and packed.textures is not None:
+        parts.append((textures, packed.textures))
+    total = sum(len(part) * sizes.lines * sizes.pitch for part, sizes in parts)
+    words = torch.empty(total, dtype=torch.int32 if packed.bytes else torch.int64, device=images.device)
+    begin = 0
+    for part, sizes in parts:
+        _pack_images(part, words[begin:], sizes, table)
+        begin += len(part) * sizes.lines * sizes.pitch
+    return words
+
+
+def _pack_images(images: Shaped[Tensor, "N C _ _"], words: Shaped[Tensor, " n"], sizes: Sizes, table: Shaped[Tensor, " m"]) -> None:
     b, c, height, width = images.shape
-    sides = [(-(-height // 2**level), -(-width // 2**level)) for level in range(levels + 1)]
-    starts = [0, *accumulate(c * h * w for h, w in sides[1:])]
-    pyramid = torch.empty(b, starts[-1], dtype=torch.float32, device=images.device)
-    source, stride, start = images, c * height * width, 0
-    for begin, size, (h, w) in zip(starts, sides, sides[1:], strict=False):
-        tiles, block = _tiles(h, w)
-        kernels.halve[(b * c * tiles,)](source, pyramid, stride, start, starts[-1], begin, *size, C=c, BLOCK=block)
-        source, stride, start = pyramid, starts[-1], begin
-    return pyramid, starts
-
-
-def _tiles(h: int, w: int) -> tuple[int, int]:
-    """Number of programs per frame, and pixels per program, a power of 2."""
-    block = min(BLOCK, 1 << (h * w - 1).bit_length())
-    return -(-h * w // block), block
-
-
-def _table(
-    plan: MotionPlan,
-    chunks: Sequence[Chunk],
-    epilogue: Float[Tensor, " 8"],
-    detail: Float64[Tensor, "B S T"],
-    starts: Sequence[int],
-    *,
-    pinned: bool,
-) -> Float[Tensor, " n"]:
-    """The kernels' table, laid out as in ``table``. Pinned memory lets the device copy it asynchronously."""
-    rows, frames = sum(len(group.clips) for group in chunks), detail.numel()
-    end = len(epilogue) + layout.CLIP.value * rows
-    table = torch.empty(end + layout.FRAME.value * frames, dtype=torch.float32, device="cpu", pin_memory=pinned)
-    table[: len(epilogue)] = epilogue
-    _fill_clips(table[len(epilogue) : end].view(rows, -1), plan, chunks)
-    _fill_frames(table[end:].view(*detail.shape, -1), plan, detail, starts)
-    return table
-
-
-def _fill_clips(rows: Float[Tensor, "n 12"], plan: MotionPlan, chunks: Sequence[Chunk]) -> None:
-    """Fill the clip rows of the table."""
-    clips = torch.cat([group.clips for group in chunks])
-    bits = rows.view(torch.int32)
-    bits[:, layout.INDEX.value] = clips.int()
-    bits[:, layout.PARTNER.value] = torch.cat([group.partner for group in chunks]).int()
-    rows[:, layout.WEIGHT.value : layout.PARTNER_FRAMES.value + 2] = 0
-    if plan.blend is not None:
-        rows[:, layout.WEIGHT.value] = plan.blend.weight[clips]
-        rows[:, layout.PARTNER_BOX.value : layout.FLAGS.value] = plan.blend.box[clips]
-        bits[:, layout.PARTNER_FRAMES.value : layout.PARTNER_FRAMES.value + 2] = plan.blend.frames[clips].int()
-    wanted = torch.cat([group.wanted for group in chunks])
-    bits[:, layout.FLAGS.value] = plan.back.reads_previous[clips].int() * layout.RECURSIVE.value + wanted.int() * layout.WANTED.value
-
-
-def _fill_frames(rows: Float[Tensor, "B S T 32"], plan: MotionPlan, detail: Float64[Tensor, "B S T"], starts: Sequence[int]) -> None:
-    """Fill the frame rows of the table: the back of every clip, then its layers."""
-    back, layers, bits = plan.back, plan.layers, rows.view(torch.int32)
-    _fill_motion(rows[:, 0], back.motion, plan.frame_size)
-    _fill_motion(rows[:, 1:], layers.motion, plan.frame_size)
-    bits[:, 0, :, layout.IMAGE.value] = back.image[:, None].int()
-    bits[:, 1:, :, layout.IMAGE.value] = layers.texture[:, :, None].int()
-    rows[:, 0, :, layout.OPACITY.value] = 1
-    rows[:, 1:, :, layout.OPACITY.value] = layers.opacity
-    rows[:, 1:, :, layout.BOX.value : layout.IMAGE.value] = layers.box[:, :, None]
-    rows[:, 1:, :, layout.FEATHER.value] = layers.outline[:, :, None, outline.FEATHER]
-    level = detail.floor().long()
-    bits[..., layout.REDUCED.value] = (2**level).int()
-    rows[..., layout.NEXT.value] = detail - level
-    # Level k of the pyramid begins at starts[k - 1]. Level 0, the images themselves, is not part of it.
-    begin = torch.tensor([0, *starts, 0], dtype=torch.int32, device="cpu")
-    bits[..., layout.START.value] = begin[level]
-    bits[..., layout.START.value + 1] = begin[level + 1]
-
-
-def _fill_motion(rows: Float[Tensor, "*b T 32"], motion: Motion, frame_size: tuple[int, int]) -> None:
-    """Fill in the inverse homographies (frame pixel to pixel of what is read) and the color maps."""
-    back = geometry.inverse(motion.homography.double())
-    y, x = ((side - 1) / 2 for side in frame_size)
-    center = back[..., 2, 0] * x + back[..., 2, 1] * y + back[..., 2, 2]
-    rows[..., layout.BACK.value : layout.COLOR.value] = (back / center[..., None, None]).flatten(-2)  # (*b, T, 9)
-    rows[..., layout.COLOR.value : layout.OPACITY.value] = motion.color.flatten(-2)  # (*b, T, 12)
+    each = sizes.lines * sizes.pitch
+    block = min(BLOCK // 4, triton.next_power_of_2(width + 3))
+    lines = BLOCK // block
+    options = {"C": c, "PITCH": sizes.pitch, "LINES": lines, "BLOCK": block, "ASM": _assembles(images.device)}
+    kernels.pack[(b * -(-(height + 3) // lines),)](images, words, *images.stride(), height, width, each, **options)
+    for (h, w, line), (half_h, _, half_line) in zip(sizes.levels, sizes.levels[1:], strict=False):
+        programs = b * -(-(half_h + 3) // lines)
+        kernels.halve[(programs,)](words, table, line * sizes.pitch, half_line * sizes.pitch, h, w, each, **options)

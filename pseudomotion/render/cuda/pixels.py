@@ -1,7 +1,14 @@
 """Device functions for a tile of pixels: project, sample, recolor, paint layers, mix, store.
 
-Offsets within a plane are 32-bit (a plane has at most 2^30 pixels); offsets of planes are 64-bit. Functions always pass four channels:
-where images have fewer, the missing ones are copies of the first, which the compiler removes.
+**Values.** v in [0, 1] is held as the float32 ``S = 1 + v * 255 / 256`` in [1, 2). Its 23 bits after the exponent are a fixed-point number,
+so a pixel is packed and unpacked by moving bytes: no conversions between integers and floats, of which a GPU computes only a quarter or an
+eighth as many as additions. Everything after sampling is linear in S, and the host folds the constants into the table.
+
+**Words.** Images of 8 bits are packed to int32 words, one byte per channel; a byte b is unpacked to ``128 + b / 256 = 127 + S``. Other
+images, reduced copies and working frames are packed to int64 words of four 16-bit fields ``0x8000 | v * 32640``. One load reads all
+channels of a pixel. Packed images have a black border, one pixel before and two behind, so that sampling needs no masks.
+
+**Order.** Functions always return four channels; where images have fewer, the missing ones are copies that the compiler removes.
 """
 
 # mypy: ignore-errors
@@ -10,26 +17,41 @@ where images have fewer, the missing ones are copies of the first, which the com
 import triton
 import triton.language as tl
 
-from pseudomotion import geometry
+from pseudomotion import geometry, outline
 from pseudomotion.render.cuda.table import (
-    BACK,
-    BOX,
+    ALIGNED,
+    BEND,
+    BENT,
+    CENTER,
     COLOR,
-    FEATHER,
-    FRAME,
-    IMAGE,
-    NEXT,
-    OPACITY,
+    COLORED,
+    FIRST_POINT,
+    GRID,
+    HALF_SIDES,
+    HEIGHT,
+    KIND,
+    MATRIX,
+    PARAMS,
     PARTNER_BOX,
     PARTNER_FRAMES,
-    REDUCED,
-    SHIFT,
-    START,
+    PER_CELL,
+    PLACE,
+    POINTS,
+    PROJECTIVE,
+    REDUCE,
+    SHAPE,
+    SHARE,
+    SHARPNESS,
+    UNIT,
     WEIGHT,
+    WIDTH,
 )
 
 HORIZON = tl.constexpr(geometry.HORIZON)
-HALF_EVEN = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding and subtracting it rounds a float32 below 2^22 to an integer, half to even
+POLYGON, SUPERELLIPSE = tl.constexpr(outline.POLYGON), tl.constexpr(outline.SUPERELLIPSE)
+FAR, TINY = tl.constexpr(outline.FAR), tl.constexpr(outline.TINY)
+WHITE = tl.constexpr(1.0 + 255.0 / 256.0)  # S of 1; S of 0 is 1
+HALF = tl.constexpr(1.0 / 65536.0)  # half a step of a 16-bit field
 
 
 @triton.jit
@@ -39,266 +61,346 @@ def load_int32(pointer):
 
 
 @triton.jit
-def project(row, x, y):
-    """Coordinates that frame pixels (x, y) read, under the homography of a frame's table row."""
-    back = row + BACK
-    u = tl.load(back) * x + (tl.load(back + 1) * y + tl.load(back + 2))
-    v = tl.load(back + 3) * x + (tl.load(back + 4) * y + tl.load(back + 5))
-    w = tl.load(back + 6) * x + (tl.load(back + 7) * y + tl.load(back + 8))
-    w = tl.maximum(w, HORIZON)
-    return tl.div_rn(u, w), tl.div_rn(v, w)
+def as_float(word):
+    """The float32 with the bits of an int32."""
+    return word.to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _taps(at, side, PADDING: tl.constexpr):
-    """Along one axis of ``side`` pixels: the two neighbors of each coordinate, and their weights."""
-    last = side - 1.0
-    if PADDING == "zeros":
-        at = tl.minimum(tl.maximum(at, -1.0), last + 1.0)
+def permute(a, b, SELECTOR: tl.constexpr, ASM: tl.constexpr):
+    """Four bytes of two int32, as PTX's ``prmt`` selects them. Without assembly: the same bits, for the selectors that are used here."""
+    if ASM:
+        word = tl.inline_asm_elementwise("prmt.b32 $0, $1, $2, " + SELECTOR + ";", "=r,r,r", [a, b], dtype=tl.int32, is_pure=True, pack=1)
+    elif SELECTOR == "0x7404":  # byte 0 of a, over b
+        word = ((a & 0xFF) << 8) | b
+    elif SELECTOR == "0x7414":
+        word = (a & 0xFF00) | b
+    elif SELECTOR == "0x7424":
+        word = ((a >> 8) & 0xFF00) | b
+    elif SELECTOR == "0x7434":
+        word = ((a >> 16) & 0xFF00) | b
+    elif SELECTOR == "0x7104":  # the low half of a, over b
+        word = ((a & 0xFFFF) << 8) | b
+    elif SELECTOR == "0x7324":  # the high half
+        word = ((a >> 8) & 0xFFFF00) | b
+    else:  # 0x6521: bytes 1 and 2 of both
+        word = ((a >> 8) & 0xFFFF) | ((b >> 8) << 16)
+    return word
+
+
+@triton.jit
+def lerp(first, second, share):
+    """Linear interpolation: exactly ``first`` at share 0."""
+    return first + share * (second - first)
+
+
+@triton.jit
+def _bilinear(a, b, c, d, fx, fy, magic, SELECTOR: tl.constexpr, ASM: tl.constexpr):
+    """One channel of four words, interpolated."""
+    a, b = as_float(permute(a, magic, SELECTOR, ASM)), as_float(permute(b, magic, SELECTOR, ASM))
+    c, d = as_float(permute(c, magic, SELECTOR, ASM)), as_float(permute(d, magic, SELECTOR, ASM))
+    return lerp(lerp(a, b, fx), lerp(c, d, fx), fy)
+
+
+@triton.jit
+def sample(words, fx, fy, magic, magic_bytes, C: tl.constexpr, PITCH: tl.constexpr, ASM: tl.constexpr):
+    """All channels between the four words at ``words``: S, or 127 + S from words of bytes."""
+    a, b, c, d = tl.load(words), tl.load(words + 1), tl.load(words + PITCH), tl.load(words + (PITCH + 1))
+    if words.dtype.element_ty == tl.int32:
+        red = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7404", ASM)
+        green, blue, alpha = red, red, red
+        if C > 1:
+            green = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7414", ASM)
+            blue = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7424", ASM)
+            if C == 4:
+                alpha = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7434", ASM)
     else:
-        if PADDING == "reflection":
-            period = tl.maximum(last * 2.0, 1.0)
-            at = tl.abs(at)
-            at = at - tl.floor(at / period) * period
-            at = tl.minimum(at, period - at)
-        at = tl.minimum(tl.maximum(at, 0.0), last)
-    floor = tl.floor(at)
-    before = floor.to(tl.int32)
-    after = before + 1
-    weight_after = at - floor
-    weight_before = 1.0 - weight_after
-    if PADDING == "zeros":
-        weight_before = tl.where((before >= 0) & (before < side), weight_before, 0.0)
-        weight_after = tl.where(after < side, weight_after, 0.0)
-    return tl.minimum(tl.maximum(before, 0), side - 1), tl.minimum(after, side - 1), weight_before, weight_after
+        low_a, low_b, low_c, low_d = a.to(tl.int32), b.to(tl.int32), c.to(tl.int32), d.to(tl.int32)
+        red = _bilinear(low_a, low_b, low_c, low_d, fx, fy, magic, "0x7104", ASM)
+        green, blue, alpha = red, red, red
+        if C > 1:
+            green = _bilinear(low_a, low_b, low_c, low_d, fx, fy, magic, "0x7324", ASM)
+            a, b, c, d = (a >> 32).to(tl.int32), (b >> 32).to(tl.int32), (c >> 32).to(tl.int32), (d >> 32).to(tl.int32)
+            blue = _bilinear(a, b, c, d, fx, fy, magic, "0x7104", ASM)
+            if C == 4:
+                alpha = _bilinear(a, b, c, d, fx, fy, magic, "0x7324", ASM)
+    return red, green, blue, alpha
 
 
 @triton.jit
-def _bilinear(plane, top, bottom, left, right, above, below, before, after):
-    """Bilinear samples of one channel, in [0, 1]."""
-    upper = before * tl.load(plane + (top + left)).to(tl.float32) + after * tl.load(plane + (top + right)).to(tl.float32)
-    lower = before * tl.load(plane + (bottom + left)).to(tl.float32) + after * tl.load(plane + (bottom + right)).to(tl.float32)
-    value = above * upper + below * lower
-    if plane.dtype.element_ty == tl.uint8:
-        value = tl.div_rn(value, 255.0)
-    return value
-
-
-@triton.jit
-def sample(image, x, y, height, width, C: tl.constexpr, PADDING: tl.constexpr):
-    """All channels of an image (C, height, width) at (x, y), bilinear."""
-    left, right, before, after = _taps(x, width, PADDING)
-    top, bottom, above, below = _taps(y, height, PADDING)
-    top *= width
-    bottom *= width
-    red = _bilinear(image, top, bottom, left, right, above, below, before, after)
+def decode(word, magic, C: tl.constexpr, ASM: tl.constexpr):
+    """All channels of int64 words."""
+    low = word.to(tl.int32)
+    red = as_float(permute(low, magic, "0x7104", ASM))
     green, blue, alpha = red, red, red
     if C > 1:
-        plane = height * width
-        green = _bilinear(image + plane, top, bottom, left, right, above, below, before, after)
-        blue = _bilinear(image + plane + plane, top, bottom, left, right, above, below, before, after)
+        high = (word >> 32).to(tl.int32)
+        green = as_float(permute(low, magic, "0x7324", ASM))
+        blue = as_float(permute(high, magic, "0x7104", ASM))
         if C == 4:
-            alpha = _bilinear(image + plane + plane + plane, top, bottom, left, right, above, below, before, after)
+            alpha = as_float(permute(high, magic, "0x7324", ASM))
     return red, green, blue, alpha
 
 
 @triton.jit
-def _sample_reduced(pyramid, image, reduced, start, x, y, height, width, pyramid_size, C: tl.constexpr, PADDING: tl.constexpr):
-    """All channels of a pyramid level of an image, at (x, y) in pixels of the full-size image."""
-    scale = 1.0 / reduced.to(tl.float32)
-    height = (height + reduced - 1) // reduced
-    width = (width + reduced - 1) // reduced
-    return sample(pyramid + image * pyramid_size + start, (x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5, height, width, C, PADDING)
+def encode(red, green, blue, alpha, ASM: tl.constexpr):
+    """Four channels S to int64 words, rounded."""
+    low = permute((red + HALF).to(tl.int32, bitcast=True), (green + HALF).to(tl.int32, bitcast=True), "0x6521", ASM)
+    high = permute((blue + HALF).to(tl.int32, bitcast=True), (alpha + HALF).to(tl.int32, bitcast=True), "0x6521", ASM)
+    return (low.to(tl.int64) & 0xFFFFFFFF) | (high.to(tl.int64) << 32)
 
 
 @triton.jit
-def _read_image(
-    images,
-    pyramid,
-    row,
-    x,
-    y,
-    height,
-    width,
-    pyramid_size,
-    C: tl.constexpr,
-    REDUCES: tl.constexpr,
-    COLORED: tl.constexpr,
-    PADDING: tl.constexpr,
-):
-    """Pixels of the back or of a layer, sampled from its image at image coordinates (x, y) and recolored."""
-    image = load_int32(row + IMAGE).to(tl.int64)
-    if REDUCES:
-        reduced = load_int32(row + REDUCED)
-        if reduced == 1:
-            red, green, blue, alpha = sample(images + image * height * width * C, x, y, height, width, C, PADDING)
-        else:
-            red, green, blue, alpha = _sample_reduced(
-                pyramid, image, reduced, load_int32(row + START), x, y, height, width, pyramid_size, C, PADDING
-            )
-        share = tl.load(row + NEXT)
-        if share > 0:
-            start = load_int32(row + START + 1)
-            next_red, next_green, next_blue, next_alpha = _sample_reduced(
-                pyramid, image, reduced * 2, start, x, y, height, width, pyramid_size, C, PADDING
-            )
-            red, green, blue, alpha = (
-                lerp(red, next_red, share),
-                lerp(green, next_green, share),
-                lerp(blue, next_blue, share),
-                lerp(alpha, next_alpha, share),
-            )
+def load_surface(packed, row):
+    """What a frame's row says of where a surface is read: homography, KIND, first word, columns and rows of the image."""
+    matrix = row + MATRIX
+    a, b, c = tl.load(matrix), tl.load(matrix + 1), tl.load(matrix + 2)
+    d, e, f = tl.load(matrix + 3), tl.load(matrix + 4), tl.load(matrix + 5)
+    g, h, i = tl.load(matrix + 6), tl.load(matrix + 7), tl.load(matrix + 8)
+    words = packed + load_int32(row + PLACE).to(tl.int64) * UNIT
+    return a, b, c, d, e, f, g, h, i, load_int32(row + KIND), words, tl.load(row + WIDTH), tl.load(row + HEIGHT)
+
+
+@triton.jit
+def project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS: tl.constexpr):
+    """Coordinates that frame pixels read; x (1, columns) and y (rows, 1) make (rows, columns)."""
+    u = a * x + (b * y + c)
+    v = d * x + (e * y + f)
+    if (kind & PROJECTIVE) != 0:
+        scale = 1.0 / tl.maximum(g * x + (h * y + i), HORIZON)
+        u, v = u * scale, v * scale
+    if BENDS:
+        if (kind & BENT) != 0:
+            bend, grid = frames + load_int32(row + BEND), load_int32(row + GRID)
+            u, v = _bend(bend, grid, u, v)
+    return u, v
+
+
+@triton.jit
+def _bend(bend, grid, u, v):
+    """Coordinates displaced by cubic B-splines, as ``pseudomotion.spline`` defines them."""
+    end = grid.to(tl.float32) + 1.0  # beyond two cells of the control points, nothing is displaced
+    s = (u - tl.load(bend + FIRST_POINT)) * tl.load(bend + PER_CELL)
+    t = (v - tl.load(bend + FIRST_POINT + 1)) * tl.load(bend + PER_CELL + 1)
+    s, t = tl.minimum(tl.maximum(s, -2.0), end), tl.minimum(tl.maximum(t, -2.0), end)
+    column, line = tl.floor(s), tl.floor(t)
+    s, t = s - column, t - line
+    column, line = column.to(tl.int32) - 1, line.to(tl.int32) - 1
+    move_u, move_v = tl.zeros_like(u), tl.zeros_like(v)
+    for j in tl.static_range(4):
+        within = (line + j >= 0) & (line + j < grid)
+        at = tl.where(within, line + j, 0) * grid
+        down = tl.where(within, _weight(t, j), 0.0)
+        for i in tl.static_range(4):
+            inside = (column + i >= 0) & (column + i < grid)
+            point = bend + POINTS + (at + tl.where(inside, column + i, 0)) * 2
+            weight = down * tl.where(inside, _weight(s, i), 0.0)
+            move_u += weight * tl.load(point)
+            move_v += weight * tl.load(point + 1)
+    return u + move_u, v + move_v
+
+
+@triton.jit
+def _weight(at, k: tl.constexpr):
+    """Weight of the k-th of the four control points around a fraction between the second and the third."""
+    if k == 0:
+        rest = 1.0 - at
+        weight = rest * rest * rest * (1.0 / 6.0)
+    elif k == 1:
+        weight = (0.5 * at - 1.0) * at * at + 2.0 / 3.0
+    elif k == 2:
+        rest = 1.0 - at
+        weight = (0.5 * rest - 1.0) * rest * rest + 2.0 / 3.0
     else:
-        red, green, blue, alpha = sample(images + image * height * width * C, x, y, height, width, C, PADDING)
-    if COLORED:
-        red, green, blue = recolor(row, red, green, blue)
+        weight = at * at * at * (1.0 / 6.0)
+    return weight
+
+
+@triton.jit
+def _onto(at, side, PADDING: tl.constexpr):
+    """Coordinates brought to where there are words; ``side`` is the number of pixels along the axis."""
+    low, high = 0.0, side + 1.0
+    if PADDING != "zeros":
+        low, high = 1.0, side
+        if PADDING == "reflection":
+            period = tl.maximum(side * 2.0 - 2.0, 1.0)
+            at = tl.abs(at - 1.0)
+            at = at - tl.floor(at / period) * period
+            at = tl.minimum(at, period - at) + 1.0
+    return tl.minimum(tl.maximum(at, low), high)
+
+
+@triton.jit
+def _between(u, v, width, height, PITCH: tl.constexpr, PADDING: tl.constexpr):
+    """Offset of the first of the four words around coordinates, and the fractions between them."""
+    u, v = _onto(u, width, PADDING), _onto(v, height, PADDING)
+    column, line = u.to(tl.int32), v.to(tl.int32)  # not below 0, so this rounds down
+    return line * PITCH + column, u - column.to(tl.float32), v - line.to(tl.float32)
+
+
+@triton.jit
+def locate(
+    frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, width, height, reduce,
+    PITCH: tl.constexpr, PADDING: tl.constexpr, BENDS: tl.constexpr, REDUCES: tl.constexpr,
+):
+    """As ``_between``, for frame pixels (x, y). Where columns and rows are read apart, coordinates are computed once for each."""
+    if (kind & ALIGNED) != 0:
+        across, down = a * x + c, e * y + f
+        if REDUCES:
+            across, down = _reduced(across, reduce), _reduced(down, reduce)
+        offset, fx, fy = _between(across, down, width, height, PITCH, PADDING)
+        fx, fy = tl.broadcast_to(fx, offset.shape), tl.broadcast_to(fy, offset.shape)
+    else:
+        u, v = project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS)
+        if REDUCES:
+            u, v = _reduced(u, reduce), _reduced(v, reduce)
+        offset, fx, fy = _between(u, v, width, height, PITCH, PADDING)
+    return offset, fx, fy
+
+
+@triton.jit
+def _reduced(at, reduce):
+    """Coordinates in a reduced copy: pixel x of the image, at x + 1, is pixel (x + 0.5) * reduce - 0.5 there."""
+    return at * reduce + (0.5 - 0.5 * reduce)
+
+
+@triton.jit
+def read(
+    packed, frames, row, a, b, c, d, e, f, g, h, i, kind, words, width, height, x, y, magic, magic_bytes,
+    C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, BENDS: tl.constexpr, BYTES: tl.constexpr, ASM: tl.constexpr,
+):
+    """Frame pixels (x, y) of a surface, from its packed image, recolored: S, or 127 + S where BYTES. Takes what ``load_surface`` gives."""
+    REDUCES: tl.constexpr = packed.dtype.element_ty != tl.int32
+    reduce = 1.0
+    if REDUCES:
+        reduce = tl.load(row + REDUCE)
+    offset, fx, fy = locate(
+        frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, width, height, reduce, PITCH, PADDING, BENDS, REDUCES
+    )
+    red, green, blue, alpha = sample(words + offset, fx, fy, magic, magic_bytes, C, PITCH, ASM)
+    if REDUCES:
+        share = tl.load(row + SHARE)
+        if share > 0:
+            u, v = project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS)
+            u, v = _reduced(u, reduce * 0.5), _reduced(v, reduce * 0.5)
+            offset, fx, fy = _between(u, v, tl.load(row + WIDTH + 1), tl.load(row + HEIGHT + 1), PITCH, PADDING)
+            words = packed + load_int32(row + PLACE + 1).to(tl.int64) * UNIT
+            next_red, next_green, next_blue, next_alpha = sample(words + offset, fx, fy, magic, magic_bytes, C, PITCH, ASM)
+            red, green = lerp(red, next_red, share), lerp(green, next_green, share)
+            blue, alpha = lerp(blue, next_blue, share), lerp(alpha, next_alpha, share)
+    elif not BYTES:
+        red, green, blue, alpha = red - 127.0, green - 127.0, blue - 127.0, alpha - 127.0
+    if C == 3:
+        if BYTES:
+            red, green, blue = recolor(row, kind, red, green, blue, 127.0)
+        else:
+            red, green, blue = recolor(row, kind, red, green, blue, 0.0)
     return red, green, blue, alpha
 
 
 @triton.jit
-def recolor(row, red, green, blue):
-    """Apply the frame's color map to RGB, and clamp to [0, 1]."""
-    return (
-        _color_row(row + COLOR, red, green, blue),
-        _color_row(row + COLOR + 4, red, green, blue),
-        _color_row(row + COLOR + 8, red, green, blue),
-    )
+def recolor(row, kind, red, green, blue, base: tl.constexpr):
+    """Apply the frame's color map, if it has one, to ``base + S``, and clamp to black and white."""
+    if (kind & COLORED) != 0:
+        red, green, blue = red - base, green - base, blue - base
+        red, green, blue = (
+            _color_row(row + COLOR, red, green, blue) + base,
+            _color_row(row + COLOR + 4, red, green, blue) + base,
+            _color_row(row + COLOR + 8, red, green, blue) + base,
+        )
+    return red, green, blue
 
 
 @triton.jit
 def _color_row(color, red, green, blue):
     value = tl.load(color) * red + tl.load(color + 1) * green + tl.load(color + 2) * blue + tl.load(color + 3)
-    return tl.minimum(tl.maximum(value, 0.0), 1.0)
+    return tl.minimum(tl.maximum(value, 1.0), WHITE)
 
 
 @triton.jit
-def lerp(first, second, share):
-    """Linear interpolation: exactly ``first`` at share 0 and exactly ``second`` at share 1."""
-    return first * (1.0 - share) + second * share
+def coverage(outline, u, v, SHAPED: tl.constexpr):
+    """How much of the pixels at coordinates (u, v) an outline covers, in [0, 1]: the closed forms of ``pseudomotion.outline``."""
+    x, y = u - tl.load(outline + CENTER), v - tl.load(outline + CENTER + 1)
+    half_x, half_y, sharpness = tl.load(outline + HALF_SIDES), tl.load(outline + HALF_SIDES + 1), tl.load(outline + SHARPNESS)
+    inner_x, inner_y = half_x - tl.abs(x), half_y - tl.abs(y)
+    across, down = _soft(inner_x, sharpness), _soft(inner_y, sharpness)
+    covered = across * down
+    if SHAPED:
+        shape = load_int32(outline + SHAPE)
+        if shape != 0:
+            inner = tl.minimum(inner_x, inner_y)
+            if shape == POLYGON:
+                within = _polygon(outline + PARAMS, x, y)
+            elif shape == SUPERELLIPSE:
+                within = _superellipse(outline + PARAMS, x, y, half_x, half_y)
+            else:
+                within = _blob(outline + PARAMS, x, y, half_x, half_y)
+            covered = _soft(tl.minimum(inner, within), sharpness)
+    return covered
 
 
 @triton.jit
-def _coverage(row, x, y):
-    """How much of the pixels at texture coordinates (x, y) the layer's box covers, in [0, 1]."""
-    box, feather = row + BOX, tl.load(row + FEATHER)
-    across = tl.minimum(x - tl.load(box), tl.load(box + 2) - x) / feather + 0.5
-    down = tl.minimum(y - tl.load(box + 1), tl.load(box + 3) - y) / feather + 0.5
-    return tl.minimum(tl.maximum(across, 0.0), 1.0) * tl.minimum(tl.maximum(down, 0.0), 1.0)
+def _soft(distance, sharpness):
+    """Coverage at a distance from the outline, positive inside."""
+    return tl.minimum(tl.maximum(distance * sharpness + 0.5, 0.0), 1.0)
 
 
 @triton.jit
-def paint_back(
-    images,
-    pyramid,
-    frames,
-    clip,
-    frame,
-    num_frames,
-    x,
-    y,
-    height,
-    width,
-    pyramid_size,
-    C: tl.constexpr,
-    LAYERS: tl.constexpr,
-    REDUCES: tl.constexpr,
-    COLORED: tl.constexpr,
-    PADDING: tl.constexpr,
-):
-    """Pixels (x, y) of the back of a frame that reads its image."""
-    row = frames + (clip * LAYERS * num_frames + frame) * FRAME
-    u, v = project(row, x, y)
-    return _read_image(images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING)
+def _polygon(planes, x, y):
+    """Distance to the nearest edge."""
+    nearest = tl.load(planes) * x + (tl.load(planes + 1) * y + tl.load(planes + 2))
+    for k in tl.static_range(1, 8):
+        plane = planes + 3 * k
+        nearest = tl.minimum(nearest, tl.load(plane) * x + (tl.load(plane + 1) * y + tl.load(plane + 2)))
+    return nearest
 
 
 @triton.jit
-def paint_layers(
-    red,
-    green,
-    blue,
-    alpha,
-    images,
-    pyramid,
-    frames,
-    clip,
-    frame,
-    num_frames,
-    x,
-    y,
-    height,
-    width,
-    pyramid_size,
-    C: tl.constexpr,
-    LAYERS: tl.constexpr,
-    REDUCES: tl.constexpr,
-    COLORED: tl.constexpr,
-    PADDING: tl.constexpr,
-):
-    """Paint all layers, in order, over pixels (x, y) of the back."""
-    row = frames + (clip * LAYERS * num_frames + frame) * FRAME
-    for _ in tl.static_range(LAYERS - 1):
-        row += num_frames * FRAME
-        opacity = tl.load(row + OPACITY)
-        if opacity > 0:
-            u, v = project(row, x, y)
-            layer_red, layer_green, layer_blue, layer_alpha = _read_image(
-                images, pyramid, row, u, v, height, width, pyramid_size, C, REDUCES, COLORED, PADDING
-            )
-            share = opacity * _coverage(row, u, v)
-            red, green, blue, alpha = (
-                lerp(red, layer_red, share),
-                lerp(green, layer_green, share),
-                lerp(blue, layer_blue, share),
-                lerp(alpha, layer_alpha, share),
-            )
-    return red, green, blue, alpha
+def _to_edges(value, gradient, hole):
+    """Distance to the outline, and to that of the hole, of a function that is 1 on the outline and linear along rays from the center."""
+    return tl.minimum(1.0 - value, tl.where(hole > 0, value - hole, FAR)) / tl.maximum(gradient, TINY)
 
 
 @triton.jit
-def paint(
-    images,
-    pyramid,
-    frames,
-    clip,
-    frame,
-    num_frames,
-    x,
-    y,
-    height,
-    width,
-    pyramid_size,
-    C: tl.constexpr,
-    LAYERS: tl.constexpr,
-    REDUCES: tl.constexpr,
-    COLORED: tl.constexpr,
-    PADDING: tl.constexpr,
-):
-    """Pixels (x, y) of a frame that reads its image: the back, with all layers over it."""
-    red, green, blue, alpha = paint_back(
-        images, pyramid, frames, clip, frame, num_frames, x, y, height, width, pyramid_size, C, LAYERS, REDUCES, COLORED, PADDING
-    )
-    return paint_layers(
-        red,
-        green,
-        blue,
-        alpha,
-        images,
-        pyramid,
-        frames,
-        clip,
-        frame,
-        num_frames,
-        x,
-        y,
-        height,
-        width,
-        pyramid_size,
-        C,
-        LAYERS,
-        REDUCES,
-        COLORED,
-        PADDING,
-    )
+def _superellipse(params, x, y, half_x, half_y):
+    hole, n = tl.load(params), tl.load(params + 1)
+    u, v = tl.abs(x) * (1.0 / half_x), tl.abs(y) * (1.0 / half_y)
+    largest = tl.maximum(tl.maximum(u, v), TINY)
+    inverse = 1.0 / largest
+    u, v = u * inverse, v * inverse
+    power_u, power_v = u, v
+    for k in tl.static_range(3):
+        power_u, power_v = tl.where(n > k, power_u * power_u, power_u), tl.where(n > k, power_v * power_v, power_v)
+    total = power_u + power_v
+    for k in tl.static_range(3):
+        total = tl.where(n > k, tl.sqrt(total), total)
+    total = tl.maximum(total, 1.0)
+    inverse = 1.0 / total
+    u, v = u * inverse, v * inverse
+    slope_u, slope_v = tl.zeros_like(u) + 1.0 / half_x, tl.zeros_like(v) + 1.0 / half_y
+    for k in tl.static_range(3):
+        slope_u, slope_v = tl.where(n > k, slope_u * u, slope_u), tl.where(n > k, slope_v * v, slope_v)
+        u, v = u * u, v * v
+    return _to_edges(largest * total, tl.sqrt(slope_u * slope_u + slope_v * slope_v), hole)
+
+
+@triton.jit
+def _blob(params, x, y, half_x, half_y):
+    hole, radius = tl.load(params), tl.load(params + 1)
+    u, v = x * (1.0 / half_x), y * (1.0 / half_y)
+    rho = tl.sqrt(u * u + v * v)
+    inverse = 1.0 / tl.maximum(rho, TINY)
+    u, v = u * inverse, v * inverse
+    cosine, sine = u, v
+    reach, change = tl.zeros_like(u) + radius, tl.zeros_like(u)
+    for k in tl.static_range(2, 8):
+        cosine, sine = cosine * u - sine * v, cosine * v + sine * u  # of k times the angle
+        c, s = tl.load(params + 2 * k - 2), tl.load(params + 2 * k - 1)
+        reach += c * cosine + s * sine
+        change += (s * cosine - c * sine) * k
+    slope = change / reach
+    along_x, along_y = (u + slope * v) / (reach * half_x), (v - slope * u) / (reach * half_y)
+    return _to_edges(rho / reach, tl.sqrt(along_x * along_x + along_y * along_y), hole)
 
 
 @triton.jit
@@ -317,28 +419,20 @@ def partner_share(row, weight, x, y):
 
 
 @triton.jit
-def store(out, channel_stride, table, red, green, blue, alpha, mask, C: tl.constexpr, ROUND: tl.constexpr):
-    """Apply the header's scale and shift, round for 8-bit output, cast, and write; channels lie ``channel_stride`` apart."""
-    _store_channel(out, table, red, mask, ROUND)
+def store(out, channel_stride, scale, shift, red, green, blue, alpha, mask, C: tl.constexpr):
+    """Scale and shift the channels by the header's numbers, round for 8-bit output, cast, and write; they lie ``channel_stride`` apart."""
+    _store_channel(out, scale, shift, red, mask)
     if C > 1:
-        _store_channel(out + channel_stride, table + 1, green, mask, ROUND)
-        _store_channel(out + channel_stride + channel_stride, table + 2, blue, mask, ROUND)
+        _store_channel(out + channel_stride, scale + 1, shift + 1, green, mask)
+        _store_channel(out + channel_stride + channel_stride, scale + 2, shift + 2, blue, mask)
         if C == 4:
-            _store_channel(out + channel_stride + channel_stride + channel_stride, table + 3, alpha, mask, ROUND)
+            _store_channel(out + channel_stride + channel_stride + channel_stride, scale + 3, shift + 3, alpha, mask)
 
 
 @triton.jit
-def _store_channel(out, table, value, mask, ROUND: tl.constexpr):
-    value = value * tl.load(table) + tl.load(table + SHIFT)
-    if ROUND:
-        value = (value + HALF_EVEN) - HALF_EVEN
+def _store_channel(out, scale, shift, value, mask):
+    value = value * tl.load(scale) + tl.load(shift)
+    if out.dtype.element_ty == tl.uint8:
+        # The shift holds 1.5 * 2^23, at which a float32 has no bits for fractions: the sum is rounded, half to even, in its lowest bits.
+        value = value.to(tl.int32, bitcast=True)
     tl.store(out, value.to(out.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def pixels(tile, h, w, BLOCK: tl.constexpr):
-    """A tile's pixels: offsets in the frame, mask of those that exist, x and y. Pixels past the end repeat the last one."""
-    position = tile * BLOCK + tl.arange(0, BLOCK)
-    mask = position < h * w
-    position = tl.minimum(position, h * w - 1)
-    return position, mask, (position % w).to(tl.float32), (position // w).to(tl.float32)

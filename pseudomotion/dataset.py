@@ -1,0 +1,202 @@
+"""``PseudoMotionDataset``: clips of a source's images, with their exact motion, as a dataset of PyTorch or Hugging Face."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pseudomotion import checks
+from pseudomotion.draws import Draws
+from pseudomotion.images.concatenated import Concatenated
+from pseudomotion.images.huggingface import HFImages
+from pseudomotion.images.subset import Subset
+from pseudomotion.labels import LABELS, tracks
+from pseudomotion.plan import MotionPlan
+from pseudomotion.pmg import PMG
+from pseudomotion.source import ImageSource
+
+__all__ = ["PseudoMotionDataset", "image_classes", "needs_partners", "partner_ids", "shown_image"]
+
+CHOICES = ("transform", "class", "none")
+
+
+class PseudoMotionDataset(Dataset[dict[str, Any]]):
+    """A map-style dataset of clips: one per image and epoch, for any ``DataLoader`` and trainer.
+
+    Item ``i`` in epoch ``e`` has id ``i + e * len(source)``, so it is the same in any worker and order, and moves differently in every epoch.
+    Where clips are mixed, or show boxes of partners ("cutmix"), the partner comes from anywhere in the source, by the item's id.
+
+    Args:
+        source: images, on the CPU. A ``DataLoader`` with workers reads and renders in them.
+        pmg: makes the clips; its size, dtype, normalization and axes are the video's.
+        labels: exact motion to add to each item, of ``pseudomotion.labels.LABELS`` and "tracks".
+        label: "transform", the position of the clip's transform in ``ALL_TRANSFORMS``; "class", that of its image; "none", 0.
+
+    Raises:
+        TypeError, ValueError: for arguments outside these; "class" for images without classes.
+
+    Example:
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.images.synthetic import Noise
+        >>> item = PseudoMotionDataset(Noise(size=24), PMG(num_frames=4, size=16), labels=["flow"])[7]
+        >>> {name: tuple(value.shape) if hasattr(value, "shape") else value for name, value in item.items()}
+        {'video': (3, 4, 16, 16), 'id': 7, 'label': 4, 'flow': (3, 2, 16, 16)}
+
+    """
+
+    def __init__(self, source: ImageSource, pmg: PMG, *, labels: Sequence[str] = (), label: str = "transform") -> None:
+        if not isinstance(pmg, PMG):
+            raise TypeError(f"pmg must be a PMG, got {type(pmg).__name__}")
+        if isinstance(labels, str):
+            raise TypeError(f"labels must be a sequence of names, got {labels!r}; write [{labels!r}]")
+        if unknown := [name for name in labels if name not in (*LABELS, "tracks")]:
+            raise ValueError(f"labels must be some of {', '.join((*LABELS, 'tracks'))}, got {', '.join(map(repr, unknown))}")
+        self.source, self.pmg, self.labels = source, pmg, tuple(labels)
+        self.label = checks.one_of("label", label, CHOICES)
+        if label == "class" and image_classes(source) is None:
+            raise ValueError(f"label must not be 'class': images of {type(source).__name__} have no classes")
+        self._epoch = torch.zeros((), dtype=torch.int64, device="cpu")
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # persistent workers see it change
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose clips items are."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; call it before each pass, also with persistent workers.
+
+        Raises:
+            TypeError, ValueError: for anything but an integer from 0.
+
+        """
+        self._epoch.fill_(checks.bounded_int("epoch", epoch, 0, 2**31))
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One clip, as ``__getitems__``."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Some clips, rendered together; ``DataLoader`` asks for its batches so.
+
+        Returns:
+            For each: "video", a clip as ``PMG`` makes it, ``(C, T, h, w)`` or ``(T, C, h, w)``; "id" and "label", integers; and the labels
+            asked for, without the axis of the batch. "tracks" ``(T, N, 2)``, of the centers of 16-pixel patches, bring "visible" ``(T, N)``.
+
+        Raises:
+            IndexError: for an index outside 0 to ``len() - 1``.
+
+        """
+        n = len(self)
+        numbers = [checks.integer("index", index) for index in indices]
+        if outside := [number for number in numbers if not -n <= number < n]:
+            raise IndexError(f"index must be from 0 to {n - 1}, got {outside[0]}")
+        ids = torch.tensor(numbers, device="cpu") % n + self.epoch * n
+        images = self.source.get(ids)
+        partners = self.source.get(partner_ids(ids, self.pmg)) if needs_partners(self.pmg) else None
+        plan = self.pmg.plan(images.shape, ids=ids, partner_images=partners is not None)
+        clips = self.pmg.render(images, plan, partner_images=partners)
+        found = self._find_labels(plan)
+        names = self._names(plan, ids.tolist())
+        return [
+            {"video": clips[i], "id": int(ids[i]), "label": names[i], **{key: value[i] for key, value in found.items()}}
+            for i in range(len(ids))
+        ]
+
+    def _find_labels(self, plan: MotionPlan) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for name in self.labels:
+            if name == "tracks":
+                found["tracks"], found["visible"] = tracks(plan)
+            else:
+                found[name] = LABELS[name](plan, None)
+        return found
+
+    def _names(self, plan: MotionPlan, ids: list[int]) -> list[int]:
+        if self.label == "transform":
+            return [int(number) for number in plan.transform.tolist()]
+        classes = image_classes(self.source) if self.label == "class" else None
+        return [0 if classes is None else classes(shown_image(self.source, id_)) for id_ in ids]
+
+    def to_iterable_dataset(self, *, num_shards: int = 64, batch_size: int = 8) -> Any:
+        """The epoch's clips in order as a ``datasets.IterableDataset``, made while they are read.
+
+        Its shards are dealt to the workers of a ``DataLoader``, and to ranks by ``split_dataset_by_node``. Shuffle it by its own
+        ``shuffle``, and choose the epoch by this dataset's ``set_epoch``, before a pass begins.
+
+        Args:
+            num_shards: contiguous parts; at most as many as images.
+            batch_size: clips rendered together.
+
+        Raises:
+            ImportError: if the library ``datasets`` is not installed.
+            TypeError, ValueError: for numbers below 1.
+
+        """
+        from datasets import IterableDataset
+
+        n = len(self)
+        count = min(checks.positive_int("num_shards", num_shards, 2**31), n)
+        checks.positive_int("batch_size", batch_size, 2**20)
+        edges = [n * k // count for k in range(count + 1)]
+        spans = [(edges[k], edges[k + 1]) for k in range(count)]
+        return IterableDataset.from_generator(_generate, gen_kwargs={"dataset": self, "batch_size": batch_size, "spans": spans})
+
+
+def _generate(dataset: PseudoMotionDataset, batch_size: int, spans: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+    """The items of some spans of indices; ``datasets`` splits the list."""
+    for first, last in spans:
+        for start in range(first, last, batch_size):
+            yield from dataset.__getitems__(range(start, min(start + batch_size, last)))
+
+
+def needs_partners(pmg: PMG) -> bool:
+    """Whether clips show the image of another clip of the batch, so that a clip of its own needs ``partner_images``."""
+    return pmg.mix is not None or any(transform.num_layers for transform in pmg.transforms)
+
+
+def partner_ids(ids: Int64[Tensor, " n"], pmg: PMG) -> Int64[Tensor, " n"]:
+    """The ids of the partners of clips, as ``PMG.plan`` draws them for ``partner_images``."""
+    return Draws(pmg.seed, ids).partner_ids("partner images")
+
+
+def image_classes(source: ImageSource) -> Callable[[int], int] | None:
+    """A function from an image's index to its class; None if the images have no classes.
+
+    Classes are the source's ``labels``, ``groups`` or ``category``, or the column "label" of a Hugging Face dataset.
+    """
+    if isinstance(source, Subset):
+        return image_classes(source.source)
+    if isinstance(source, HFImages) and "label" in source.dataset.column_names:
+        column = source.dataset["label"]
+        return lambda index: int(column[index])
+    labels: Tensor | None = getattr(source, "labels", getattr(source, "groups", None))
+    if labels is not None:
+        return lambda index: int(labels[index])
+    if hasattr(source, "category"):
+        category: Callable[[Tensor], Tensor] = source.category
+        return lambda index: int(category(torch.tensor([index], device="cpu"))[0])
+    return None
+
+
+def shown_image(source: ImageSource, id_: int) -> int:
+    """The index of the image that an id stands for, once it was read: broken images are passed over."""
+    epoch, index = divmod(id_, len(source))
+    if isinstance(source, Subset):
+        return shown_image(source.source, int(source.chosen[index]))
+    if isinstance(source, Concatenated):
+        which = int(torch.searchsorted(source.ends, index, right=True))
+        own = source.sources[which]
+        first = int(source.ends[which]) - len(own)
+        return first + shown_image(own, index - first + epoch * len(own))
+    skipped = getattr(source, "skipped", {})
+    while index in skipped:
+        index = (index + 1) % len(source)
+    return index
