@@ -22,9 +22,12 @@ step() { # NAME COMMAND...
     fi
 }
 
-"$PYTHON" - "$FOLDER/machine.json" <<'PYTHON' || { echo "no CUDA device" >&2; exit 2; }
+"$PYTHON" - "$FOLDER/machine.json" <<'PYTHON' || exit 2
 import json, platform, sys
-import torch, triton
+import torch
+if not torch.cuda.is_available():
+    sys.exit("no CUDA device is present")
+import triton
 device = torch.cuda.get_device_properties(0)
 versions = {"torch": torch.__version__, "triton": triton.__version__, "cuda": torch.version.cuda, "python": platform.python_version()}
 about = {"device": device.name, "capability": f"{device.major}.{device.minor}", "processors": device.multi_processor_count, "l2": device.L2_cache_size}
@@ -42,7 +45,7 @@ fi
 step settings "$PYTHON" -m benchmarks.gpu --settings "$FOLDER/settings.json"
 step figures "$PYTHON" -m benchmarks.gpu --figures "$FOLDER/figures.json"
 step benchmarks "$PYTHON" -m benchmarks
-step validate "${PYTHON%python}pmg-validate" --preset gpu --out "$FOLDER/validate"
+step validate "${PYTHON%python}pmg-validate" --model tiny --batch-size 256 --base-lr 0.001 --budget 8m --seeds 3 --out "$FOLDER/validate"
 
 if ((${#failed[@]})); then
     echo "failed: ${failed[*]}" >&2

@@ -200,4 +200,5 @@ def test_batches_do_not_need_kernels_of_their_own(resampling, mix, kernels):
         used = {name: double.through_triton - before[name] for name, double in kernels.items()}
         assert sum(used.values()) - used["halve"] <= 3
     assert {name: len(double.variants) <= 2 for name, double in kernels.items()} == dict.fromkeys(kernels, True)
-    assert len(kernels["paint_clips"].variants) == 2  # bytes, and reduced images
+    if resampling == "composed":
+        assert len(kernels["paint_clips"].variants) == 2  # some batches read reduced images
