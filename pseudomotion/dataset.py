@@ -27,7 +27,7 @@ class PseudoMotionDataset(Dataset[dict[str, Any]]):
     """A map-style dataset of clips: one per image and epoch, for any ``DataLoader`` and trainer.
 
     Item ``i`` in epoch ``e`` has id ``i + e * len(source)``, so it is the same in any worker and order, and moves differently in every epoch.
-    Where clips are mixed, or show boxes of partners ("cutmix"), the partner comes from anywhere in the source, by the item's id.
+    Where clips are mixed, or show parts of other images ("cutmix", objects), those come from anywhere in the source, by the item's id.
 
     Args:
         source: images, on the CPU. A ``DataLoader`` with workers reads and renders in them.
@@ -128,6 +128,7 @@ class PseudoMotionDataset(Dataset[dict[str, Any]]):
     def to_iterable_dataset(self, *, num_shards: int = 64, batch_size: int = 8) -> Any:
         """The epoch's clips in order as a ``datasets.IterableDataset``, made while they are read.
 
+        Items hold tensors as they are, for ``DataLoader(dataset, batch_size=...)``; ``with_format("torch")`` would turn uint8 into int64.
         Its shards are dealt to the workers of a ``DataLoader``, and to ranks by ``split_dataset_by_node``. Shuffle it by its own
         ``shuffle``, and choose the epoch by this dataset's ``set_epoch``, before a pass begins.
 
@@ -159,7 +160,7 @@ def _generate(dataset: PseudoMotionDataset, batch_size: int, spans: list[tuple[i
 
 def needs_partners(pmg: PMG) -> bool:
     """Whether clips show the image of another clip of the batch, so that a clip of its own needs ``partner_images``."""
-    return pmg.mix is not None or any(transform.num_layers for transform in pmg.transforms)
+    return pmg.mix is not None or pmg.objects is not None or any(transform.num_layers for transform in pmg.transforms)
 
 
 def partner_ids(ids: Int64[Tensor, " n"], pmg: PMG) -> Int64[Tensor, " n"]:

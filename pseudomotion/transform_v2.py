@@ -34,7 +34,7 @@ class PseudoMotion(Base):  # type: ignore[misc,valid-type]
     Everything else passes through. torchvision puts pixel *edges* at integers, which is taken into account.
 
     Args:
-        pmg: makes the clips. Each is made alone, so nothing can be mixed into it: no ``mix``, no "cutmix".
+        pmg: makes the clips. Each is made of one image alone: no ``mix``, ``objects`` or "cutmix".
         id_key: where a sample that is a dict has this key, its integer value is the clip's id.
 
     Raises:
@@ -53,9 +53,9 @@ class PseudoMotion(Base):  # type: ignore[misc,valid-type]
         super().__init__()
         if not isinstance(pmg, PMG):
             raise TypeError(f"pmg must be a PMG, got {type(pmg).__name__}")
-        if pmg.mix is not None or (layered := [transform.name for transform in pmg.transforms if transform.num_layers]):
-            what = f"mix={pmg.mix!r}" if pmg.mix is not None else ", ".join(layered)
-            raise ValueError(f"pmg must make clips of one image each, which {what} does not: mix batches in the training loop")
+        others = [name for name in ("mix", "objects") if getattr(pmg, name) is not None]
+        if others := [*others, *(transform.name for transform in pmg.transforms if transform.num_layers)]:
+            raise ValueError(f"pmg must make clips of one image each, without {', '.join(others)}; a batch can be mixed in the training loop")
         self.pmg, self.id_key = pmg, id_key
 
     def forward(self, *inputs: Any, id: int | None = None) -> Any:

@@ -195,7 +195,7 @@ def test_interrupted_it_says_so_in_one_line_and_leaves_no_half_folder(folder, tm
 
 
 def test_the_plans_make_any_clip_again_bit_by_bit(folder, tmp_path):
-    run(folder, tmp_path / "out", "--format", "png", "--folder", "6", "--transforms", "zoom,affine,cutmix", "--mix", "videomix")
+    run(folder, tmp_path / "out", "--format", "png", "--folder", "6", "--transforms", "zoom,affine,cutmix", "--mix", "videomix", "--objects", "smile2025")
     source = ImageFolder(folder, 24)
     for shard, count in ((0, 6), (1, 4)):
         planned = load_plans(tmp_path / "out" / "plans" / f"{shard:05d}.safetensors")
@@ -211,21 +211,22 @@ def test_the_plans_make_any_clip_again_bit_by_bit(folder, tmp_path):
 
 
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
-@pytest.mark.parametrize("size", [40, 8, (32, 32)])
+@pytest.mark.parametrize("size", [40, 8])
 def test_a_plan_for_frames_of_another_size_is_that_of_a_pmg_of_that_size(size, resampling):
-    names = ("zoom", "affine", "perspective", "sliding_window", "fade")
+    """For transforms that do not move by whole pixels."""
     plan, wanted = (
-        PMG(names, num_frames=5, size=side, resampling=resampling).plan((20, 3, 48, 60), ids=torch.arange(20)) for side in (16, size)
+        PMG(("affine", "fade"), num_frames=5, size=side, resampling=resampling).plan((20, 3, 48, 60), ids=torch.arange(20))
+        for side in (16, size)
     )
     resized = resize_plan(plan, size)
     assert resized.frame_size == wanted.frame_size
-    torch.testing.assert_close(resized.back.motion.homography, wanted.back.motion.homography, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(resized.back.motion.homography, wanted.back.motion.homography, rtol=1e-5, atol=1e-5)
     assert resize_plan(plan, 16) is plan
 
 
 def test_in_frames_of_another_shape_everything_stays_at_its_share_of_the_frame():
     """Layers and blends too: flow, a function of all of it, is that of the small frames, stretched."""
-    plan = PMG(("cutmix", "affine"), num_frames=3, size=16, mix=VideoMix()).plan((8, 3, 20, 20), ids=torch.arange(8))
+    plan = PMG(("cutmix", "affine", "zoom", "perspective"), num_frames=3, size=16, mix=VideoMix()).plan((8, 3, 20, 20), ids=torch.arange(8))
     stretched = flow(resize_plan(plan, (32, 48)))
     torch.testing.assert_close(stretched, flow(plan, (32, 48)), rtol=1e-4, atol=1e-3)
 
@@ -300,6 +301,7 @@ def test_tracks_have_the_fields_of_tap_vid(folder, tmp_path):
                     assert np.abs(around - video[0, row, column]).max(1).min() < 25
 
 
+@pytest.mark.filterwarnings("ignore:.*unclosed file|Exception ignored")  # webdataset leaves its files to the garbage collector
 def test_tar_shards_are_read_by_webdataset_datasets_and_ours(folder, tmp_path):
     datasets, webdataset = pytest.importorskip("datasets"), pytest.importorskip("webdataset")
     from pseudomotion.images import Shards
@@ -327,6 +329,7 @@ def test_tar_shards_are_read_by_webdataset_datasets_and_ours(folder, tmp_path):
     assert np.array_equal(np.stack([image.permute(1, 2, 0) for image, _ in frames]), expected(folder, records)[:, 2])
 
 
+@pytest.mark.filterwarnings("ignore:.*unclosed file")
 @pytest.mark.parametrize(("form", "column"), [("mp4", "video"), ("png", "frames")])
 def test_a_folder_is_loaded_by_datasets(folder, tmp_path, monkeypatch, form, column):
     datasets = pytest.importorskip("datasets")
@@ -346,15 +349,14 @@ def test_a_folder_is_loaded_by_datasets(folder, tmp_path, monkeypatch, form, col
     assert "made by pseudomotion" in (out / "README.md").read_text()
 
 
-def test_classes_are_those_of_the_images_that_are_shown(folder, tmp_path, capsys):
+def test_classes_are_those_of_the_images_that_are_shown(folder, tmp_path):
     (folder / "a" / "2.png").write_bytes(b"broken")
-    run(folder, tmp_path / "out", "--label", "class", "--format", "png", clips=12)
+    with pytest.warns(UserWarning, match=r"skipped 1 broken files; the next image took the place of each:\n  cannot read .*a/2.png"):
+        run(folder, tmp_path / "out", "--label", "class", "--format", "png", clips=12)
     records, source = records_of(tmp_path / "out"), ImageFolder(folder, 24)
     labels = [label for *_, label in (line.split(" ") for line in (tmp_path / "out" / "train.csv").read_text().splitlines())]
     assert [int(label) for label in labels] == [int(source.labels[record["image"]]) for record in records]
     assert Counter(record["image"] for record in records) == {0: 2, 2: 4, 3: 2, 4: 2, 5: 2}
-    assert "skipped 1 broken files" in capsys.readouterr().err
-    assert "2.png" in json.dumps([str(path) for path in source.paths[1:2]])
 
 
 def test_another_first_number_is_another_set(folder, tmp_path):

@@ -84,8 +84,8 @@ def test_a_sample_is_the_same_in_any_worker():
     ("make", "error", "message"),
     [
         (lambda: PseudoMotion("zoom"), TypeError, "pmg must be a PMG"),
-        (lambda: PseudoMotion(PMG(mix=Mixup())), ValueError, r"of one image each, which mix=Mixup\(.*\) does not"),
-        (lambda: PseudoMotion(PMG(("zoom", "cutmix"))), ValueError, "of one image each, which cutmix does not"),
+        (lambda: PseudoMotion(PMG(mix=Mixup())), ValueError, "of one image each, without mix"),
+        (lambda: PseudoMotion(PMG(("zoom", "cutmix"))), ValueError, "of one image each, without cutmix"),
         (lambda: PseudoMotion(PMG())({"text": "x"}), TypeError, "the sample must hold an image"),
         (lambda: PseudoMotion(PMG())(IMAGE[None]), ValueError, r"the image must have shape \(C, H, W\), got \(1, 3, 40, 60\)"),
         (lambda: PseudoMotion(PMG())({"image": IMAGE, "id": "a"}), TypeError, r"sample\['id'\] must be an int"),

@@ -107,6 +107,11 @@ def _parser() -> command.Parser:
         help="start from a random window of this share of the image's area (default: the largest window)",
     )
     motion.add_argument("--mix", choices=["mixup", "videomix"], help="mix every clip with that of another image")
+    motion.add_argument(
+        "--objects",
+        choices=settings.OBJECTS,
+        help="parts of other images move over every clip, by default ranges or a published generator's (default: none)",
+    )
 
     what = parser.add_argument_group("clips")
     what.add_argument("--clips", type=count, required=True, metavar="N", help="number of clips")

@@ -5,12 +5,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ANNOTATIONS", "FLOW_FORMATS", "FORMATS", "LABELS", "LARGEST_SHARD", "PIXEL_FORMATS", "PRESETS", "Settings"]
+__all__ = ["ANNOTATIONS", "FLOW_FORMATS", "FORMATS", "LABELS", "LARGEST_SHARD", "OBJECTS", "PIXEL_FORMATS", "PRESETS", "Settings"]
 
 FORMATS = ("mp4", "webp", "png")
 LABELS = ("transform", "class", "none")
 ANNOTATIONS = ("flow", "tracks")
 FLOW_FORMATS = ("npz", "flo", "kitti")
+OBJECTS = ("default", "yu2024", "smile2025")
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 PIXEL_FORMATS = ("yuv420p", "yuv444p")
 LARGEST_SHARD = 1000
@@ -33,7 +34,7 @@ class Settings:
         preset: x264's.
         pixel_format: "yuv420p", which every decoder reads, or "yuv444p", which keeps the color of every pixel.
         quality: of WebP, 0 to 100; 100 is lossless.
-        label: of each clip: "transform", the position of its transform in ``EXTRA_TRANSFORMS | TRANSFORMS``; "class", that of its image;
+        label: of each clip: "transform", the position of its transform in ``ALL_TRANSFORMS``, which the manifest lists; "class", that of its image;
             "none", always 0.
         annotations: exact motion to write beside the clips, of ``ANNOTATIONS``.
         flow_format: "npz": one file per clip, float16. "flo": Middlebury's format, one file per pair of frames. "kitti": 16-bit PNG.

@@ -19,6 +19,7 @@ from pseudomotion.export.settings import Settings
 from pseudomotion.export.verify import verify_names, verify_shard
 from pseudomotion.images.files import image_suffixes, load_image
 from pseudomotion.mix import Mixup, VideoMix
+from pseudomotion.objects import Objects
 from pseudomotion.pmg import PMG
 from pseudomotion.source import FileSource, ImageSource
 from pseudomotion.train.sources import open_images
@@ -108,6 +109,8 @@ def _job(options: argparse.Namespace) -> Export:
     if not names:
         raise ValueError("--transforms names no transform")
     mix = {None: None, "mixup": Mixup(), "videomix": VideoMix()}[options.mix]
+    presets = {None: None, "default": Objects(), "yu2024": Objects.yu2024(), "smile2025": Objects.smile2025()}
+    objects = presets[options.objects]
     pmg = PMG(
         names,
         options.frames,
@@ -116,6 +119,7 @@ def _job(options: argparse.Namespace) -> Export:
         padding_mode=options.padding_mode,
         crop=options.crop,
         mix=mix,
+        objects=objects,
         seed=options.seed,
     )
     device = torch.device(options.device)
