@@ -65,6 +65,10 @@ def main() -> int:
         from benchmarks import gpu
 
         extra["on_gpu"] = gpu.figures(quick=quick)
+    elif find_spec("llvmlite") is not None:
+        from benchmarks import cpu
+
+        extra["on_cpu"] = cpu.figures(quick=quick)
     command = "python -m benchmarks" + (" --quick" if quick else "")
     path = report.write(report.results(measurements, skipped.reasons, device, command, extra))
     print(f"Wrote {path.relative_to(root)}, {report.TABLES.relative_to(root)} and the plots in {report.PLOTS.relative_to(root)}.")

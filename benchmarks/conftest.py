@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.peers import PEERS
 from benchmarks.work import Work, cases, finishing, main_batch, measured_device, plannings
 
-os.environ["TRITON_INTERPRET"] = "0"  # the fused renderer on the CPU is numba's here
+os.environ["TRITON_INTERPRET"] = "0"  # the fused renderer on the CPU is LLVM's here
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

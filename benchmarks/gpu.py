@@ -1,14 +1,19 @@
 """GPU-only figures: kernel launches, extra memory, host synchronization, and PMG's share of a training step."""
 
+import argparse
+import json
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.work import DEFAULT, Work
+from pseudomotion import PMG, TRANSFORMS
+from pseudomotion.mix import Mixup
 
 DEVICE = torch.device("cuda")
 
@@ -123,3 +128,59 @@ def _seconds(function: Callable[[], None], rounds: int = 10) -> float:
         function()
     torch.cuda.synchronize()
     return (time.perf_counter() - start) / rounds
+
+
+def settings() -> list[dict[str, float | int | str]]:
+    """Microseconds a batch of 128 clips for shapes of a program's tile, and sizes of a chunk: the best become ``launch``'s defaults."""
+    from pseudomotion.render.cuda import launch
+    from pseudomotion.render.output import Output
+
+    rows: list[dict[str, float | int | str]] = []
+    shapes = [(32, 32, 2), (32, 32, 1), (64, 16, 1), (32, 32, 4), (16, 64, 2)]  # rows, columns, neighboring columns of a thread
+    for resampling, chunks in (("composed", (None,)), ("recursive", (None, 10, 20, 30, 43, 128))):
+        for transforms in (("zoom",), ("affine",), DEFAULT):
+            work = Work(128, dtype_in="uint8", dtype_out="bfloat16", transforms=transforms, resampling=resampling, renderer="fused")
+            images = work.images(DEVICE)
+            plan = work.pmg().plan(images.shape, ids=torch.arange(128))
+            output = Output(128, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), torch.bfloat16, "BCTHW")
+            for (launch.ROWS, launch.COLS, launch.VEC), chunk in [(shape, None) for shape in shapes] + [(shapes[0], c) for c in chunks[1:]]:
+                most = chunk or launch.chunk_size(images.device, 3, plan.frame_size, torch.bfloat16)
+                packed = launch.pack(plan, output, most, bytes=True)
+                packed = packed._replace(table=packed.table.pin_memory())
+                seconds = _seconds(lambda plan=plan, packed=packed, images=images: launch.run(images, plan, packed, output))
+                rows.append(
+                    {
+                        "resampling": resampling,
+                        "transforms": "+".join(transforms),
+                        "rows": launch.ROWS,
+                        "columns": launch.COLS,
+                        "neighbors": launch.VEC,
+                        "chunk": most,
+                        "microseconds": 1e6 * seconds,
+                        "GB/s written": work.output_bytes / seconds / 1e9,
+                    }
+                )
+                print(rows[-1], flush=True)
+            launch.ROWS, launch.COLS, launch.VEC = shapes[0]
+    return rows
+
+
+def one_batch() -> None:
+    """Five clips of every transform, mixed, in both modes, for compute-sanitizer."""
+    images = torch.randint(0, 256, (5, 3, 250, 230), dtype=torch.uint8, device=DEVICE)
+    for resampling in ("composed", "recursive"):
+        PMG(tuple(TRANSFORMS), 4, 112, resampling=resampling, mix=Mixup(), renderer="fused")(images, ids=torch.arange(5))
+    torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--settings", type=Path, help="measure tiles and chunks; write JSON here")
+    parser.add_argument("--figures", type=Path, help="measure launches, memory, waiting and the share of a training step; write JSON here")
+    parser.add_argument("--one-batch", action="store_true", help="render five clips, for compute-sanitizer")
+    options = parser.parse_args()
+    if options.one_batch:
+        one_batch()
+    for path, measure in ((options.settings, settings), (options.figures, lambda: figures(quick=False))):
+        if path is not None:
+            path.write_text(json.dumps(measure(), indent=1))

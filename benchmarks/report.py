@@ -20,7 +20,7 @@ PLOTS = Path(__file__).parents[1] / "docs" / "images"
 PACKAGES = (
     "torch",
     "triton",
-    "numba",
+    "llvmlite",
     "kornia",
     "kornia_rs",
     "opencv-python-headless",
@@ -149,7 +149,8 @@ def _section(found: Row, plot: Path | None) -> str:
         parts += [f"![Cost per byte over B, T and side](images/{plot.name})"] if plot else []
         verdicts = [[growth.VARIABLES[line.variable], line.label, line.verdict()] for line in drawn]
         parts.append(_table(["cost per byte over", "work", "is"], verdicts))
-    parts += [_table(["on the GPU", "figure"], [[name, value] for name, value in found["on_gpu"].items()])] if "on_gpu" in found else []
+    for key, title in (("on_gpu", "on the GPU"), ("on_cpu", "the fused CPU renderer")):
+        parts += [_table([title, "figure"], [[name, value] for name, value in found[key].items()])] if key in found else []
     return "\n\n".join(parts)
 
 

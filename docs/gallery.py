@@ -1,77 +1,138 @@
-"""Generate images and text of the docs: frames, docstring and calibration of every transform, and the classes of the motion probe.
+"""Generate the gallery: animations of transforms, objects, sources and labels, each with its code.
 
 `python docs/gallery.py` writes docs/generated/; the docs build calls it.
 """
 
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
+from torch import Tensor
 
-from pseudomotion import PMG, TRANSFORMS
-from pseudomotion.labels import displacement_stats
-from pseudomotion.preview import main as pmg_preview
-from pseudomotion.train.probe import CLASSES, MotionProbe, textures
+from pseudomotion import PMG, Mixup, VideoMix
+from pseudomotion.images import builtin_picture, load_image
+from pseudomotion.images.synthetic import SOURCES, Shaders
+from pseudomotion.labels.overlay import SHOWS
+from pseudomotion.transforms import ALL_TRANSFORMS
 
-CLIPS = 4096
-PROBE_SIZE, PROBE_FRAMES, NAMES, GAP = 64, 6, 110, 4
+SIDE, FRAMES, FPS, GAP = 112, 16, 12, 4
+SOURCE_SIDE = 256
+PHOTO = Path(__file__).parent / "images/chelsea.jpg"
+LARGEST = 6 * 2**20  # bytes of all animations
+
+# Options that make weak and strong motion of what is not named here are the defaults.
+STRENGTHS: dict[str, tuple[dict[str, tuple[float, float]], dict[str, tuple[float, float]]]] = {
+    "sliding_window": ({"speed": (0.005, 0.01)}, {"speed": (0.04, 0.08)}),
+    "zoom": ({"ratio": (1.005, 1.015)}, {"ratio": (1.06, 1.1)}),
+    "fade": ({"depth": (0.2, 0.4)}, {"depth": (1.0, 1.0)}),
+    "affine": (
+        {"degrees": (-1, 1), "translate": (-0.005, 0.005), "scale": (0.995, 1.005), "shear": (-0.3, 0.3)},
+        {"degrees": (-8, 8), "translate": (-0.04, 0.04), "scale": (0.95, 1.05), "shear": (-3, 3)},
+    ),
+    "perspective": ({"distortion_scale": (0.01, 0.03)}, {"distortion_scale": (0.1, 0.15)}),
+    "color_jitter": ({"hue": (-0.01, 0.01), "saturation": (0.98, 1.02)}, {"hue": (-0.08, 0.08), "saturation": (0.9, 1.1)}),
+    "cutmix": ({"size": (0.2, 0.3), "speed": (0.005, 0.01)}, {"size": (0.5, 0.7), "speed": (0.04, 0.08)}),
+    "elastic": ({"amplitude": (0.05, 0.15)}, {"amplitude": (0.44, 0.48), "cycles": (1.5, 2.5)}),
+    "shake": ({"slow": (0.005, 0.015), "fast": (0, 0.004)}, {"slow": (0.06, 0.12), "fast": (0.02, 0.05)}),
+}
 
 
 def make(folder: Path) -> None:
-    """Write an image of every transform, and the page that shows them."""
+    """Write the animations and the page that shows them."""
     folder.mkdir(exist_ok=True)
-    sections = [_section(name, folder) for name in TRANSFORMS]
-    (folder / "transforms.md").write_text("\n".join([*sections, _calibration()]))
-    _probe().save(folder / "probe.png")
-
-
-def _section(name: str, folder: Path) -> str:
-    options = ["--transforms", name, "--samples", "2", "--frames", "8", "--size", "96", "--no-labels", "--seed", "4", "--force"]
-    if pmg_preview([str(folder / f"{name}.png"), *options]):
-        raise RuntimeError(f"no picture of {name}")
-    cls = TRANSFORMS[name]
-    reads = "the previous frame" if cls.reads_previous else "the image"
-    facts = f"Each frame reads {reads}." + (" Needs RGB images." if cls.needs_rgb else "")
-    return "\n".join(
-        [
-            f"## {name}\n",
-            f"![two clips of {name}](generated/{name}.png)\n",
-            f"{facts} Default: `{cls()!r}`\n" if fields(cls) else f"{facts}\n",  # type: ignore[arg-type]
-            f"```{{eval-rst}}\n.. autoclass:: {cls.__module__}.{cls.__name__}\n   :noindex:\n```\n",
-        ]
+    images = torch.stack(
+        [builtin_picture(SOURCE_SIDE, SOURCE_SIDE), load_image(PHOTO), Shaders(size=SOURCE_SIDE).get(torch.tensor([3]))[0]]
     )
+    night = builtin_picture(SOURCE_SIDE, SOURCE_SIDE, night=True)
+    page = [*_transforms(images, night, folder), *_options(images, folder), *_labels(images, night, folder), *_sources(folder)]
+    (folder / "gallery.md").write_text("\n".join(page))
+    size = sum(path.stat().st_size for path in folder.glob("gallery-*.webp"))
+    if size > LARGEST:
+        raise RuntimeError(f"the gallery has {size / 2**20:.1f} MiB, and {LARGEST >> 20} are allowed")
 
 
-def _probe() -> Image.Image:
-    """A clip of every class of the motion probe, two classes in a row."""
-    probe = MotionProbe(textures(torch.arange(12), PROBE_SIZE * 3 // 2), PROBE_FRAMES, PROBE_SIZE, seed=1)
-    clips, labels = probe.get(torch.arange(len(CLASSES)))
-    step = PROBE_SIZE + GAP
-    width = NAMES + PROBE_FRAMES * step
-    sheet = Image.new("RGB", (2 * width, len(CLASSES) // 2 * step + GAP), "white")
-    pen = ImageDraw.Draw(sheet)
-    for place, (clip, label) in enumerate(zip(clips.permute(0, 1, 3, 4, 2).numpy(), labels.tolist(), strict=True)):
-        left, top = place % 2 * width + GAP, place // 2 * step + GAP
-        pen.text((left, top + PROBE_SIZE // 2 - 6), CLASSES[label], fill="black")
-        for t, frame in enumerate(clip):
-            sheet.paste(Image.fromarray(frame), (left + NAMES + t * step - GAP, top))
-    return sheet
+def _transforms(images: Tensor, night: Tensor, folder: Path) -> list[str]:
+    page = ["## Transforms", "", "Rows: a drawing, a photo, a synthetic image. Columns: weak motion, the default, strong motion.", ""]
+    partners = night.expand_as(images)
+    for name, cls in ALL_TRANSFORMS.items():
+        weak, strong = STRENGTHS.get(name, ({}, {}))
+        transforms = [cls(**weak), cls(), cls(**strong)] if weak else [cls()]
+        clips = [_clip(PMG((each,), FRAMES, SIDE), images, partners=partners) for each in transforms]
+        code = [f"PMG(({each!r},))" for each in transforms]
+        page += [f"### {name}", "", *_animation(folder, name, torch.stack(clips, 1)), *_code(code)]
+    return page
 
 
-def _calibration() -> str:
-    rows = ["## Calibration\n"]
-    rows.append(
-        f"Statistics of {CLIPS:,} clips at 224 x 224, T = 16, computed from plans with `pseudomotion.labels.displacement_stats`. "
-        "Displacement is that of the back, in pixels per step, averaged over pixels and steps of a clip. Visible: fraction of the first "
-        "frame that is still visible in the last frame, averaged over clips.\n"
-    )
-    rows += ["| transform | displacement: median | 5 % to 95 % of clips | visible |", "|---|---|---|---|"]
-    for name in TRANSFORMS:
-        stats = displacement_stats(PMG((name,)).plan((CLIPS, 3, 224, 224), ids=torch.arange(CLIPS)), samples=8)
-        low, median, high = stats.mean.quantile(torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()
-        rows.append(f"| `{name}` | {median:.2f} | {low:.2f} to {high:.2f} | {stats.visible.mean():.2f} |")
-    return "\n".join(rows) + "\n"
+def _options(images: Tensor, folder: Path) -> list[str]:
+    page = ["## Options", ""]
+    for title, options, text in [
+        (
+            "Resampling",
+            [{"resampling": "recursive"}, {"resampling": "composed"}],
+            "Left blurs, frame by frame, as in the paper; right stays sharp.",
+        ),
+        ("Padding", [{"padding_mode": mode} for mode in ("zeros", "border", "reflection")], "What shows beyond the edge of the image."),
+        ("Crop", [{}, {"crop": (0.2, 0.3)}], "Right begins with a random window of 20 to 30 % of the area."),
+    ]:
+        clips = [_clip(PMG(("affine",), FRAMES, SIDE, seed=3, **each), images[:1]) for each in options]
+        code = ["PMG(" + ", ".join(['("affine",)', *(f"{name}={value!r}" for name, value in each.items())]) + ")" for each in options]
+        page += [f"### {title}", "", text, "", *_animation(folder, title.lower(), torch.stack(clips, 1)), *_code(code)]
+    mixes = [Mixup(), VideoMix(), VideoMix(mode="temporal")]
+    clips = [_clip(PMG(("zoom", "affine"), FRAMES, SIDE, mix=mix), images[:2], partners=images[[1, 0]]) for mix in mixes]
+    text = "Two clips become one: blended, a box of one in the other, or some frames of one in the other."
+    page += ["### Mixing", "", text, "", *_animation(folder, "mixing", torch.stack(clips, 1))]
+    return [*page, *_code([f'PMG(("zoom", "affine"), mix={mix!r})' for mix in mixes])]
+
+
+def _labels(images: Tensor, night: Tensor, folder: Path) -> list[str]:
+    page = ["## Labels", "", "Exact labels of every clip, from its plan: [Exact motion labels](labels.md).", ""]
+    pictures = torch.stack([images[0], night])
+    for name, show in SHOWS.items():
+        clips = []
+        for transform in ("affine", "perspective", "cutmix"):
+            pmg = PMG((transform,), FRAMES, SIDE, seed=4)
+            plan = pmg.plan(pictures.shape, ids=torch.arange(2))
+            frames = pmg.render(pictures, plan)[0].permute(1, 2, 3, 0).numpy()
+            clips.append(torch.from_numpy(show(frames, plan, 0)).permute(3, 0, 1, 2))
+        page += [f"### {name}", "", *_animation(folder, f"label-{name}", torch.stack(clips)[None])]
+        page += _code([f"pmg-preview out.mp4 --show {name} --transforms affine,perspective,cutmix"], "console")
+    return page
+
+
+def _sources(folder: Path) -> list[str]:
+    page = ["## Synthetic images", "", "Clips without any image file: [Synthetic images](synthetic.md).", ""]
+    pmg, ids = PMG(("zoom", "affine"), FRAMES, SIDE), torch.arange(4)
+    for name, source in SOURCES.items():
+        clips = pmg(source(size=SIDE).get(ids), ids=ids)
+        code = ["ids = torch.arange(4)", f'clips = PMG(("zoom", "affine"))({source.__name__}().get(ids), ids=ids)']
+        page += [f"### {name}", "", *_animation(folder, f"source-{name}", clips[None]), *_code(code)]
+    return page
+
+
+def _clip(pmg: PMG, images: Tensor, *, partners: Tensor | None = None) -> Tensor:
+    """Clips of images, each with an id of its own and, where a clip shows a second image, a partner."""
+    needs = pmg.mix is not None or any(transform.num_layers for transform in pmg.transforms)
+    return pmg(images, ids=torch.arange(len(images)), partner_images=partners if needs else None)
+
+
+def _animation(folder: Path, name: str, clips: Tensor) -> list[str]:
+    """Write clips ``(rows, columns, 3, T, h, w)`` as one animation; returns the lines that show it."""
+    rows, columns, _, _, h, w = clips.shape
+    frames = np.full((FRAMES, rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, 3), 255, np.uint8)
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * (h + GAP), column * (w + GAP)
+            frames[:, top : top + h, left : left + w] = clips[row, column].permute(1, 2, 3, 0).numpy()
+    pictures = [Image.fromarray(frames[t]) for t in (*range(FRAMES), *range(FRAMES - 2, 0, -1))]
+    path = folder / f"gallery-{name}.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=1000 // FPS, loop=0, quality=50, method=4)
+    return [f"```{{image}} generated/{path.name}", f":alt: {rows * columns} clips: {name}", ":loading: lazy", "```", ""]
+
+
+def _code(lines: Sequence[str], language: str = "python") -> list[str]:
+    return [f"```{language}", *lines, "```", ""]
 
 
 if __name__ == "__main__":

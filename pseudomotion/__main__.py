@@ -22,7 +22,7 @@ COMMANDS = {
 }
 PACKAGES = {
     "": ("torch", "kornia", "numpy", "pillow", "av"),
-    "cpu": ("numba",),
+    "cpu": ("llvmlite",),
     "bank": ("safetensors",),
     "huggingface": ("datasets",),
     "webdataset": ("webdataset",),

@@ -36,7 +36,13 @@ def _parser() -> command.Parser:
     )
     parser.add_argument("out", metavar="OUT", help="file to write, such as bank.safetensors")
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--images", metavar="FOLDER", help="all images of a folder; the folders in it are their classes")
+    given.add_argument(
+        "--images",
+        action="append",
+        metavar="SOURCE",
+        help="a folder, whose folders are classes; uncompressed tar shards such as shards-{000..099}.tar; a dataset of Hugging Face, "
+        "hf:name or hf:name:split, or the folder of one saved to disk; may be repeated",
+    )
     given.add_argument("--videos", metavar="LIST", help='a random frame of every video of a list, lines of "path label"')
     given.add_argument("--source", choices=names.SOURCES, metavar="NAME", help=f"synthetic images: {', '.join(names.SOURCES)}")
     parser.add_argument("--image-size", type=int, default=256, metavar="PX", help="side of the images in pixels (default: 256)")
@@ -50,7 +56,8 @@ def _parser() -> command.Parser:
 
 
 def _open(options: argparse.Namespace) -> "ImageSource":
-    from pseudomotion.images import ImageFolder, VideoFrames
+    from pseudomotion.images import VideoFrames
+    from pseudomotion.images.entries import open_entries
     from pseudomotion.images.subset import Subset
     from pseudomotion.images.synthetic import SOURCES
 
@@ -62,7 +69,7 @@ def _open(options: argparse.Namespace) -> "ImageSource":
     elif options.videos:
         source = VideoFrames(options.videos, options.image_size, seed=options.seed)
     else:
-        source = ImageFolder(options.images, options.image_size, balanced=options.balanced)
+        source = open_entries(options.images, options.image_size, balanced=options.balanced)
     if options.limit is None and options.classes is None:
         return source
     return Subset(source, options.limit, options.seed, classes=options.classes)

@@ -183,11 +183,13 @@ def shape(value: Any) -> tuple[int, int, int, int]:
         raise TypeError(f"shape must be four numbers (B, C, H, W), such as images.shape, got a tensor of shape {tuple(value.shape)}")
     sides = tuple(value)
     if len(sides) != 4:
-        remedy = "; for a single image pass image[None]" if len(sides) == 3 else ""
+        remedy = f"; for a single image pass image{axes}" if (axes := _axes(sides)) else ""
+        if len(sides) == 5:
+            remedy = "; clips cannot be images; PMGAug and Mixup take clips"
         raise ValueError(f"images must have shape (B, C, H, W), got {len(sides)} dimensions: {sides}{remedy}")
     b, c, h, w = sides
     if c not in CHANNELS:
-        remedy = "; for channels last pass images.permute(0, 3, 1, 2)" if w in CHANNELS else ""
+        remedy = f"; for channels last pass images{axes}" if (axes := _axes(sides)) else ""
         raise ValueError(f"images must have 1, 3 or 4 channels in (B, C, H, W), got {c} in {sides}{remedy}")
     if not (1 <= h <= LARGEST_SIDE and 1 <= w <= LARGEST_SIDE):
         raise ValueError(f"images must have sides from 1 to {LARGEST_SIDE} pixels, got {h} x {w} in {sides}")
@@ -199,26 +201,54 @@ def images(value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"images must be a torch.Tensor of shape (B, C, H, W), got {type(value).__name__}{_remedy(value)}")
     if value.dtype not in DTYPES:
-        raise TypeError(f"images must be uint8 or float, got {value.dtype}")
+        raise TypeError(f"images must be uint8 or float, got {value.dtype}{_REMEDIES.get(value.dtype, '')}")
     shape(value.shape)
     if not torch.compiler.is_compiling():
+        has_values(value)
         not_forked(value.device)
         not_captured(value.device)
+
+
+_REMEDIES = {torch.bool: "; pass images.float()"} | dict.fromkeys(
+    (torch.int8, torch.int16, torch.int32, torch.int64), "; pass images.to(torch.uint8) if their values are from 0 to 255"
+)
+
+
+def has_values(value: Tensor) -> None:
+    """Refuse tensors that are not arrays of pixels in memory."""
+    if value.is_meta:
+        raise ValueError("images are on the meta device, which holds no pixels; make clips of images on the CPU or a CUDA device")
+    if value.layout != torch.strided:
+        raise ValueError(f"images must be dense, got the layout {value.layout}; pass images.to_dense()")
 
 
 def _remedy(value: Any) -> str:
     """How to make images of what is no tensor, if that is known."""
     kind = type(value)
-    if isinstance(value, (list, tuple)):
-        return "; pass torch.stack(images) if they are tensors of one shape"
+    if isinstance(value, (list, tuple)) and value:
+        if all(isinstance(item, Tensor) for item in value):
+            return "; pass torch.stack(images) if they are of one shape"
+        if isinstance(value[0], (list, tuple)):
+            return ""
+        remedy = _remedy(value[0]).removeprefix("; pass ").removesuffix("[None]")
+        name = "path" if isinstance(value[0], (str, os.PathLike)) else "image"
+        return f"; pass torch.stack([{remedy} for {name} in images])" if remedy else ""
     if kind.__module__ == "numpy":
-        axes = ".permute(0, 3, 1, 2)" if value.ndim == 4 and value.shape[-1] in CHANNELS and value.shape[1] not in CHANNELS else ""
-        return f"; pass torch.from_numpy(images){axes}"
+        return f"; pass torch.from_numpy({'images' if value.ndim == 4 else 'image'}){_axes(value.shape)}"
     if kind.__module__.startswith("PIL."):
-        return "; pass pseudomotion.images.load_image(path)[None], or torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]"
+        return '; pass torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]'
     if isinstance(value, (str, os.PathLike)):
         return "; pass pseudomotion.images.load_image(path)[None]"
     return ""
+
+
+def _axes(sides: Sequence[int]) -> str:
+    """What turns an array of another order of axes into ``(B, C, H, W)``, if that is known."""
+    if len(sides) == 4 and sides[-1] in CHANNELS and sides[1] not in CHANNELS:
+        return ".permute(0, 3, 1, 2)"
+    if len(sides) == 3:
+        return ".permute(2, 0, 1)[None]" if sides[-1] in CHANNELS and sides[0] not in CHANNELS else "[None]"
+    return "[None, None]" if len(sides) == 2 else ""
 
 
 def clips(value: Any) -> None:
@@ -276,12 +306,20 @@ def values(value: Tensor) -> Tensor:
     return value.clamp(0, 1)
 
 
+def _int64(name: str, value: Any) -> None:
+    if isinstance(value, Tensor) and value.dtype == torch.int64:
+        return
+    if isinstance(value, Tensor):
+        raise TypeError(f"{name} must be an int64 tensor, got {value.dtype}; pass {name}.long()")
+    given = f"[{name}]" if isinstance(value, int) else name
+    raise TypeError(f"{name} must be an int64 tensor, got {type(value).__name__}; pass torch.tensor({given})")
+
+
 def ids(value: Any, batch: int) -> Tensor:
     """The clip ids of a batch, on the CPU; None draws them from torch's default CPU generator."""
     if value is None:
         return torch.randint(0, 2**63 - 1, (batch,), dtype=torch.int64, device="cpu")
-    if not isinstance(value, Tensor) or value.dtype != torch.int64:
-        raise TypeError(f"ids must be an int64 tensor, got {value.dtype if isinstance(value, Tensor) else type(value).__name__}")
+    _int64("ids", value)
     if tuple(value.shape) != (batch,):
         raise ValueError(f"ids must have shape ({batch},), one for each image, got {tuple(value.shape)}")
     return value.to("cpu")
@@ -289,8 +327,7 @@ def ids(value: Any, batch: int) -> Tensor:
 
 def item_ids(value: Any) -> list[int]:
     """Ids of a source's items as a list: int64 ``(B,)``, none negative."""
-    if not isinstance(value, Tensor) or value.dtype != torch.int64:
-        raise TypeError(f"ids must be an int64 tensor, got {value.dtype if isinstance(value, Tensor) else type(value).__name__}")
+    _int64("ids", value)
     if value.ndim != 1:
         raise ValueError(f"ids must have shape (B,), got {tuple(value.shape)}")
     numbers: list[int] = value.tolist()
@@ -315,12 +352,7 @@ def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tu
 
 def bounded_int(name: str, value: Any, low: int, high: int) -> int:
     """An integer from ``low`` to ``high``."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {value!r}") from None
+    number = integer(name, value)
     if not low <= number <= high:
         raise ValueError(f"{name} must be from {low} to {high}, got {number}")
     return number

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -29,7 +30,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
-        sys.exit(end(f"{self.prog}: {message} (--help lists the arguments)", 2))
+        sys.exit(end(f"{self.prog}: {self.hinted(message)} (--help lists the arguments)", 2))
+
+    def hinted(self, message: str) -> str:
+        """An error message; if it is of an unknown option, with the one that may have been meant."""
+        from difflib import get_close_matches
+
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        close = get_close_matches(unknown[1], self._option_string_actions, 1) if unknown else []
+        return f"{message}; did you mean {close[0]}?" if close else message
 
 
 def number(kind: Callable[[str], Number], *, at_least: float = -math.inf, at_most: float = math.inf) -> Callable[[str], Number]:

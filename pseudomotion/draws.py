@@ -72,7 +72,8 @@ class Draws:
         ids, blocks = self.ids.numpy(), np.arange((n + 3) // 4, dtype=np.int64)[:, None]
         counter = ids & _MASK, (ids >> 32) & _MASK, np.array([zlib.crc32(purpose.encode())], dtype=np.int64), blocks
         words = philox(counter, (self.seed & _MASK, (self.seed >> 32) & _MASK))
-        return tuple((words[i % 4][i // 4] + 0.5) / 2**32 for i in range(n))
+        numbers = (np.stack(words, 1).reshape(4 * len(blocks), len(ids)) + 0.5) / 2**32  # (4 blocks, b): four numbers of each block
+        return tuple(numbers[:n])
 
     def uniform(self, purpose: str, n: int) -> tuple[Float64[Tensor, " b"], ...]:
         """Like ``numbers``, but returns float64 CPU tensors."""

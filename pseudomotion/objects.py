@@ -21,7 +21,7 @@ from pseudomotion.plan import compose
 from pseudomotion.transforms import Affine, Elastic, Transform
 from pseudomotion.transforms.base import Range, View, allowed, averaged, between, check_ranges, steps
 
-__all__ = ["MIXED", "SHAPES", "Objects"]
+__all__ = ["MIXED", "PRESETS", "SHAPES", "Objects"]
 
 MOST = 64  # objects per clip
 RAMP = 2.0  # frames in which an object comes or goes
@@ -384,6 +384,9 @@ class _Flat:
     outline: Rows
     motion: Motion
     opacity: Float64[np.ndarray, "n T"]
+
+
+PRESETS: dict[str, Callable[[], Objects]] = {"mixed": Objects, "yu2024": Objects.yu2024, "smile2025": Objects.smile2025}  # of commands
 
 
 def _weights(name: str, value: Any, known: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from pseudomotion.mix import Mix, warn_alone
 from pseudomotion.motion import Layers, Motion, alike, concatenate, concatenate_layers, map_fields, to_tensors
 from pseudomotion.objects import Objects
 from pseudomotion.plan import PADDING_MODES, Back, MotionPlan, compose
-from pseudomotion.render import DATA_FORMATS, RENDERERS, explain, render
+from pseudomotion.render import DATA_FORMATS, RENDERERS, Prepared, explain, prepare, render
 from pseudomotion.transforms import ALL_TRANSFORMS, Transform
 from pseudomotion.transforms.base import View
 from pseudomotion.untraced import untraced
@@ -46,7 +47,7 @@ class PMG(nn.Module):
         dtype: dtype of the clips: torch.uint8 or a float dtype. None: that of the images, but float32 for uint8 images that are normalized.
         data_format: order of the clips' axes, "BCTHW" or "BTCHW".
         seed: 64-bit integer; None means 0.
-        renderer: "reference" (any device, differentiable), "fused" (kernels compiled by Triton for CUDA devices and by numba for CPUs; an
+        renderer: "reference" (any device, differentiable), "fused" (kernels compiled by Triton for CUDA devices and by LLVM for CPUs; an
             error elsewhere) or "auto". "auto" uses the fused renderer for images that need no gradient, else the reference. On a CUDA
             device it first compares the fused renderer's first clip of every transform with the reference's; if they differ, it warns
             and uses the reference. ``explain`` says which one runs.
@@ -234,12 +235,36 @@ class PMG(nn.Module):
             frame_size=frame_size,
         )
 
-    def render(self, images: Tensor, plan: MotionPlan, *, partner_images: Tensor | None = None, textures: Tensor | None = None) -> Tensor:
+    @untraced
+    def prepare(self, shape: Sequence[int], *, images_dtype: torch.dtype = torch.uint8, **options: Any) -> Prepared:
+        """``plan``, packed for the CUDA kernels too. Loader workers can do this, without a GPU, so that ``render`` only launches kernels.
+
+        Args:
+            shape: ``(B, C, H, W)`` of the images.
+            images_dtype: dtype of the images.
+            options: as for ``plan``.
+
+        Returns:
+            What ``render`` takes instead of a plan. It can be sent to other processes, and ``DataLoader(pin_memory=True)`` pins it.
+
+        Raises:
+            TypeError, ValueError: as ``plan``.
+
+        """
+        plan = self.plan(shape, **options)
+        return prepare(plan, int(shape[1]), images_dtype=images_dtype, count=int(shape[0]), **self._format())
+
+    def _format(self) -> dict[str, Any]:
+        return {"mean": self.mean, "std": self.std, "dtype": self.dtype, "data_format": self.data_format}
+
+    def render(
+        self, images: Tensor, plan: MotionPlan | Prepared, *, partner_images: Tensor | None = None, textures: Tensor | None = None
+    ) -> Tensor:
         """Render the clips of a plan. Deterministic.
 
         Args:
             images: as for ``forward``, with the number and size that the plan was made for.
-            plan: from ``plan``, possibly modified.
+            plan: from ``plan``, possibly modified, or from ``prepare``.
             partner_images: as for ``forward``, if the plan was made with ``partner_images=True``.
             textures: as for ``forward``, if the plan was made with ``textures``.
 
@@ -263,11 +288,8 @@ class PMG(nn.Module):
             plan,
             textures=textures,
             count=batch,
-            mean=self.mean,
-            std=self.std,
-            dtype=self.dtype,
-            data_format=self.data_format,
             renderer=self.renderer,
+            **self._format(),
         )
 
     def explain(self) -> str:

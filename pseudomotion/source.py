@@ -204,13 +204,16 @@ def batches(
     yield from read_batches(source, torch.split(own, batch_size) if len(own) else (), num_workers)
 
 
-def read_batches(source: ItemSource[Batch], parts: Sequence[Tensor], num_workers: int = 0) -> Iterator[tuple[Batch, Tensor]]:
+def read_batches(
+    source: ItemSource[Batch], parts: Sequence[Tensor], num_workers: int = 0, *, pin: bool = False
+) -> Iterator[tuple[Batch, Tensor]]:
     """Items of given ids, batch by batch.
 
     Args:
         source: what to read.
         parts: int64 ids of every batch; any sequence, which may compute them when asked.
         num_workers: worker processes that read; 0 reads in this one. They ignore SIGINT and SIGTERM: this process decides.
+        pin: copy what workers read to pinned memory, in a thread, for copies to a GPU that the host does not wait for.
 
     Yields:
         Items and their ids, in order.
@@ -222,7 +225,7 @@ def read_batches(source: ItemSource[Batch], parts: Sequence[Tensor], num_workers
     skipped: dict[int, str] = getattr(source, "skipped", {})
     known = set(skipped)
     if num_workers:
-        for items, ids, found in _read_in_workers(source, parts, num_workers):
+        for items, ids, found in _read_in_workers(source, parts, num_workers, pin):
             skipped.update(found)
             yield items, ids
     else:
@@ -233,12 +236,13 @@ def read_batches(source: ItemSource[Batch], parts: Sequence[Tensor], num_workers
 
 
 def _read_in_workers(
-    source: ItemSource[Batch], parts: Sequence[Tensor], num_workers: int
+    source: ItemSource[Batch], parts: Sequence[Tensor], num_workers: int, pin: bool
 ) -> Iterator[tuple[Batch, Tensor, dict[int, str]]]:
     loader = DataLoader(
         _Reading(source, parts),
         batch_size=None,
         num_workers=num_workers,
+        pin_memory=pin,
         worker_init_fn=partial(_ignore_signals, os.getpid()),
         generator=torch.Generator("cpu"),  # of its own: the loader would take a seed for its workers from torch's default generator
     )

@@ -1,11 +1,10 @@
 """Shared by all tests: a fixed seed for torch, and pictures with structure."""
 
+import pictures
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
-
-from pseudomotion.images import builtin_picture
 
 settings.register_profile("pseudomotion", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("pseudomotion")
@@ -19,7 +18,7 @@ def _seed():
 @pytest.fixture(scope="session")
 def stained_glass():
     """A picture, uint8 (3, 300, 400): edges and stripes in every direction, different everywhere."""
-    return builtin_picture(300, 400)
+    return pictures.stained_glass(300, 400)
 
 
 @pytest.fixture

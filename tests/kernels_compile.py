@@ -34,7 +34,7 @@ PIXELS = 32 * 32 / (4 * 32)  # that a thread paints of a band
 def build(kernel, images, words, clips, channels, layered, shaped, bends, mixes, padding, generation, *, single=(), aligned=False):
     """The compiled kernel. ``aligned``: arguments are multiples of 16, as in a launch for 224 x 224 pixels."""
     constants = {"C": channels, "LAYERED": layered, "SHAPED": shaped, "BENDS": bends, "MIXES": mixes, "PADDING": padding}
-    constants |= {"PITCH": 232, "WPITCH": 232, "ASM": not single, "ROWS": 32, "COLS": 32, "VEC": 2, "BLOCK": 256, "LINES": 4}
+    constants |= {"BYTES": words == "*i32" and not layered and not mixes, "PITCH": 232, "WPITCH": 232, "ASM": not single, "ROWS": 32, "COLS": 32, "VEC": 2, "BLOCK": 256, "LINES": 4}
     constants = {name: value for name, value in (constants | dict.fromkeys(single, 1)).items() if name in kernel.arg_names}
     types = POINTERS | {"images": images, "packed": words, "out": clips}
     signature = {name: types.get(name, "i32") for name in kernel.arg_names if name not in constants}

@@ -4,7 +4,7 @@ Shares no code with the library. A surface is (clip, layer): one of the clip its
 """
 
 import numpy as np
-from oracle import fields
+from oracle import bent, distance, fields
 
 
 class Painter:
@@ -30,6 +30,40 @@ class Painter:
         u, v, w = np.einsum("ij,j...->i...", h, np.stack([x, y, np.ones_like(x)]))
         return np.stack([u / w, v / w])
 
+    def bend(self, clip, layer, t, point):
+        """A point of what frame t reads, displaced by the bend."""
+        h, w = self.field["image_size"]
+        if layer:
+            box = self.field["box"][clip, layer]
+        elif t and self.field["back.reads_previous"][clip]:
+            box = (-0.5, -0.5, self.w - 0.5, self.h - 0.5)
+        else:
+            box = (-0.5, -0.5, w - 0.5, h - 0.5)
+        return np.stack(bent(self.field["bend"][clip][layer][t], box, *np.asarray(point, dtype=float)))
+
+    def unbend(self, clip, layer, t, point):
+        """The point that the bend takes to this one: Newton's iteration with derivatives by differences."""
+        at, e = np.array(point, dtype=float), 1e-6
+        for _ in range(30):
+            off = point - self.bend(clip, layer, t, at)
+            across, down = (self.bend(clip, layer, t, at + d) - self.bend(clip, layer, t, at - d) for d in ((e, 0), (0, e)))
+            at = at + np.linalg.solve(np.stack([across, down], 1) / (2 * e), off)
+        return at
+
+    def steps(self, clip, layer, t):
+        """The frames whose maps lead from the image to frame t."""
+        return range(t + 1) if layer == 0 and self.field["back.reads_previous"][clip] else [t]
+
+    def to_image(self, clip, layer, t, point):
+        for k in reversed(self.steps(clip, layer, t)):
+            point = self.bend(clip, layer, k, self.apply(np.linalg.inv(self.field["homography"][clip, layer, k]), point))
+        return point
+
+    def to_frame(self, clip, layer, t, point):
+        for k in self.steps(clip, layer, t):
+            point = self.apply(self.field["homography"][clip, layer, k], self.unbend(clip, layer, k, point))
+        return point
+
     def inside(self, point):
         return -0.5 <= point[0] < self.w - 0.5 and -0.5 <= point[1] < self.h - 0.5
 
@@ -42,20 +76,22 @@ class Painter:
             if x0 <= point[0] < x1 and y0 <= point[1] < y1 and first <= t < last:
                 clip = self.field["blend.partner"][clip]
         for layer in reversed(range(1, self.layers)):
-            if self.field["opacity"][clip, layer, t] == 0:
-                continue
-            x, y = self.apply(np.linalg.inv(self.homography(clip, layer, t)), point)
-            x0, y0, x1, y1 = self.field["box"][clip, layer]
-            if min(x - x0, x1 - x, y - y0, y1 - y) >= 0:
+            if self.covers(clip, layer, t, point):
                 return clip, layer
         return clip, 0
+
+    def covers(self, clip, layer, t, point):
+        """Whether a layer, there or not for what lies before it, covers a point."""
+        if self.field["opacity"][clip, layer, t] < 0.5:
+            return False
+        return distance(self.field["outline"][clip, layer], self.field["box"][clip, layer], *self.to_image(clip, layer, t, point)) >= 0
 
     def follow(self, clip, origin, target, point):
         """Where a point goes, and whether it is visible there."""
         owner, layer = self.shown(clip, origin, point)
 
         def at(t):
-            return self.apply(self.homography(owner, layer, t), self.apply(np.linalg.inv(self.homography(owner, layer, origin)), point))
+            return self.to_frame(owner, layer, t, self.to_image(owner, layer, origin, point))
 
         place = at(target)
         way = range(min(origin, target), max(origin, target) + 1) if layer == 0 and self.field["back.reads_previous"][owner] else [target]
@@ -68,9 +104,8 @@ class Painter:
         near = [x + 0.5, self.w - 0.5 - x, y + 0.5, self.h - 0.5 - y]
         for owner in {clip, self.field["blend.partner"][clip]}:
             for layer in range(1, self.layers):
-                u, v = self.apply(np.linalg.inv(self.homography(owner, layer, t)), point)
-                x0, y0, x1, y1 = self.field["box"][owner, layer]
-                near += [u - x0, x1 - u, v - y0, y1 - v]
+                box = self.field["box"][owner, layer]
+                near.append(distance(self.field["outline"][owner, layer], box, *self.to_image(owner, layer, t, point)))
         x0, y0, x1, y1 = self.field["blend.box"][clip]
         near += [x - x0, x1 - x, y - y0, y1 - y]
         return np.abs(near).min()

@@ -5,11 +5,13 @@ import os
 import pickle
 import signal
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
 from pictures import epoch, same, save
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pseudomotion.bank import main
@@ -199,3 +201,15 @@ def test_the_command_ends_with_one_line(folder, tmp_path, capsys, monkeypatch):
         assert capsys.readouterr().err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "notes"]
     assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_a_bank_of_shards_and_a_folder(folder, tmp_path):
+    with tarfile.open(tmp_path / "s-0.tar", "w") as tar:
+        for k in range(3):
+            Image.new("RGB", (9, 9), (40 * k, 250, 0)).save(tmp_path / "one.png")
+            tar.add(tmp_path / "one.png", f"{k}.png")
+    given = ["--images", str(tmp_path / "s-{0..0}.tar"), "--images", str(folder), "--image-size", "8", "--num-workers", "0"]
+    assert main([*given, str(tmp_path / "bank.safetensors")]) == 0
+    bank = ImageBank.load(tmp_path / "bank.safetensors")
+    assert len(bank) == 3 + 13
+    assert [tuple(image[:, 4, 4].tolist()) for image in bank.images[:3]] == [(0, 250, 0), (40, 250, 0), (80, 250, 0)]

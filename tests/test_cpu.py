@@ -1,10 +1,12 @@
-"""The renderer that numba compiles for CPUs, against the float64 oracle and the reference."""
+"""The compiled renderer for CPUs, against the float64 oracle and the reference."""
 
 import dataclasses
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from shapes import bends, shaped_plan
 
 from pseudomotion import PMG, TRANSFORMS
 from pseudomotion import render as rendering
@@ -22,9 +25,9 @@ from pseudomotion.plan import Blend
 from pseudomotion.render import choose
 from pseudomotion.render.output import Output
 
-pytest.importorskip("numba", reason="the renderer for CPUs needs numba, which is not installed")
+pytest.importorskip("llvmlite", reason="the renderer for CPUs needs llvmlite, which is not installed")
 
-from pseudomotion.render.cpu import cache, launch
+from pseudomotion.render.cpu import compiler, launch
 
 NAMES = tuple(TRANSFORMS)
 PADDING = ["zeros", "border", "reflection"]
@@ -186,6 +189,41 @@ def test_layers_of_textures_over_any_back(padding_mode, recursive, smooth):
     torch.testing.assert_close(clips_of(images, plan, textures=textures), expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("bent", [False, True])
+@pytest.mark.parametrize("padding_mode", PADDING)
+@pytest.mark.parametrize("resampling", ["recursive", "composed"])
+def test_outlines_and_bends(resampling, padding_mode, bent, smooth):
+    """Of every kind, over every back, bent too, with layers that come and go."""
+    images = smooth(11, 3, 37, 45)
+    plan = shaped_plan(NAMES, resampling=resampling, padding_mode=padding_mode, bent=bent, mix=Mixup())
+    clips = clips_of(images.float(), plan)
+    np.testing.assert_allclose(clips, oracle.render(images, plan), atol=2e-4, rtol=0)
+    torch.testing.assert_close(clips, rendering.render(images.float(), plan, renderer="reference"), atol=5e-4, rtol=0)
+
+
+def test_bends_read_every_level_of_the_pyramid(smooth):
+    images, textures = smooth(11, 3, 150, 190), smooth(13, 3, 210, 160)
+    plan = shaped_plan(("zoom", "affine"), image=(150, 190), texture=(210, 160), size=(24, 31))
+    assert plan.detail.max() > 2
+    assert plan.layer_detail.max() > 0.5
+    clips = clips_of(images.float(), plan, textures=textures.float())
+    np.testing.assert_allclose(clips, oracle.render(images, plan, textures), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("padding_mode", "grid", "side"), [("zeros", 8, 9), ("border", 5, 40), ("reflection", 3, 40), ("zeros", 1, 40)])
+def test_bends_along_the_rows_of_frames(padding_mode, grid, side, smooth):
+    """Where a row reads along a row of the image; with a grid of 8 over 9 pixels, four pixels lie in more than two of its columns."""
+    images = smooth(3, 3, side, side)
+    plan = PMG(("identity",), 4, side, padding_mode=padding_mode).plan(images.shape, ids=torch.arange(3))
+    reads_previous = torch.tensor([True, False, True])
+    bend = (torch.rand(3, 4, 2, grid, grid) - 0.5) * 0.9
+    back = dataclasses.replace(plan.back, reads_previous=reads_previous, motion=dataclasses.replace(plan.back.motion, bend=bend))
+    plan = dataclasses.replace(plan, back=back)
+    clips = clips_of(images.float(), plan)
+    np.testing.assert_allclose(clips, oracle.render(images, plan), atol=1e-4, rtol=0)
+    assert (clips[:, :, 1] - clips[:, :, 0]).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("out", [torch.uint8, *FLOATS])
 @pytest.mark.parametrize("dtype", [torch.uint8, *FLOATS])
 def test_dtypes(dtype, out, smooth):
@@ -255,6 +293,8 @@ def test_any_number_of_threads_makes_the_same_bits(resampling, padding_mode, thr
     monkeypatch.setattr(launch, "SHARED", 0)
     images = smooth(6, 3, 80, 70, dtype=torch.float32)
     plan = dataclasses.replace(mixing_plan(images, resampling, 5, (75, 66)), padding_mode=padding_mode)
+    bend = bends(np.random.default_rng(0), 6, 5)
+    plan = dataclasses.replace(plan, back=dataclasses.replace(plan.back, motion=dataclasses.replace(plan.back.motion, bend=bend)))
     made = []
     for number in (1, 2, 4, 5, 13):
         threads(number)
@@ -288,11 +328,11 @@ class Rendered(torch.utils.data.Dataset):
             return PMG(("affine",), 8, 128)(torch.rand(1, 3, 128, 128), ids=torch.tensor([index]))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 @pytest.mark.filterwarnings("ignore:This process .*is multi-threaded:DeprecationWarning")
-def test_forked_loader_workers():
+def test_loader_workers(method):
     expected = [Rendered()[index] for index in range(4)]  # the parent has its helping threads then
-    loader = torch.utils.data.DataLoader(Rendered(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    loader = torch.utils.data.DataLoader(Rendered(), batch_size=None, num_workers=2, multiprocessing_context=method)
     assert all(torch.equal(clips, first) for clips, first in zip(loader, expected, strict=True))
 
 
@@ -353,7 +393,6 @@ def test_what_is_not_there_is_an_error(part, index, smooth):
 def test_choice_and_explanation(monkeypatch):
     cpu = torch.device("cpu")
     assert choose("auto", cpu, torch.uint8, torch.uint8).renderer == "fused"
-    assert choose("auto", cpu, torch.uint8, torch.uint8, textured=True).renderer == "fused"
     assert choose("auto", cpu, torch.float64).renderer == "reference"
     assert "gradient" in choose("auto", cpu, needs_grad=True).reason
     assert choose("auto", torch.device("meta")).renderer == "reference"
@@ -372,9 +411,9 @@ def run(program, **environment):
     return done.stdout
 
 
-def test_without_numba_the_reference_renders_and_says_so_once():
+def test_without_llvmlite_the_reference_renders_and_says_so_once():
     out = run(
-        "import sys, warnings, torch; sys.modules['numba'] = None; from pseudomotion import PMG\n"
+        "import sys, warnings, torch; sys.modules['llvmlite'] = None; from pseudomotion import PMG\n"
         "import importlib.util; importlib.util.find_spec = lambda name: None\n"
         "pmg = PMG(('affine',), 2, 4)\n"
         "with warnings.catch_warnings(record=True) as caught:\n"
@@ -385,23 +424,54 @@ def test_without_numba_the_reference_renders_and_says_so_once():
         "except RuntimeError as error: print(error)",
         TRITON_INTERPRET="0",
     )
-    assert out.startswith("1 numba is not installed")
-    assert out.count("pip install numba") == 3
+    assert out.startswith("1 llvmlite is not installed")
+    assert out.count("pip install llvmlite") == 3
 
 
-def test_importing_the_library_does_not_import_numba():
-    run("import sys, pseudomotion; assert 'numba' not in sys.modules and 'llvmlite' not in sys.modules")
+def test_importing_the_library_does_not_import_llvmlite():
+    run("import sys, pseudomotion; assert 'llvmlite' not in sys.modules")
+
+
+@compiler.compiled
+def doubled(number) -> compiler.Int:
+    """Twice a number."""
+    return 2 * number
 
 
 def test_machine_code_is_kept_where_that_can_be_written(tmp_path, monkeypatch):
-    from numba import int64
+    def load():
+        return compiler.load([doubled], [Path(__file__)])[0]
 
-    def double(number):
-        return 2 * number
-
-    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "kept")
-    assert cache.cached(int64(int64))(double)(21) == 42
-    assert list((tmp_path / "kept").rglob("*.nbc"))
+    monkeypatch.setenv("PSEUDOMOTION_CACHE", str(tmp_path / "kept"))
+    assert load()(21) == 42
+    (kept,) = (tmp_path / "kept").iterdir()
+    translate = mock.Mock(side_effect=compiler._translate)
+    monkeypatch.setattr(compiler, "_translate", translate)
+    assert load()(21) == 42
+    assert not translate.called
+    kept.write_bytes(kept.read_bytes()[:-1])  # cut short
+    assert load()(21) == 42
+    assert translate.call_count == 1
+    assert load()(21) == 42
+    assert translate.call_count == 1
     (tmp_path / "file").touch()
-    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "file" / "kept")
-    assert cache.cached(int64(int64))(double)(21) == 42
+    monkeypatch.setenv("PSEUDOMOTION_CACHE", str(tmp_path / "file" / "kept"))
+    assert load()(21) == 42
+    assert translate.call_count == 2
+
+
+def test_memory_of_clips_is_used_again_but_never_twice(monkeypatch):
+    monkeypatch.undo()  # the guards
+    monkeypatch.setattr(launch, "_spare", {})
+    first = launch._empty((3, 1000), torch.float32)
+    address, kept = first.data_ptr(), first[1:].numpy()
+    del first
+    assert not launch._spare  # a view is still there
+    del kept
+    assert list(launch._spare) == [address]
+    assert launch._empty((999,), torch.float32).data_ptr() != address
+    again, other = launch._empty((1500,), torch.float64), launch._empty((3, 1000), torch.float32)
+    assert again.data_ptr() == address != other.data_ptr()
+    monkeypatch.setattr(launch, "SPARE", 20_000)
+    del again, other
+    assert sum(memory.nbytes for memory in launch._spare.values()) <= 20_000

@@ -258,7 +258,7 @@ def test_a_linear_probe_has_defaults_of_its_own(lists):
     """Which give way to what is asked for."""
     made = task(lists, linear_probe=True, cutmix=0.5)
     assert (made.source.copies, made.source.augmentation.randaugment.operations, made.source.augmentation.flip) == (1, 0, 0.5)
-    assert (made.mix, made.erasing.p, made.label_smoothing) == (VideoMix(0.5), 0, 0)
+    assert (made.mix, made.erasing.p, made.options.label_smoothing) == (VideoMix(0.5), 0, 0)
     assert [group["weight_decay"] for group in made.groups()] == [0.0]
     assert made.model.classifier.weight.std() > 0.015
 

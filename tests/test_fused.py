@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -272,6 +273,28 @@ def test_pmg_runs_it_when_asked(smooth):
     options = {"num_frames": 2, "size": 8, "mean": MEAN[:3], "std": STD[:3], "dtype": torch.bfloat16}
     clips, expected = (PMG(("affine",), renderer=r, **options)(images, ids=torch.arange(2)) for r in ("fused", "reference"))
     torch.testing.assert_close(clips, expected, atol=2**-6, rtol=2**-7)
+
+
+@pytest.mark.parametrize("resampling", ["recursive", "composed"])
+def test_prepared_plans_render_the_same(resampling, smooth):
+    """Also sent to another process, and by the other renderers, which need no packed plan."""
+    images = (smooth(3, 3, 9, 11) * 255).to(torch.uint8).to(DEVICE)
+    options = {"num_frames": 2, "size": 8, "mean": MEAN[:3], "std": STD[:3], "mix": Mixup(), "resampling": resampling}
+    pmg, other = (PMG(("affine", "zoom"), renderer=renderer, **options) for renderer in ("fused", "reference"))
+    prepared = pickle.loads(pickle.dumps(pmg.prepare(images.shape, ids=torch.arange(3))))
+    assert torch.equal(pmg.render(images, prepared), pmg(images, ids=torch.arange(3)))
+    assert torch.equal(other.render(images, prepared), other(images, ids=torch.arange(3)))
+    with pytest.raises(ValueError, match=r"images must be torch.uint8, as the plan was prepared for, got torch.float32; pass images_dtype=torch"):
+        pmg.render(images / 255, prepared)
+    with pytest.raises(ValueError, match="clips must have the format that the plan was prepared for"):
+        PMG(("affine", "zoom"), 2, 8, mix=Mixup(), renderer="fused").render(images, prepared)
+
+
+def test_plans_are_prepared_without_triton(monkeypatch):
+    monkeypatch.setattr(rendering, "_import_error", lambda compiler: "not installed")
+    prepared = PMG(("affine",), 2, 8).prepare((2, 3, 9, 9))
+    assert prepared.packed is None
+    assert prepared.pin_memory() is prepared
 
 
 def test_asked_for_but_impossible_is_an_error(monkeypatch):

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from shapes import shaped_plan
+
 from pseudomotion import PMG, TRANSFORMS
 from pseudomotion.mix import Mixup
+from pseudomotion.render import render
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
@@ -64,13 +67,30 @@ def test_waiting_would_be_noticed():
 
 
 def test_launches():
-    assert launches(calls(8, "composed", names=NAMES, mix=Mixup())) <= 2
-    assert launches(calls(8, "recursive", names=NAMES, mix=Mixup())) <= 16 + 2
+    """One packs the images, one fills working frames with black; one paints, or T + 1 make a mixed chunk's frames."""
+    assert launches(calls(8, "composed", names=NAMES, mix=Mixup())) <= 1 + 1
+    assert launches(calls(8, "recursive", names=NAMES, mix=Mixup())) <= 1 + 1 + 1 + 16 + 1
+
+
+def test_a_captured_graph_is_refused():
+    call, graph = calls(2, "composed"), torch.cuda.CUDAGraph()
+    call()
+    with pytest.raises(RuntimeError, match="every replay would repeat the same clips"), torch.cuda.graph(graph):
+        call()
+
+
+@pytest.mark.parametrize("resampling", MODES)
+def test_outlines_bends_and_textures(resampling, smooth):
+    images, textures = smooth(11, 3, 60, 70, dtype=torch.float32).cuda(), smooth(4, 3, 50, 40, dtype=torch.float32).cuda()
+    plan = shaped_plan(NAMES[:2], image=(60, 70), texture=(50, 40), size=(64, 72), resampling=resampling)
+    plan.layers.texture.remainder_(4)
+    fused, expected = (render(images, plan, textures=textures, renderer=r) for r in ("fused", "reference"))
+    torch.testing.assert_close(fused, expected, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("batch", [8, 128])
 def test_memory_beside_the_clips(batch):
     composed = calls(batch, "composed", dtype=torch.bfloat16)
     assert peak_extra_bytes(composed) <= 0.1 * composed().nbytes
-    frames = 2 * batch * 3 * 224 * 224 * 4
-    assert peak_extra_bytes(calls(batch, "recursive")) <= frames + 2**21
+    frames, packed = 2 * batch * 227 * 232 * 8, batch * 227 * 232 * 4
+    assert peak_extra_bytes(calls(batch, "recursive")) <= frames + packed + 2**21

@@ -7,6 +7,7 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -198,6 +199,19 @@ def test_every_format_that_counts_as_an_image_is_decoded(tmp_path):
 def test_builtin_picture():
     picture = builtin_picture(60, 90)
     assert picture.shape == (3, 60, 90)
+    assert picture.dtype == torch.uint8
     assert torch.equal(picture, builtin_picture(60, 90))
-    patches = picture.float().unfold(1, 15, 15).unfold(2, 15, 15).flatten(3).std(-1)
-    assert patches.mean(0).min() > 5  # texture everywhere
+    assert not torch.equal(picture, builtin_picture(60, 90, night=True))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3)])
+def test_builtin_picture_of_any_size(size):
+    assert builtin_picture(*size).shape == (3, *size)
+
+
+def test_things_in_the_builtin_picture_are_large_and_distinct():
+    """At 112 pixels much of the picture, but not all, is within two pixels of a clear edge, and few parts are without one."""
+    gray = cv2.cvtColor(builtin_picture(112, 112).permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY)
+    near = cv2.dilate(cv2.Canny(gray, 40, 80), np.ones((5, 5), np.uint8)) > 0
+    assert 1 / 6 < near.mean() < 2 / 3
+    assert near.reshape(4, 28, 4, 28).any((1, 3)).sum() >= 14  # of 16 parts; sky is plain

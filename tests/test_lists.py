@@ -159,7 +159,7 @@ def test_lists_that_exist_are_replaced_only_by_force(tmp_path, capsys):
     (tmp_path / "out" / "val.csv").write_text("mine 3\n")
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("lists: cannot write ")
+    assert error.startswith("python -m pseudomotion.video.lists: cannot write ")
     assert "out/val.csv: it exists, and no pmg command made it; choose another name, or replace it with --force" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["val.csv"]
     assert (tmp_path / "out" / "val.csv").read_text() == "mine 3\n"

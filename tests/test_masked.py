@@ -16,7 +16,7 @@ from pseudomotion import PMG
 from pseudomotion.draws import Draws
 from pseudomotion.images.synthetic import DeadLeaves
 from pseudomotion.train.engine.optimize import make_optimizer, make_schedule, parameter_groups
-from pseudomotion.train.pretrain import MaskedModeling
+from pseudomotion.train.pretrain import MaskedModeling, PretrainOptions
 from pseudomotion.train.videomae.classifier import ClassifierLoss, classification_model
 from pseudomotion.train.videomae.masking import tube_mask, tube_tokens
 from pseudomotion.train.videomae.model import (
@@ -305,10 +305,7 @@ def test_a_model_overfits_one_batch_of_clips():
         pretraining_model(small()),
         DeadLeaves(size=32),
         lambda images, ids: CLIPS(images, ids=ids),
-        mask_ratio=0.75,
-        weight_decay=0.05,
-        seed=0,
-        evaluate_every=1,
+        PretrainOptions(out="o", source="dead_leaves"),
     )
     ids = torch.arange(2)
     inputs = task.inputs(task.source.get(ids), ids, torch.device("cpu"))

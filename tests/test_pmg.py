@@ -245,19 +245,37 @@ nan[1, 2, 3, 4] = torch.nan
 WRONG_IMAGES = [
     (IMAGES.numpy(), TypeError, "images must be a torch.Tensor of shape (B, C, H, W), got ndarray; pass torch.from_numpy(images)"),
     (IMAGES.permute(0, 2, 3, 1).numpy(), TypeError, "got ndarray; pass torch.from_numpy(images).permute(0, 3, 1, 2)"),
-    (list(IMAGES), TypeError, "got list; pass torch.stack(images)"),
-    (Image.new("RGB", (14, 12)), TypeError, "got Image; pass pseudomotion.images.load_image(path)[None], or torch.from_numpy(np.array("),
+    (IMAGES[0].permute(1, 2, 0).numpy(), TypeError, "got ndarray; pass torch.from_numpy(image).permute(2, 0, 1)[None]"),
+    (IMAGES[0, 0].numpy(), TypeError, "got ndarray; pass torch.from_numpy(image)[None, None]"),
+    (list(IMAGES), TypeError, "got list; pass torch.stack(images) if they are of one shape"),
+    (
+        [Image.new("RGB", (14, 12))],
+        TypeError,
+        'pass torch.stack([torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) for image in',
+    ),
+    (("a.jpg", "b.jpg"), TypeError, "got tuple; pass torch.stack([pseudomotion.images.load_image(path) for path in images])"),
+    ([], TypeError, "images must be a torch.Tensor of shape (B, C, H, W), got list"),
+    (Image.new("RGB", (14, 12)), TypeError, 'got Image; pass torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]'),
     ("photo.jpg", TypeError, "got str; pass pseudomotion.images.load_image(path)[None]"),
     (IMAGES[0], ValueError, "images must have shape (B, C, H, W), got 3 dimensions: (3, 12, 14); for a single image pass image[None]"),
-    (IMAGES[0, 0], ValueError, "images must have shape (B, C, H, W), got 2 dimensions: (12, 14)"),
+    (IMAGES[0].permute(1, 2, 0), ValueError, "(12, 14, 3); for a single image pass image.permute(2, 0, 1)[None]"),
+    (IMAGES[0, 0], ValueError, "got 2 dimensions: (12, 14); for a single image pass image[None, None]"),
+    (IMAGES[:, :, None], ValueError, "got 5 dimensions: (3, 3, 1, 12, 14); clips cannot be images; PMGAug and Mixup take clips"),
     (IMAGES[:, :2], ValueError, "images must have 1, 3 or 4 channels in (B, C, H, W), got 2 in (3, 2, 12, 14)"),
+    (
+        IMAGES.to("meta"),
+        ValueError,
+        "images are on the meta device, which holds no pixels; make clips of images on the CPU or a CUDA device",
+    ),
+    (IMAGES.to_sparse(), ValueError, "images must be dense, got the layout torch.sparse_coo; pass images.to_dense()"),
+    (IMAGES > 0.5, TypeError, "images must be uint8 or float, got torch.bool; pass images.float()"),
     (
         IMAGES.permute(0, 2, 3, 1),
         ValueError,
         "images must have 1, 3 or 4 channels in (B, C, H, W), got 12 in (3, 12, 14, 3); for channels last pass images.per",
     ),
     (IMAGES[:, :, :0], ValueError, "images must have sides from 1 to 32768 pixels, got 0 x 14"),
-    (IMAGES.long(), TypeError, "images must be uint8 or float, got torch.int64"),
+    (IMAGES.long(), TypeError, "got torch.int64; pass images.to(torch.uint8) if their values are from 0 to 255"),
     (IMAGES * 255, ValueError, "float images must lie in [0, 1], got values from"),
     (IMAGES - 0.5, ValueError, "float images must lie in [0, 1], got values from -0.49"),
     (IMAGES.clone().index_fill_(3, torch.tensor(2), 1.00005), ValueError, "to 1.00004995; divide by 255, clamp, or pass uint8"),
@@ -271,13 +289,34 @@ def test_wrong_images(images, error, message):
         PMG(num_frames=2, size=8)(images)
 
 
+def test_what_messages_say_to_pass_is_accepted():
+    """Every remedy for what is no tensor is run as it is written."""
+    pmg = PMG(num_frames=2, size=8)
+    expected = pmg((IMAGES[:1] * 255).round().to(torch.uint8), ids=torch.arange(1))
+    array = (IMAGES[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    for given_ in (
+        array,
+        array[None],
+        Image.fromarray(array),
+        [array],
+        [Image.fromarray(array)],
+        list(torch.from_numpy(array).permute(2, 0, 1)[None]),
+    ):
+        with pytest.raises(TypeError) as caught:
+            pmg(given_)
+        line = str(caught.value).partition("; pass ")[2].partition(" if they")[0]
+        mended = eval(line, {"torch": torch, "np": np, "image": given_, "images": given_})
+        assert torch.equal(pmg(mended, ids=torch.arange(1)), expected), line
+
+
 def test_wrong_ids():
     pmg = PMG(num_frames=2, size=8)
     for ids, error, message in [
         (torch.arange(4), ValueError, "ids must have shape (3,), one for each image, got (4,)"),
-        (torch.arange(3).float(), TypeError, "ids must be an int64 tensor, got torch.float32"),
+        (torch.arange(3).float(), TypeError, "ids must be an int64 tensor, got torch.float32; pass ids.long()"),
         (torch.arange(3, dtype=torch.int32), TypeError, "ids must be an int64 tensor, got torch.int32"),
-        ([0, 1, 2], TypeError, "ids must be an int64 tensor, got list"),
+        ([0, 1, 2], TypeError, "ids must be an int64 tensor, got list; pass torch.tensor(ids)"),
+        (7, TypeError, "ids must be an int64 tensor, got int; pass torch.tensor([ids])"),
         (torch.tensor(3), ValueError, "ids must have shape (3,), one for each image, got ()"),
     ]:
         with pytest.raises(error, match=re.escape(message)):

@@ -10,7 +10,7 @@ from shapes import shaped_plan
 
 from pseudomotion import TRANSFORMS, MotionPlan
 from pseudomotion.mix import Mixup
-from pseudomotion.render import choose, render
+from pseudomotion.render import render
 
 ALL = tuple(TRANSFORMS)
 
@@ -93,14 +93,3 @@ def replaced(plan, name, change):
 def test_what_a_plan_refuses(name, change, message):
     with pytest.raises(ValueError, match=message):
         replaced(shaped_plan(("zoom",)), name, change)
-
-
-def test_shapes_that_kernels_do_not_paint_go_to_the_reference(monkeypatch):
-    from pseudomotion import render as module
-
-    monkeypatch.setattr(module, "PAINTS_SHAPES", {"numba": False, "triton": False})
-    chosen = choose("auto", torch.device("cpu"), shaped=True)
-    assert chosen.renderer == "reference"
-    assert "outlines other than boxes" in chosen.reason
-    with pytest.raises(ValueError, match="outlines other than boxes"):
-        choose("fused", torch.device("cpu"), shaped=True)

@@ -21,6 +21,8 @@ from pseudomotion.train.sources import CROP_SCALES, MultiScaleClips, Subset, Wit
 from pseudomotion.train.videomae.model import normalize
 from pseudomotion.video import write_video
 
+CPU = torch.device("cpu")
+
 
 class Numbers:
     """A source whose items are their numbers."""
@@ -149,27 +151,16 @@ def test_partners_are_those_whose_motion_is_mixed_in(folder):
 
 
 def test_where_images_come_from(folder, tmp_path):
-    common = {
-        "size": 8,
-        "limit": None,
-        "classes": None,
-        "balanced": False,
-        "bank": False,
-        "seed": 0,
-        "device": torch.device("cpu"),
-        "num_workers": 0,
-    }
-    none = {"images": None, "source": None, "videos": None}
-    assert len(open_images(**{**none, "images": [str(folder)]}, **common)) == 15
-    assert isinstance(open_images(**{**none, "source": "noise"}, **common), Noise)
-    bank = open_images(**{**none, "images": [str(folder)]}, **{**common, "bank": True, "limit": 5})
+    assert len(opened([str(folder)])) == 15
+    assert isinstance(open_images(PretrainOptions(out="o", source="noise"), 8, CPU), Noise)
+    bank = opened([str(folder)], bank=True, limit=5)
     assert isinstance(bank, ImageBank)
     assert len(bank) == 5
     bank.save(tmp_path / "bank.safetensors")
-    assert torch.equal(open_images(**{**none, "images": [str(tmp_path / "bank.safetensors")]}, **common).images, bank.images)
-    for wrong in (none, {**none, "images": [str(folder)], "source": "noise"}):
+    assert torch.equal(opened([str(tmp_path / "bank.safetensors")]).images, bank.images)
+    for wrong in ({}, {"images": [str(folder)], "source": "noise"}):
         with pytest.raises(ValueError, match="exactly one of --images, --source, --videos"):
-            open_images(**wrong, **common)
+            open_images(PretrainOptions(out="o", **wrong), 8, CPU)
 
 
 def test_images_of_several_kinds_in_a_row(folder, tmp_path):
@@ -201,7 +192,7 @@ def test_images_of_several_kinds_in_a_row(folder, tmp_path):
 def test_shards_that_cannot_be_read_by_number_are_refused(tmp_path):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         tar.add(__file__, "x.png")
-    with pytest.raises(ValueError, match="shards must be uncompressed, or be made into a bank by pmg-bank"):
+    with pytest.raises(ValueError, match=r"shards must be uncompressed to be read by number; say \"stream:\" before their name"):
         opened([str(tmp_path / "a.tar.gz")])
     with pytest.raises(FileNotFoundError):
         opened([str(tmp_path / "none-{0..1}.tar")])
@@ -220,9 +211,8 @@ class Flat:
         return torch.full((len(ids), 3, 8, 8), self.shade, dtype=torch.uint8)
 
 
-def opened(images, size=8):
-    common = {"limit": None, "classes": None, "balanced": False, "bank": False, "seed": 0, "device": torch.device("cpu"), "num_workers": 0}
-    return open_images(images=images, source=None, videos=None, size=size, **common)
+def opened(images, size=8, **options):
+    return open_images(PretrainOptions(out="o", images=images, **options), size, CPU)
 
 
 def test_normalized_clips_are_those_of_numpy():

@@ -11,19 +11,23 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from pictures import save
 from processes import pretraining, ranks
 from safetensors.torch import load_file
 from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification
 
+from pseudomotion.source import read_batches
 from pseudomotion.train.comparators import PerlinClips
 from pseudomotion.train.engine import checkpoints
 from pseudomotion.train.engine.log import plot, read_metrics
+from pseudomotion.train.engine.loop import warn_of_hours
 from pseudomotion.train.engine.options import from_values
-from pseudomotion.train.engine.stream import Parts, Steps
+from pseudomotion.train.engine.stream import Parts, Steps, to_device
 from pseudomotion.train.pretrain import PretrainOptions, main, make_task
 from pseudomotion.train.recipes import read_recipe
 from pseudomotion.train.videomae.objective import MaskedLoss
@@ -412,3 +416,33 @@ def test_a_curve_of_a_long_run_is_thinned(tmp_path, monkeypatch):
     assert steps[0] == 0
     assert steps[-1] > 99_900
     assert all(value == 2 * step for step, value in zip(steps, values, strict=True))
+
+
+def test_hours_on_a_cpu_are_said_before_they_begin(capsys):
+    """A CPU does between a billion and 30,000 billion operations a second."""
+    task, accelerator = SimpleNamespace(flops=1e15), Accelerator(cpu=True)
+    warn_of_hours(task, 10**5, accelerator)
+    hours = re.fullmatch(r"this will take at least (\d+) hours on a CPU, .*--recipe demo.*\n", capsys.readouterr().err)
+    assert 1e20 / 3e13 / 3600 < int(hours[1]) < 1e20 / 1e9 / 3600
+    warn_of_hours(SimpleNamespace(flops=1e6), 100, accelerator)
+    warn_of_hours(SimpleNamespace(flops=None), 10**9, accelerator)
+    warn_of_hours(task, 10**5, SimpleNamespace(device=torch.device("cuda"), num_processes=1))
+    assert capsys.readouterr().err == ""
+
+
+def test_batches_for_a_gpu_are_pinned_where_they_are_read(monkeypatch):
+    """The loader is asked to, and only then: there is nothing to pin for a CPU."""
+    asked = []
+    loader = torch.utils.data.DataLoader.__init__
+
+    def watched(self, *arguments, pin_memory=False, **options):
+        asked.append(pin_memory)
+        loader(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__init__", watched)
+    source = PerlinClips(2, 16, 4, 0, CPU)
+    for pin in (False, True):
+        list(read_batches(source, [torch.arange(2)], 1, pin=pin))
+    assert asked == [False, True]
+    images = torch.zeros(2)
+    assert to_device(images, CPU) is images

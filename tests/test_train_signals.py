@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -89,3 +91,76 @@ def test_all_ranks_stop_at_the_same_step(images, tmp_path, started):
     assert [child.exitcode for child in children] == [143, 143], "".join(log.read_text() for log in logs)
     assert ended(members)
     check_saved(out, logs, signal.SIGTERM)
+
+
+# A call that Python's own signal handlers wait for the end of, as a backward pass is one: minutes, in which the GIL is free.
+LONG_STEP = """
+import hashlib
+from pseudomotion import command
+from pseudomotion.train.engine import signals
+
+signals.IMPATIENT = 0.2
+
+def step():
+    with signals.StopSignals(say=True) as stop:
+        print("begun", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})
+        print("saved", stop.number, flush=True)
+
+raise SystemExit(command.run("pmg-test", step))
+"""
+
+
+@pytest.fixture
+def long_step():
+    """Start a step of so many rounds; it does not outlive the test."""
+    children = []
+
+    def start(rounds):
+        command = [sys.executable, "-c", LONG_STEP.format(rounds=rounds)]
+        path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        children.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=path))
+        assert children[-1].stdout.readline() == "begun\n"
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+def test_ctrl_c_is_answered_in_the_middle_of_a_step_and_a_second_one_ends_it(long_step):
+    child = long_step(10**9)
+    child.send_signal(signal.SIGINT)
+    assert child.stderr.readline() == "\n"
+    assert child.stderr.readline() == "stopping after this step; again to stop now\n"
+    child.send_signal(signal.SIGINT)  # at once, as a launcher passes it on: does not count
+    time.sleep(0.5)
+    assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    assert child.wait(30) == 130
+    assert (child.stdout.read(), child.stderr.read()) == ("", "interrupted\n")
+
+
+@pytest.mark.parametrize(("number", "again"), [(signal.SIGINT, "; again to stop now"), (signal.SIGTERM, "")])
+def test_a_step_that_ends_is_saved(long_step, number, again):
+    child = long_step(10**6)
+    child.send_signal(number)
+    assert child.wait(60) == 0
+    assert child.stdout.read() == f"saved {int(number)}\n"
+    assert child.stderr.read() == f"\nstopping after this step{again}\n"
+
+
+def test_between_two_calls_a_second_ctrl_c_ends_in_the_usual_way():
+    """What is open is closed, and nothing is half-written."""
+    program = LONG_STEP.replace("hashlib.pbkdf2_hmac", "[hashlib.pbkdf2_hmac").replace("{rounds})", "100) for _ in range(10**9)]")
+    command = [sys.executable, "-c", program]
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=path) as child:
+        child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        assert child.stderr.readline() == "\n"
+        time.sleep(0.5)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == 130
+        assert child.stderr.read() == "stopping after this step; again to stop now\npmg-test: interrupted\n"

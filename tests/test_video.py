@@ -1,11 +1,14 @@
 """Written videos, read back by PyAV's own decoder."""
 
+import re
 import resource
 
 import av
 import numpy as np
 import pytest
+import torch
 
+from pseudomotion import PMG
 from pseudomotion.video import write_video
 
 
@@ -33,6 +36,46 @@ def test_frames_come_back_in_color(tmp_path):
         ]
     assert len(decoded) == 12
     assert np.abs(np.stack(decoded).astype(int) - frames).mean() < 2
+
+
+@pytest.mark.parametrize("data_format", ["BCTHW", "BTCHW"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_clip_as_pmg_makes_it(data_format, dtype, channels, tmp_path):
+    """It gives the file that its frames give one by one."""
+    images = torch.from_numpy(smooth(1)[0]).permute(2, 0, 1)[None, :channels]
+    pmg = PMG(num_frames=4, size=(48, 64), data_format=data_format, dtype=dtype)
+    clip = pmg(images, ids=torch.tensor([3]))[0]
+    write_video(tmp_path / "clip.mp4", clip, fps=12, data_format=data_format)
+    frames = clip if data_format == "BTCHW" else clip.transpose(0, 1)
+    frames = frames.double().numpy() if dtype == torch.float32 else frames.float().numpy()
+    frames = frames if dtype == torch.uint8 else (255 * frames).round()
+    frames = np.broadcast_to(np.moveaxis(frames.astype(np.uint8), 1, -1), (4, 48, 64, 3))
+    write_video(tmp_path / "frames.mp4", frames, fps=12)
+    assert (tmp_path / "clip.mp4").read_bytes() == (tmp_path / "frames.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("clip", "error", "message"),
+    [
+        (torch.zeros(2, 3, 4, 8, 8), ValueError, "got a tensor of shape (2, 3, 4, 8, 8); for the first clip of a batch pass clips[0]"),
+        (torch.zeros(8, 3, 8, 8), ValueError, 'frames must have 1 or 3 channels in CTHW, got shape (8, 3, 8, 8); pass data_format="BTCHW"'),
+        (torch.zeros(4, 5, 8, 8), ValueError, "frames must have 1 or 3 channels in CTHW, got shape (4, 5, 8, 8)"),
+        (
+            torch.full((3, 2, 8, 8), -1.5),
+            ValueError,
+            "float frames must lie in [0, 1], got values from -1.5 to -1.5; undo mean and std first",
+        ),
+        (torch.full((3, 2, 8, 8), torch.nan), ValueError, "float frames must lie in [0, 1], got values from nan to nan"),
+        (torch.zeros(3, 2, 8, 8, dtype=torch.int64), TypeError, "frames must be uint8 or float, got torch.int64"),
+        (torch.zeros(3, 0, 8, 8), ValueError, "frames must hold at least one frame"),
+    ],
+    ids=str,
+)
+def test_wrong_clips(clip, error, message, tmp_path):
+    with pytest.raises(error, match=re.escape(message)):
+        write_video(tmp_path / "a.mp4", clip, fps=12)
+    assert not list(tmp_path.iterdir())
 
 
 def test_browsers_can_play_it(tmp_path):

@@ -53,7 +53,10 @@ def _members(shard: str) -> list[tarfile.TarInfo]:
         with tarfile.open(shard, mode="r:") as tar:
             return [member for member in tar if member.isfile() and _is_image(member.name)]
     except tarfile.TarError as error:
-        raise ValueError(f"cannot read {shard}: {error}; shards must be uncompressed, or be made into a bank by pmg-bank") from error
+        raise ValueError(
+            f'cannot read {shard}: {error}; shards must be uncompressed to be read by number; say "stream:" before their name to read them '
+            "from front to back"
+        ) from error
 
 
 def _is_image(name: str) -> bool:

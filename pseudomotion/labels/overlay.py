@@ -1,4 +1,4 @@
-"""Visualization of motion labels: flow, tracks and a moving grid, drawn over the frames of a clip."""
+"""Visualization of motion labels: flow, tracks, a moving grid and instances, drawn over the frames of a clip."""
 
 import colorsys
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from pseudomotion.labels import flow, flow_to_rgb, tracks
+from pseudomotion.labels import flow, flow_to_rgb, instances, tracks
 from pseudomotion.plan import MotionPlan
 
 Frames = UInt8[np.ndarray, "T h w 3"]
@@ -69,7 +69,16 @@ def draw_grid(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
     return np.stack([_overlay(frame, lines(t), ()) for t, frame in enumerate(frames)])
 
 
-SHOWS = {"flow": draw_flow, "tracks": draw_tracks, "grid": draw_grid}
+def draw_instances(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
+    """The clip in gray, each object tinted in its own color and the back left gray."""
+    shown = instances(plan)[clip].cpu().numpy()  # (T, h, w)
+    # Steps of the golden ratio: neighbors in depth get hues far apart.
+    colors = np.array([(255, 255, 255), *(_hue(0.618 * k % 1) for k in range(1, int(shown.max()) + 1))]) / 255
+    light = frames.mean(-1, keepdims=True) / 255
+    return np.asarray(((0.25 + 0.75 * light) * colors[shown] * 255).round(), dtype=np.uint8)
+
+
+SHOWS = {"flow": draw_flow, "tracks": draw_tracks, "grid": draw_grid, "instances": draw_instances}
 
 
 def _lattice(size: tuple[int, int], count: int) -> Tensor:

@@ -19,8 +19,8 @@ class WarpedLabels:
     """Labels along B clips of T frames; None for labels that were not passed.
 
     Boxes and points come from S surfaces: the back and the layers of the clip, back to front; if partners are pasted in (VideoMix), theirs
-    follow. Layers that show textures hide what is behind them, but have no labels. Without layers and pasting S is 1. Box or point n of surface s, which belongs to image ``source[:, s]``, is at position
-    s * N + n of M = S * N.
+    follow. Layers that show textures hide what is behind them, but have no labels. Without layers and pasting S is 1. Box or point n of
+    surface s, which belongs to image ``source[:, s]``, is at position s * N + n of M = S * N.
     """
 
     source: Int64[Tensor, "B S"]  # index in the batch of the image that each surface shows

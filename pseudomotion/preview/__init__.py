@@ -44,7 +44,17 @@ def _parser() -> command.Parser:
         help=f"generate the images, a different one per sample, instead of reading one: {', '.join(names.SOURCES)}",
     )
     parser.add_argument(
-        "--transforms", default=",".join(names.TRANSFORMS), metavar="NAMES", help="comma-separated (default: all: %(default)s)"
+        "--transforms",
+        default=",".join(names.TRANSFORMS),
+        metavar="NAMES",
+        help=f"comma-separated; not from the paper: {', '.join(names.EXTRA_TRANSFORMS)} (default: the paper's: %(default)s)",
+    )
+    parser.add_argument(
+        "--objects",
+        nargs="?",
+        const="mixed",
+        choices=names.OBJECTS,
+        help="objects that move over the clips: mixed outlines, or those of a published generator (not from the paper)",
     )
     parser.add_argument("--samples", type=count, default=1, metavar="N", help="clips per transform (default: 1)")
     parser.add_argument("--frames", type=count, default=16, metavar="T", help="frames per clip (default: 16)")

@@ -19,6 +19,7 @@ from pseudomotion.files import MADE_BY, check_input, check_output, whole_file
 from pseudomotion.images import builtin_picture, load_image
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.labels.overlay import SHOWS
+from pseudomotion.objects import PRESETS
 from pseudomotion.pmg import PMG, RESAMPLINGS
 from pseudomotion.video import write_video
 from pseudomotion.video.write import LARGEST_SIDE
@@ -112,7 +113,10 @@ def _check_size(out: Path, rows: int, columns: int, options: argparse.Namespace)
 
 
 def _generator(name: str, resampling: str, options: argparse.Namespace) -> PMG:
-    return PMG((name,), options.frames, options.size, resampling=resampling, padding_mode=options.padding_mode, seed=options.seed)
+    objects = PRESETS[options.objects]() if options.objects else None
+    return PMG(
+        (name,), options.frames, options.size, resampling=resampling, padding_mode=options.padding_mode, objects=objects, seed=options.seed
+    )
 
 
 def _images(options: argparse.Namespace) -> UInt8[Tensor, "samples 3 H W"]:
@@ -138,9 +142,9 @@ def _make_tiles(
 
 
 def _clip(pmg: PMG, image: UInt8[Tensor, "3 H W"], sample: int, show: str | None = None) -> UInt8[np.ndarray, "T h w 3"]:
-    """One clip. A transform that needs a partner gets the image mirrored, so that its motion shows."""
-    partners = pmg.transforms[0].num_layers > 0
-    images = torch.stack([image, image.flip(-1)]) if partners else image[None]
+    """One clip. What shows a second image shows the built-in picture at night, which is easy to tell from most images."""
+    partners = pmg.transforms[0].num_layers > 0 or pmg.objects is not None
+    images = torch.stack([image, builtin_picture(*image.shape[-2:], night=True)]) if partners else image[None]
     ids = torch.arange(len(images)) + len(images) * sample
     plan = pmg.plan(images.shape, ids=ids)
     frames = pmg.render(images, plan)[0].permute(1, 2, 3, 0).numpy()

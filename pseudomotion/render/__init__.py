@@ -1,7 +1,7 @@
 """``render``: ``(images, plan) -> clips``, by interchangeable renderers, and ``explain``, which says which one runs and why.
 
 ``reference`` defines what is right and runs anywhere. The fused renderers compute finished clips from images in compiled kernels: ``cuda``
-in Triton, ``cpu`` in numba.
+in Triton, ``cpu`` by LLVM.
 """
 
 import importlib
@@ -21,13 +21,12 @@ from pseudomotion import checks
 from pseudomotion.plan import MotionPlan
 from pseudomotion.render import reference
 from pseudomotion.render.output import DATA_FORMATS, Output, finish, to_unit
+from pseudomotion.render.prepared import Prepared
 from pseudomotion.render.proof import agree, reduces
 
-__all__ = ["DATA_FORMATS", "RENDERERS", "choose", "explain", "render"]
+__all__ = ["DATA_FORMATS", "RENDERERS", "Prepared", "choose", "explain", "prepare", "render"]
 
 RENDERERS = ("auto", "fused", "reference")
-# Whether the compiled kernels paint outlines other than boxes, and bends; where they do not, such plans go to the reference.
-PAINTS_SHAPES = {"numba": False, "triton": True}
 FUSED_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -40,7 +39,7 @@ class Choice(NamedTuple):
 
 def render(
     images: Tensor,
-    plan: MotionPlan,
+    plan: MotionPlan | Prepared,
     *,
     textures: Tensor | None = None,
     count: int | None = None,
@@ -54,7 +53,7 @@ def render(
 
     Args:
         images: ``(B, C, H, W)``, uint8 or float in [0, 1], C = 1, 3 or 4; B and the size must match the plan.
-        plan: from ``PMG.plan``, possibly modified.
+        plan: from ``PMG.plan``, possibly modified, or from ``prepare``.
         textures: ``(N, C, H, W)``, images that layers show, of size ``plan.texture_size``. None if that is None: layers show ``images``.
         count: number of clips to return, from the first; later clips only serve as partners. None: all.
         mean: per-channel mean of values in [0, 1], subtracted from the clips. None: clips are not normalized.
@@ -72,26 +71,77 @@ def render(
 
     """
     checks.images(images)
+    prepared = plan if isinstance(plan, Prepared) else None
+    plan = plan.plan if isinstance(plan, Prepared) else plan
     _check_plan(plan, images, textures)
     checks.one_of("renderer", renderer, RENDERERS)
-    checks.one_of("data_format", data_format, DATA_FORMATS)
-    mean, std = checks.normalization(mean, std)
-    mean, std = (checks.per_channel(name, value, images.shape[1]) for name, value in (("mean", mean), ("std", std)))
-    dtype = checks.output_dtype(dtype, normalized=mean is not None)
-    if dtype is None:
-        dtype = torch.float32 if mean is not None and images.dtype == torch.uint8 else images.dtype
-    output = Output(len(plan) if count is None else count, mean, std, dtype, data_format)
+    output = _output(images.dtype, images.shape[1], len(plan) if count is None else count, mean, std, dtype, data_format)
     needs_grad = torch.is_grad_enabled() and (images.requires_grad or (textures is not None and textures.requires_grad))
-    chosen = choose(renderer, images.device, images.dtype, dtype, needs_grad=needs_grad, shaped=plan.shaped).renderer
+    chosen = choose(renderer, images.device, images.dtype, output.dtype, needs_grad=needs_grad).renderer
     if chosen == "reference":
         if renderer == "auto" and images.device.type == "cpu" and not torch.compiler.is_compiling():
             _hint()
         return _reference(images, plan, output, textures)
-    if _compiled_by(images.device, renderer) == "numba":
-        return _numba(images, plan, output, textures)
+    if _compiled_by(images.device, renderer) == "llvm":
+        return _on_cpu(images, plan, output, textures)
     if renderer == "fused" or _fused_agrees(images, plan, output, textures):
-        return _fused(images, plan, output, textures)
+        return _fused(images, plan, output, textures, prepared)
     return _reference(images, plan, output, textures)
+
+
+def prepare(
+    plan: MotionPlan,
+    channels: int,
+    *,
+    images_dtype: torch.dtype = torch.uint8,
+    count: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    dtype: torch.dtype | None = None,
+    data_format: str = "BCTHW",
+) -> Prepared:
+    """Pack a plan for the CUDA kernels, so that ``render`` only copies a table and launches them. Needs no GPU.
+
+    Args:
+        plan: on the CPU.
+        channels: of the images.
+        images_dtype: dtype of the images.
+        count: as for ``render``, like all that follow.
+        mean: as for ``render``.
+        std: as for ``render``.
+        dtype: as for ``render``.
+        data_format: as for ``render``.
+
+    Raises:
+        TypeError, ValueError: for invalid arguments.
+
+    """
+    output = _output(images_dtype, channels, len(plan) if count is None else count, mean, std, dtype, data_format)
+    packed = None
+    if _import_error("triton") is None:
+        from pseudomotion.render import cuda
+
+        packed = cuda.pack_ahead(plan, channels, images_dtype, output)
+    return Prepared(plan, images_dtype, output, packed)
+
+
+def _output(
+    images_dtype: torch.dtype,
+    channels: int,
+    count: int,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    dtype: torch.dtype | None,
+    data_format: str,
+) -> Output:
+    """The format of the clips, checked."""
+    checks.one_of("data_format", data_format, DATA_FORMATS)
+    mean, std = checks.normalization(mean, std)
+    mean, std = (checks.per_channel(name, value, channels) for name, value in (("mean", mean), ("std", std)))
+    dtype = checks.output_dtype(dtype, normalized=mean is not None)
+    if dtype is None:
+        dtype = torch.float32 if mean is not None and images_dtype == torch.uint8 else images_dtype
+    return Output(count, mean, std, dtype, data_format)
 
 
 def choose(
@@ -101,7 +151,6 @@ def choose(
     out_dtype: torch.dtype | None = None,
     *,
     needs_grad: bool = False,
-    shaped: bool = False,
 ) -> Choice:
     """Choose the renderer for images on a device.
 
@@ -111,7 +160,6 @@ def choose(
         dtype: dtype of the images; None: assume a supported one.
         out_dtype: dtype of the clips; None: assume a supported one.
         needs_grad: whether images or textures require gradients.
-        shaped: whether the plan has outlines other than boxes, or bends.
 
     Raises:
         ValueError: if "fused" is requested for images that it does not support.
@@ -121,7 +169,7 @@ def choose(
     if renderer == "reference":
         return Choice("reference", "asked for")
     compiler = _compiled_by(device, renderer)
-    unfit = _unfit(dtype, out_dtype, needs_grad, shaped and not PAINTS_SHAPES.get(compiler or "", False))
+    unfit = _unfit(dtype, out_dtype, needs_grad)
     if renderer == "fused":
         if unfit:
             raise ValueError(f"renderer='fused' cannot be used: {unfit}")
@@ -130,8 +178,8 @@ def choose(
         return Choice("fused", "asked for")
     if reason := unfit or _unable(device, compiler):
         return Choice("reference", reason)
-    if compiler == "numba":
-        return Choice("fused", "images are on the CPU and need no gradient; kernels are compiled by numba")
+    if compiler == "llvm":
+        return Choice("fused", "images are on the CPU and need no gradient; kernels are compiled by LLVM")
     return Choice("fused", "images are on a CUDA device and need no gradient; its first clips are compared with the reference's")
 
 
@@ -180,20 +228,18 @@ def _check_plan(plan: MotionPlan, images: Tensor, textures: Tensor | None) -> No
 
 
 def _compiled_by(device: torch.device, renderer: str) -> str | None:
-    """What compiles the fused renderer for a device: "triton", "numba", or None. With Triton's interpreter, tests run it anywhere."""
+    """What compiles the fused renderer for a device: "triton", "llvm", or None. With Triton's interpreter, tests run it anywhere."""
     if device.type == "cuda" or (renderer == "fused" and os.environ.get("TRITON_INTERPRET") == "1"):
         return "triton"
-    return "numba" if device.type == "cpu" else None
+    return "llvm" if device.type == "cpu" else None
 
 
-def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool, shaped: bool) -> str | None:
+def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool) -> str | None:
     """Why the fused renderer does not support these images; None if it does."""
     allowed = ", ".join(str(allowed).removeprefix("torch.") for allowed in FUSED_DTYPES)
     for name, given in (("images are", dtype), ("clips are to be", out_dtype)):
         if given is not None and given not in FUSED_DTYPES:
             return f"{name} {str(given).removeprefix('torch.')}; the fused renderer supports {allowed}"
-    if shaped:
-        return "layers have outlines other than boxes, or something bends, which the fused renderer does not paint yet"
     return "images require gradients, which the fused renderer does not compute" if needs_grad else None
 
 
@@ -212,19 +258,19 @@ def _import_error(compiler: str) -> str | None:
     try:
         importlib.import_module(f"pseudomotion.render.{'cuda' if compiler == 'triton' else 'cpu'}")
     except ImportError as error:
-        install = f"; {NUMBA_HINT}" if compiler == "numba" else ""
-        return f"{compiler.capitalize()} cannot be imported ({error}){install}"
+        name, install = ("Triton", "") if compiler == "triton" else ("llvmlite", f"; {INSTALL_HINT}")
+        return f"{name} cannot be imported ({error}){install}"
     return None
 
 
-NUMBA_HINT = "pip install numba makes rendering on the CPU several times as fast"
+INSTALL_HINT = "pip install llvmlite makes rendering on the CPU several times as fast"
 
 
 @cache
 def _hint() -> None:
     """Say once what would make rendering faster."""
-    if importlib.util.find_spec("numba") is None:
-        warnings.warn(f"numba is not installed; {NUMBA_HINT}", stacklevel=4)
+    if importlib.util.find_spec("llvmlite") is None:
+        warnings.warn(f"llvmlite is not installed; {INSTALL_HINT}", stacklevel=4)
 
 
 def _fused_agrees(
@@ -246,17 +292,24 @@ def _fused_agrees(
 
 
 def _fused(
-    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None
+    images: Shaped[Tensor, "N C H W"],
+    plan: MotionPlan,
+    output: Output,
+    textures: Shaped[Tensor, "M C _ _"] | None,
+    prepared: Prepared | None = None,
 ) -> Shaped[Tensor, "B _ _ h w"]:
     from pseudomotion.render import cuda  # imports Triton, which not every machine has
 
+    if prepared is not None and prepared.packed is not None:
+        prepared.check(images.dtype, output)
+        return cuda.run(images, plan, prepared.packed, output, textures)
     return cuda.render(images, plan.to("cpu"), output, textures)
 
 
-def _numba(
+def _on_cpu(
     images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None
 ) -> Shaped[Tensor, "B _ _ h w"]:
-    from pseudomotion.render import cpu  # imports numba, which not every machine has
+    from pseudomotion.render import cpu  # imports llvmlite, which not every machine has
 
     return cpu.render(images, plan.to("cpu"), output, textures)
 

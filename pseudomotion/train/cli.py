@@ -1,33 +1,41 @@
-"""The commands of the trainer. What needs no training library is answered before one is imported."""
+"""The commands of the trainer. What a command was told is read, and mistakes in it are answered, before a training library is imported."""
 
 import argparse
-import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from pseudomotion import __version__, command
+from pseudomotion import command
+from pseudomotion.train.engine.options import parse
+from pseudomotion.train.options import EvaluateOptions, FinetuneOptions, PretrainOptions
 
 
 def pretrain() -> int:
     """``pmg-pretrain``."""
-    return _run("pretrain")
+    return _run("pretrain", PretrainOptions, "Pre-train VideoMAE with masked modeling, with no video data at all.")
 
 
 def finetune() -> int:
     """``pmg-finetune``."""
-    return _run("finetune")
+    return _run("finetune", FinetuneOptions, "Fine-tune VideoMAE to classify videos.")
 
 
 def evaluate() -> int:
     """``pmg-evaluate``."""
-    return _run("evaluate")
+    return _run("evaluate", EvaluateOptions, "Test a fine-tuned VideoMAE on several clips and crops of every video.")
 
 
 def validate() -> int:
     """``pmg-validate``."""
-    return _run("validate")
+    prog = _quiet("validate")
+
+    def main() -> None:
+        with command.loading(prog):
+            module = _import("validate")
+        module.main()
+
+    return command.run(prog, main)
 
 
 def convert(arguments: Sequence[str] | None = None) -> int:
@@ -54,23 +62,23 @@ def _convert(options: argparse.Namespace) -> None:
     module.convert(options)
 
 
-def _run(name: str) -> int:
+def _run(name: str, config: type[Any], about: str) -> int:
+    prog = _quiet(name)
+
+    def main() -> None:
+        options = parse(config, prog, about)
+        with command.loading(prog):
+            module = _import(name)
+        module.run(options)
+
+    return command.run(prog, main)
+
+
+def _quiet(name: str) -> str:
+    """The name of a command, whose warnings show no line of code."""
     prog = f"pmg-{name}"
-    warnings.formatwarning = lambda message, *_, **__: f"{prog}: {message}\n"  # without the line of code that warned
-    return command.run(prog, lambda: _main(name, prog))
-
-
-def _main(name: str, prog: str) -> None:
-    """Run the ``main`` of a command's module, which imports slow libraries."""
-    if "--version" in sys.argv[1:]:
-        print(f"{prog} {__version__}")  # noqa: T201  a command talks to its terminal
-        return
-    with command.loading(prog):
-        if "--list-recipes" in sys.argv[1:]:
-            print(_import("recipes").list_recipes())  # noqa: T201
-            return
-        module = _import(name)
-    module.main()
+    warnings.formatwarning = lambda message, *_, **__: f"{prog}: {message}\n"
+    return prog
 
 
 def _import(module: str) -> Any:

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,13 +13,14 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 from tqdm import tqdm
 from transformers import VideoMAEForVideoClassification
-from transformers.hf_argparser import HfArg
 
 from pseudomotion.files import MADE_BY, check_output, whole_file
 from pseudomotion.source import batches
 from pseudomotion.train.engine.checkpoints import load_model
 from pseudomotion.train.engine.loop import make_accelerator
 from pseudomotion.train.engine.options import CONFIG, parse
+from pseudomotion.train.engine.stream import to_device
+from pseudomotion.train.options import EvaluateOptions as EvaluateOptions
 from pseudomotion.train.recipes import read_recipe
 from pseudomotion.train.video.views import EvaluationViews, Sampling
 from pseudomotion.train.videomae.model import normalize, with_position_buffers
@@ -29,57 +29,17 @@ from pseudomotion.train.videomae.pretrained import model_folder
 RESULT = "test.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TestedOptions:
-    """What is tested."""
-
-    _argument_group_name: ClassVar[str] = "test"
-
-    run: str = HfArg(help="folder of a run of pmg-finetune, or of a classifier that transformers saved")
-    test: str = HfArg(help='list of videos, lines of "path label"')
-    clips: int = HfArg(default=5, help="clips of every video, evenly placed in time")
-    crops: int = HfArg(default=3, help="crops of every clip, evenly placed along the long side of the frame")
-    weights: Literal["model", "best", "average"] = HfArg(
-        default="model", help="of a run: model, after the last step; best, of the best measurement on --val; average, of --ema"
-    )
-    sampling: Literal["dense", "segments"] | None = HfArg(default=None, help="as in pmg-finetune; none for that of the run, else dense")
-    stride: int | None = HfArg(
-        default=None, help="frames of the video from one frame of a dense clip to the next; none for that of the run, else 4"
-    )
-    out: str | None = HfArg(default=None, help=f"JSON file for the result; none for {RESULT} in the run's folder")
-    force: bool = HfArg(default=False, help="replace an existing --out that no pmg command made")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComputeOptions:
-    """How it is computed."""
-
-    _argument_group_name: ClassVar[str] = "computing"
-
-    batch_size: int = HfArg(default=32, help="clips at a time, per process")
-    num_workers: int = HfArg(default=0, help="processes that read videos, per process")
-    precision: Literal["no", "bf16", "fp16"] = HfArg(default="no", help="no: float32; bf16, fp16: autocast")
-    cpu: bool = HfArg(default=False, help="compute on the CPU even if there is a GPU")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(TestedOptions, ComputeOptions):
-    """Options of ``pmg-evaluate``."""
-
-    positional: ClassVar[str] = "run"
-
-    def __post_init__(self) -> None:
-        """Check the numbers that nothing else checks."""
-        if self.batch_size < 1 or self.num_workers < 0:
-            raise ValueError(f"batch_size must be at least 1, num_workers at least 0, got {self.batch_size}, {self.num_workers}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = parse(EvaluateOptions, "pmg-evaluate", "Test a fine-tuned VideoMAE on several clips and crops of every video.", arguments)
-    accelerator = make_accelerator(options)
+    run(parse(EvaluateOptions, "pmg-evaluate", "", arguments))
+    return 0
+
+
+def run(options: EvaluateOptions) -> None:
+    """Test, print the accuracy, and write it down."""
     _weights(options)  # that there is no model is said first
     out = check_output(options.out or Path(options.run) / RESULT, inputs=[options.test], force=options.force)
+    accelerator = make_accelerator(options)
     result = evaluate(options, accelerator)
     accelerator.print(
         f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, mean of classes {result['mean_class_top1']:.2f} %: "
@@ -90,7 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with whole_file(out) as file:
             file.write_text(json.dumps({"made_by": MADE_BY, **result}, indent=2) + "\n")
     accelerator.print(f"{out}: these, and every class")
-    return 0
 
 
 def evaluate(options: EvaluateOptions, accelerator: Accelerator) -> dict[str, Any]:
@@ -180,7 +139,7 @@ def predict(
     bar = tqdm(total=len(range(rank, len(videos), world_size)), unit="video", disable=not (progress and accelerator.is_main_process))
     with bar:
         for (clips, _, numbers), ids in reading:
-            pixels = normalize(clips.flatten(0, 1).to(accelerator.device, non_blocking=True))
+            pixels = normalize(to_device(clips.flatten(0, 1), accelerator.device))
             with accelerator.autocast():
                 logits = torch.cat([model(pixel_values=part).logits for part in torch.split(pixels, batch_size)])
             own = numbers == ids  # what was read in place of a broken video is none of its own

@@ -1,100 +1,81 @@
 """What pre-training reads: images or real clips by number, and how clips for the model are made of them."""
 
-import re
-from collections.abc import Sequence
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
 from pseudomotion.draws import Draws
-from pseudomotion.images import HFImages, ImageBank, ImageFolder, VideoFrames
-from pseudomotion.images.concatenated import Concatenated
+from pseudomotion.images import ImageBank, VideoFrames
+from pseudomotion.images.entries import is_stream, load_dataset, open_entries
+from pseudomotion.images.streamed import Shard, StreamedImages, huggingface_shards, source_shards, tar_shards
 from pseudomotion.images.subset import Subset as Subset
 from pseudomotion.images.synthetic import SOURCES
-from pseudomotion.images.tar import TarImages
 from pseudomotion.source import FileSource, ImageSource
+from pseudomotion.train.engine.options import flag
+from pseudomotion.train.options import PretrainOptions
 from pseudomotion.video import VideoClips, read_clip
 
 CROP_SCALES = (1.0, 0.875, 0.75, 0.66)  # of VideoMAE's multi-scale crop
 CROP_PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))  # in quarters
 
 
-def open_images(
-    *,
-    images: Sequence[str] | None,
-    source: str | None,
-    videos: str | None,
-    size: int,
-    limit: int | None,
-    classes: int | None,
-    balanced: bool,
-    bank: bool,
-    seed: int,
-    device: torch.device,
-    num_workers: int,
-) -> ImageSource:
+def open_images(options: PretrainOptions, size: int, device: torch.device) -> ImageSource:
     """The images that clips are made of: files, made up, or a frame of every video.
 
-    All are read by number, so that a run can be resumed at any step and shared out over processes and workers.
+    All are read by number, so that a run can be resumed at any step and shared out over processes and workers. Streams get numbers by
+    ``StreamedImages``.
 
     Args:
-        images: any number of these; an epoch shows every image of all of them once. A folder; a bank file of ``pmg-bank``; uncompressed
-            tar shards, such as "shards-{000..099}.tar"; a dataset that ``datasets`` saved to disk; "hf:name" or "hf:name:split" for one
-            that it loads.
-        source: a name of ``SOURCES``.
-        videos: a list of videos.
+        options: those of the command's data group. Of several ``images``, an epoch shows every image of all of them once; the ``seed``
+            chooses the images of ``limit`` and ``classes``, and the frames of ``videos``, but does not change made-up images.
         size: side of the images in pixels; a single bank may have its own.
-        limit: number of images in all, chosen by the seed, from all classes alike; None for all.
-        classes: number of classes to take them from, chosen by the seed; None for all.
-        balanced: draw from all classes alike, also where they differ in size.
-        bank: read all once and keep them in memory, on the device.
-        seed: of the choices, not of made-up images.
         device: where made-up images are made, and a bank is kept.
-        num_workers: processes that read a bank's images.
 
     Raises:
-        OSError: where there is no such file or folder.
+        OSError: if there is no such file or folder.
         ValueError: unless exactly one of images, source and videos is given; for images of different sizes.
 
     """
-    given = {"--images": images, "--source": source, "--videos": videos}
+    given = {"--images": options.images, "--source": options.source, "--videos": options.videos}
     if sum(value is not None for value in given.values()) != 1:
         raise ValueError(f"exactly one of {', '.join(given)} must say where images come from")
     opened: ImageSource
-    if source:
-        opened = SOURCES[source](size=size, device=device)  # of its own seed, as files are the same for every run; FractalDB would search
-    elif videos:
-        opened = VideoFrames(videos, size, seed=seed)
-    elif images is not None and len(images) == 1:
-        opened = _open(images[0], size, balanced)
+    if options.source:
+        opened = SOURCES[options.source](size=size, device=device)  # of its own seed, as files are the same for every run
+    elif options.videos:
+        opened = VideoFrames(options.videos, size, seed=options.seed)
+    elif any(map(is_stream, options.images or ())):
+        return _open_streams(options, size)
     else:
-        opened = Concatenated([_open(entry, size, balanced) for entry in images or ()], size)
-    if limit is not None or classes is not None:
-        opened = Subset(opened, limit, seed, classes=classes)
-    return ImageBank(opened, device, num_workers=num_workers) if bank and not isinstance(opened, ImageBank) else opened
+        opened = open_entries(options.images or (), size, balanced=options.balanced)
+    if options.limit is not None or options.classes is not None:
+        opened = Subset(opened, options.limit, options.seed, classes=options.classes)
+    if options.bank and not isinstance(opened, ImageBank):
+        return ImageBank(opened, device, num_workers=options.num_workers)
+    return opened
 
 
-def _open(entry: str, size: int, balanced: bool) -> ImageSource:
-    """What one word of --images names."""
-    path = Path(entry)
-    if entry.startswith("hf:") or (path / "dataset_info.json").is_file():
-        import datasets
-
-        name, _, split = entry.removeprefix("hf:").partition(":")
-        saved = not entry.startswith("hf:")
-        return HFImages(datasets.load_from_disk(entry) if saved else datasets.load_dataset(name, split=split or "train"), size)
-    if re.search(r"\.tar\b", path.name):
-        return TarImages(entry, size)
-    if path.is_file():
-        return ImageBank.load(path)  # memory-mapped, and shared by all processes
-    return ImageFolder(path, size, balanced=balanced)
+def _open_streams(options: PretrainOptions, size: int) -> StreamedImages:
+    """Streams, and whatever stands beside them: all as shards."""
+    refused = {"limit": None, "classes": None, "balanced": False, "bank": False}
+    if names := [flag(name) for name, allowed in refused.items() if getattr(options, name) != allowed]:
+        raise ValueError(f"{', '.join(names)} cannot be used with streams, which are read from front to back")
+    shards: list[Shard] = []
+    for entry in options.images or ():
+        if not is_stream(entry):
+            shards += source_shards(open_entries([entry], size))
+        elif (path := entry.removeprefix("stream:")).startswith("hf:"):
+            shards += huggingface_shards(load_dataset(path, streaming=True), size)
+        else:
+            shards += tar_shards(path, size)
+    return StreamedImages(shards, options.seed, threads=options.num_workers)
 
 
 class WithPartners:
     """Images, each with the one that its clip is mixed with: from anywhere in the source, so that a clip is a function of its id alone.
+
+    Of a stream, the partner is from the same block.
 
     Args:
         source: of images.
@@ -114,6 +95,8 @@ class WithPartners:
     def get(self, ids: Tensor) -> UInt8[Tensor, "B 2 3 H W"]:
         """Images and their partners."""
         partners = Draws(self.seed, ids).partner_ids("partner images")
+        if isinstance(self.source, StreamedImages):  # an image that is at hand
+            return torch.stack([self.source.get(ids), self.source.partners(ids, self.seed)], 1)
         both: Tensor = self.source.get(torch.cat([ids, partners]))
         return both.reshape(2, len(ids), *both.shape[1:]).transpose(0, 1)
 

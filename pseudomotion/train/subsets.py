@@ -4,33 +4,37 @@ Writes ``large.csv``, ``medium.csv`` and ``small.csv`` to OUT, lists in VideoMAE
 whose frames differ most, the one from the 25th to the 75th percentile, and the half whose frames differ least. Each video is decoded once.
 """
 
-import argparse
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from pseudomotion.labels.differences import split_by_difference
+from pseudomotion import command
 from pseudomotion.video.list_file import parse_line, write_list
+
+PROG = "python -m pseudomotion.train.subsets"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pseudomotion.train.subsets",
-        description="Split a list of videos by frame difference into three halves, which overlap.",
+    parser = command.Parser(prog=PROG, description="Split a list of videos by frame difference into three halves, which overlap.")
+    parser.add_argument("list", type=command.path, metavar="LIST", help='list of videos, lines of "path label"')
+    parser.add_argument("out", type=command.path, metavar="OUT", help="folder to write large.csv, medium.csv and small.csv to")
+    parser.add_argument(
+        "--stride",
+        type=command.number(int, at_least=1),
+        default=1,
+        metavar="N",
+        help="frames of the video from one frame to the one it is compared with (default: 1)",
     )
-    parser.add_argument("list", type=Path, metavar="LIST", help='list of videos, lines of "path label"')
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write large.csv, medium.csv and small.csv to")
-    parser.add_argument("--stride", type=int, default=1, help="from one frame to the one it is compared with, in frames (default: 1)")
     options = parser.parse_args(arguments)
-    try:
-        messages = write_subsets(options.list, options.out, stride=options.stride)
-    except (OSError, ValueError) as error:
-        print(f"subsets: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    print("\n".join(messages))  # noqa: T201
-    return 0
+
+    def run() -> None:
+        with command.loading(PROG):
+            import pseudomotion.labels.differences  # noqa: F401  which imports torch
+        print("\n".join(write_subsets(options.list, options.out, stride=options.stride)))  # noqa: T201
+
+    return command.run(PROG, run)
 
 
 def write_subsets(list_file: Path, out: Path, *, stride: int = 1) -> list[str]:
@@ -46,6 +50,8 @@ def write_subsets(list_file: Path, out: Path, *, stride: int = 1) -> list[str]:
         ValueError: where no two of its videos can be read.
 
     """
+    from pseudomotion.labels.differences import split_by_difference
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what was skipped: it is said below
         halves = split_by_difference(list_file, stride=stride)

@@ -250,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = make_lists(options.dataset, options.root, options.out, classes=options.classes, force=options.force)
         print("\n".join(lines))  # noqa: T201
 
-    return command.run("lists", run)
+    return command.run("python -m pseudomotion.video.lists", run)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
+from torch import Tensor
 
+from pseudomotion.checks import one_of
 from pseudomotion.files import whole_file
+from pseudomotion.render import DATA_FORMATS
 
 if TYPE_CHECKING:
     import av
@@ -27,23 +31,36 @@ _LIMITED_RANGE = 1
 Frame = UInt8[np.ndarray, "h w 3"]
 
 
-def write_video(path: str | Path, frames: Iterable[Frame], *, fps: float, crf: int = 18, comment: str = "") -> None:
-    """Write frames as H.264 in MP4 that browsers play: yuv420p, tagged as BT.709 in limited range, index first.
+def write_video(
+    path: str | Path, frames: Tensor | Iterable[Frame], *, fps: float, data_format: str = "BCTHW", crf: int = 18, comment: str = ""
+) -> None:
+    """Write a clip as H.264 in MP4 that browsers play: yuv420p, tagged as BT.709 in limited range, index first.
 
     The file appears whole or not at all. A side of odd length is padded by one pixel (edge replication), since yuv420p halves both.
 
     Args:
         path: of the file, whatever its suffix; an existing file is replaced.
-        frames: at least one, RGB, all of one size, at most 16384 pixels on a side.
+        frames: a clip as ``PMG`` makes it, a tensor ``(C, T, h, w)`` on any device, C = 1 or 3, uint8 or float in [0, 1] (not normalized).
+            Or frames one by one: uint8 arrays ``(h, w, 3)``, RGB, all of one size. At least one, at most 16384 pixels on a side.
         fps: frames per second.
+        data_format: order of the axes of the batch that a tensor was taken from, as for ``PMG``: with "BTCHW" it is ``(T, C, h, w)``.
         crf: x264's constant rate factor: 0 is lossless, 18 visually lossless, 51 worst.
         comment: text for the file's metadata.
 
     Raises:
-        ValueError: for no frames, frames of different sizes, or frames that are too large.
+        TypeError, ValueError: for no frames, frames of different sizes or too large ones, and tensors of another shape, dtype or range.
         OSError: if the file cannot be written.
 
+    Example:
+        >>> import tempfile
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.images import builtin_picture
+        >>> clips = PMG(size=64)(builtin_picture()[None])  # (1, 3, 16, 64, 64)
+        >>> write_video(tempfile.mkdtemp() + "/clip.mp4", clips[0], fps=12)
+
     """
+    if isinstance(frames, Tensor):
+        frames = _frames_of_clip(frames, data_format)
     import av
 
     with whole_file(Path(path)) as temporary:
@@ -52,6 +69,27 @@ def write_video(path: str | Path, frames: Iterable[Frame], *, fps: float, crf: i
             _write(os.path.abspath(temporary), frames, fps, {"crf": str(crf)}, "yuv420p", comment)
         except av.FFmpegError as error:
             raise OSError(error.errno, error.strerror) from error  # whole_file adds the name
+
+
+def _frames_of_clip(clip: Tensor, data_format: str) -> UInt8[np.ndarray, "T h w 3"]:
+    """The frames of a clip for the encoder, after checks that name what to pass instead."""
+    time, channel = one_of("data_format", data_format, DATA_FORMATS).index("T") - 1, data_format.index("C") - 1
+    if clip.ndim != 4:
+        remedy = "; for the first clip of a batch pass clips[0]" if clip.ndim == 5 else ""
+        raise ValueError(f"frames must be a clip of 4 dimensions, got a tensor of shape {tuple(clip.shape)}{remedy}")
+    if clip.shape[channel] not in (1, 3):
+        other = DATA_FORMATS[1 - DATA_FORMATS.index(data_format)]
+        remedy = f'; pass data_format="{other}"' if clip.shape[time] in (1, 3) else ""
+        raise ValueError(f"frames must have 1 or 3 channels in {data_format[1:]}, got shape {tuple(clip.shape)}{remedy}")
+    if clip.dtype != torch.uint8:
+        if not clip.is_floating_point():
+            raise TypeError(f"frames must be uint8 or float, got {clip.dtype}")
+        low, high = (float(value) for value in clip.detach().aminmax()) if clip.numel() else (0.0, 0.0)
+        if not (low >= -1e-3 and high <= 1 + 1e-3):
+            raise ValueError(f"float frames must lie in [0, 1], got values from {low:g} to {high:g}; undo mean and std first")
+        clip = (clip.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    clip = clip.movedim((time, channel), (0, 3))  # (T, h, w, C)
+    return clip.expand(-1, -1, -1, 3).cpu().numpy()
 
 
 def encode_video(

@@ -1,6 +1,6 @@
-"""The fused renderer for CPUs: from images to finished clips in one pass, compiled by numba for the processor at hand.
+"""The fused renderer for CPUs: from images to finished clips in one pass, compiled by LLVM for the processor at hand.
 
-Imports numba, so nothing imports this package before a renderer is chosen.
+Imports llvmlite, so nothing imports this package before a renderer is chosen.
 """
 
 from pseudomotion.render.cpu.launch import render

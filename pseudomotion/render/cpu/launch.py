@@ -5,17 +5,21 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float32, Int64, Shaped
 from torch import Tensor
 
+from pseudomotion import outline
 from pseudomotion.plan import PADDING_MODES, MotionPlan
-from pseudomotion.render import table as layout
-from pseudomotion.render.cpu.kernels import work_on_clip
+from pseudomotion.render.cpu import compiler, kernels, pack, vector
+from pseudomotion.render.cpu import table as layout
 from pseudomotion.render.output import Output
 
 KINDS = {
@@ -25,6 +29,10 @@ KINDS = {
     torch.float32: layout.FLOAT32,
 }
 PIXEL = 16  # bytes, in a working frame
+_SOURCES = [Path(module.__file__) for module in (kernels, pack, vector, layout, outline)]
+_pack, _work_on_clip = compiler.load([pack.pack, kernels.work_on_clip], _SOURCES)
+
+SPARE = 2**28  # bytes that are kept of clips that are no longer used
 PIECE = 16  # rows of a frame that a thread makes at a time where threads share a clip
 SHARED = 2**16  # pixels of a clip from which on they do
 PAUSE = 5e-5  # seconds that a thread sleeps when it has waited for others in vain
@@ -52,9 +60,9 @@ def render(
     order = (images.shape[1], plan.num_frames) if output.data_format == "BCTHW" else (plan.num_frames, images.shape[1])
     clips = _empty((output.count, *order, *plan.frame_size), output.dtype)
     if clips.numel():
-        call, kept = _make_call(_readable(images), None if textures is None else _readable(textures), plan, output, clips)
-        _run(call, layout.pack(plan), output.count)
-        del kept  # their addresses were in use until here
+        call = _Call()
+        _describe_clips(call, _readable(images), None if textures is None else _readable(textures), plan, output, clips)
+        _run(call, _pack_plan(call, plan), output.count)
     return clips
 
 
@@ -67,11 +75,32 @@ def _check_indices(plan: MotionPlan, images: int, textures: int) -> None:
             raise IndexError(f"plan.{name} must be from 0 to {count - 1}, got {int(index.min())} to {int(index.max())}")
 
 
+_spare: dict[int, np.ndarray] = {}  # memory of clips that nobody uses any more, by its address; the oldest first
+
+
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Shaped[Tensor, "..."]:
-    """Memory to be written. It is numpy's, for numpy asks Linux for huge pages: a page fault for every 2 MiB instead of every 4 KiB."""
+    """Memory to be written: that of clips that are no longer used, if there is some of this size.
+
+    New memory costs a quarter of the time of float32 clips, because Linux clears every page of it. It is numpy's, for numpy asks for huge
+    pages.
+    """
     if 0 in shape:
         return torch.empty(shape, dtype=dtype, device="cpu")
-    return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+    size, memory = math.prod(shape) * dtype.itemsize, None
+    for address in [address for address, kept in list(_spare.items()) if kept.nbytes == size]:
+        if (memory := _spare.pop(address, None)) is not None:  # another thread may have taken it
+            break
+    memory = np.empty(size, np.uint8) if memory is None else memory
+    lent = memory.view()
+    weakref.finalize(lent, _give_back, memory).atexit = False
+    return torch.from_numpy(lent).view(dtype).view(shape)
+
+
+def _give_back(memory: np.ndarray) -> None:
+    """Keep memory for later clips, at most ``SPARE`` bytes. No lock: garbage collection may call this anywhere, and each step is atomic."""
+    _spare[memory.ctypes.data] = memory
+    while sum(kept.nbytes for kept in list(_spare.values())) > SPARE:
+        _spare.pop(list(_spare)[0], None)
 
 
 def _readable(pixels: Shaped[Tensor, "N C H W"]) -> Shaped[Tensor, "N C H W"]:
@@ -79,25 +108,123 @@ def _readable(pixels: Shaped[Tensor, "N C H W"]) -> Shaped[Tensor, "N C H W"]:
     return (pixels if pixels.dtype == torch.uint8 else pixels.detach().float()).contiguous()
 
 
-def _make_call(
-    images: Images, textures: Shaped[Tensor, "M C _ _"] | None, plan: MotionPlan, output: Output, clips: Tensor
-) -> tuple[Numbers, list[object]]:
-    """What all clips have in common, and what must be kept alive as long as that is used."""
-    finish = output.scale_and_shift()
-    frame_axis = output.data_format.index("T")
+class _Call:
+    """Numbers that the kernels are given, among them addresses of arrays and tensors, which it keeps alive."""
+
+    def __init__(self) -> None:
+        self.numbers, self._kept = np.zeros(layout.CALL, np.int64), list[object]()
+
+    def put(self, place: int, *numbers: int) -> None:
+        """Set numbers from a place on."""
+        self.numbers[place : place + len(numbers)] = numbers
+
+    def lend(self, place: int, memory: Tensor | np.ndarray) -> None:
+        """Set the address of a tensor or array."""
+        if isinstance(memory, Tensor):
+            memory = memory.contiguous()
+        self.numbers[place] = memory.data_ptr() if isinstance(memory, Tensor) else memory.ctypes.data
+        self._kept.append(memory)
+
+    def make(self, place: int, rows: int, size: int, dtype: type = np.float32) -> np.ndarray:
+        """Set the address of a new array, and return it."""
+        made = np.empty((rows, size), dtype)
+        self.lend(place, made)
+        return made
+
+
+def _describe_clips(
+    call: _Call, images: Images, textures: Shaped[Tensor, "M C _ _"] | None, plan: MotionPlan, output: Output, clips: Tensor
+) -> None:
+    """Where images are read and clips are written."""
+    frame_axis, (h, w) = output.data_format.index("T"), plan.frame_size
     strides = [clips.stride(axis) * clips.element_size() for axis in (0, frame_axis, 3 - frame_axis)]
-    call = np.zeros(layout.CALL, np.int64)
-    call[layout.IMAGES], call[layout.OUT], call[layout.FINISH] = images.data_ptr(), clips.data_ptr(), finish.ctypes.data
-    call[layout.IMAGE_H], call[layout.IMAGE_W] = plan.image_size
+    call.lend(layout.IMAGES, images)
+    call.lend(layout.OUT, clips)
+    call.lend(layout.FINISH, output.scale_and_shift())
+    previous = np.zeros(layout.SOURCE, np.int32)
+    previous[[layout.WIDTH, layout.HEIGHT, layout.PITCH]] = w, h, layout.pitch(w)
+    previous.view(np.float32)[layout.PERIOD_U : layout.PERIOD_V + 1] = [max(1, 2 * (side - 1)) for side in (w, h)]
+    call.lend(layout.PREVIOUS, previous)
     if textures is not None and plan.texture_size is not None:
-        call[layout.TEXTURES] = textures.data_ptr()
-        call[layout.TEXTURE_H], call[layout.TEXTURE_W] = plan.texture_size
-    call[layout.NUM_FRAMES], call[layout.NUM_LAYERS], call[layout.CHANNELS] = plan.num_frames, plan.num_layers, images.shape[1]
-    call[layout.H], call[layout.W] = plan.frame_size
-    call[layout.ITEM], call[layout.KIND] = images.element_size(), KINDS[output.dtype]
-    call[layout.PADDING] = PADDING_MODES.index(plan.padding_mode)
-    call[layout.CLIP_STRIDE], call[layout.FRAME_STRIDE], call[layout.CHANNEL_STRIDE] = strides
-    return call, [images, textures, finish]
+        call.lend(layout.TEXTURES, textures)
+        call.put(layout.TEXTURE_W, *plan.texture_size[::-1])
+        call.put(layout.SEPARATE, 1)
+    call.put(layout.CHANNELS, images.shape[1], w, h, *plan.image_size[::-1])
+    call.put(layout.ITEM, images.element_size(), KINDS[output.dtype], PADDING_MODES.index(plan.padding_mode), *strides)
+
+
+class _Facts(NamedTuple):
+    """What of a packed plan decides how much memory clips take."""
+
+    pixels: int  # that the sources of one clip take at most
+    recursive: bool  # some clip reads its frames
+    mixed: bool  # some clip is mixed with its partner
+
+
+def _pack_plan(call: _Call, plan: MotionPlan) -> _Facts:
+    """Pack a plan into rows for the kernels."""
+    back, layers, blend = plan.back, plan.layers, plan.blend
+    for place, tensor in (
+        (layout.BACK_IMAGE, back.image),
+        (layout.BACK_READS_PREVIOUS, back.reads_previous),
+        (layout.BACK_HOMOGRAPHY, back.motion.homography),
+        (layout.BACK_COLOR, back.motion.color),
+        (layout.BACK_BEND, back.motion.bend),
+        (layout.BACK_DETAIL, plan.detail),
+        (layout.LAYER_TEXTURE, layers.texture),
+        (layout.LAYER_BOX, layers.box),
+        (layout.LAYER_OUTLINE, layers.outline),
+        (layout.LAYER_OPACITY, layers.opacity),
+        (layout.LAYER_HOMOGRAPHY, layers.motion.homography),
+        (layout.LAYER_COLOR, layers.motion.color),
+        (layout.LAYER_BEND, layers.motion.bend),
+        (layout.LAYER_DETAIL, plan.layer_detail),
+        *zip(range(layout.BLEND_PARTNER, layout.BLEND_FRAMES + 1), vars(blend).values() if blend is not None and plan.mixes else ()),
+    ):
+        call.lend(place, tensor)
+    b, t, surfaces = len(plan), plan.num_frames, 1 + plan.num_layers
+    levels = 1 + math.ceil(max([0.0, *(float(detail.max()) for detail in (plan.detail, plan.layer_detail) if detail.numel())]))
+    back_grid, layer_grid = back.motion.bend.shape[-1], layers.motion.bend.shape[-1]
+    call.put(layout.BATCH, b, t, plan.num_layers)
+    call.put(layout.LEVELS, levels)
+    call.put(layout.BACK_GRID, back_grid)
+    call.put(layout.LAYER_GRID, layer_grid)
+    call.put(layout.OUTLINE_NUMBERS, layers.outline.shape[-1])
+    clips = call.make(layout.CLIPS, b, layout.CLIP, np.int32)
+    call.make(layout.FRAMES, b * surfaces * t, layout.FRAME)
+    call.make(layout.SURFACES, b * surfaces, layout.SURFACE)
+    call.make(layout.SOURCE_ROWS, b * surfaces * levels, layout.SOURCE)
+    bent = [b * t * bool(back_grid), b * plan.num_layers * t * bool(layer_grid)]
+    call.make(layout.CONTROLS, 1, sum(count * layout.controls(grid) for count, grid in zip(bent, (back_grid, layer_grid), strict=True)))
+    call.make(layout.SCRATCH, levels, layout.REACH, np.float64)
+    weights, places = _weights(plan, levels)
+    call.lend(layout.WEIGHTS, weights)
+    call.lend(layout.PLACES, places)
+    pixels = _pack(call.numbers.ctypes.data)
+    return _Facts(pixels, bool(clips[:, layout.RECURSIVE].any()), bool((clips[:, layout.LAST] > 0).any()))
+
+
+def _weights(plan: MotionPlan, levels: int) -> tuple[Float32[np.ndarray, " w"], Int64[np.ndarray, "2 K 2"]]:
+    """What every row and column of an image weighs in the pixel of a level that it is averaged into, and where each list begins.
+
+    A level is the average over 2x2 pixels of the level before; at an odd far edge, over those that are there.
+    """
+    places = np.zeros((2, levels, 2), np.int64)
+    if levels == 1:
+        return np.zeros(1, np.float32), places
+    lists: list[np.ndarray] = []
+    begin = 0
+    for textured, size in enumerate((plan.image_size, plan.texture_size or (0, 0))):
+        for axis, side in enumerate((size[1], size[0])):
+            weight, block = np.ones(side, np.float32), np.arange(side)
+            for level in range(1, levels):
+                count = -(-side // 2 ** (level - 1))
+                weight = weight * np.where((block == count - 1) & (count % 2 == 1), np.float32(1), np.float32(0.5))
+                block = block // 2
+                places[textured, level, axis] = begin
+                lists.append(weight)
+                begin += side
+    return np.concatenate(lists), places
 
 
 class _Memory:
@@ -108,49 +235,46 @@ class _Memory:
         self.address = (self._bytes.ctypes.data + 63) & ~63
 
 
-def _lay_out(call: Numbers, table: layout.Table, rows: int) -> tuple[Numbers, int]:
-    """Complete what all clips have in common for pieces of so many rows; and the bytes that a clip needs.
+def _lay_out(call: _Call, facts: _Facts, rows: int) -> tuple[Numbers, int]:
+    """The numbers of a call, completed for pieces of so many rows; and the bytes that a clip needs.
 
     These are two working frames where its frames read each other, and its sources; as much again where it is mixed. Where threads share
     a clip, a third frame lets the next begin before the last is done.
     """
-    h, w = int(call[layout.H]), int(call[layout.W])
+    numbers = call.numbers.copy()
+    h, w = int(numbers[layout.H]), int(numbers[layout.W])
     pieces = -(-h // rows)
     frame_bytes = PIXEL * (layout.pitch(w) * (h + 3) + 4)
-    buffers = (2 if pieces == 1 else 3) * bool(table.clips[:, layout.RECURSIVE].any())
-    chain_bytes = buffers * frame_bytes + PIXEL * table.most_pixels
-    call = call.copy()
-    call[layout.PIECES], call[layout.PIECE_ROWS], call[layout.BUFFERS] = pieces, rows, buffers
-    call[layout.FRAME_BYTES], call[layout.CHAIN_BYTES], call[layout.ROW_BYTES] = frame_bytes, chain_bytes, PIXEL * (layout.pitch(w) + 8)
-    call[layout.PITCHES] = layout.pitch(w)
-    return call, chain_bytes * (1 + bool((table.clips[:, layout.LAST] > 0).any()))
+    buffers = (2 if pieces == 1 else 3) * facts.recursive
+    chain_bytes = buffers * frame_bytes + PIXEL * facts.pixels
+    row_bytes = PIXEL * (layout.pitch(w) + 40)
+    numbers[layout.BUFFERS : layout.PIECE_ROWS + 1] = buffers, frame_bytes, chain_bytes, row_bytes, pieces, rows
+    return numbers, chain_bytes * (1 + facts.mixed)
 
 
-def _run(call: Numbers, table: layout.Table, count: int) -> None:
+def _run(call: _Call, facts: _Facts, count: int) -> None:
     """Make the first clips of a plan, each by one thread; those left over when every thread had as many as the others, by several."""
-    h, num_frames = int(call[layout.H]), int(call[layout.NUM_FRAMES])
+    h, num_frames = int(call.numbers[layout.H]), int(call.numbers[layout.NUM_FRAMES])
     threads = torch.get_num_threads()
-    small = int(call[[layout.NUM_FRAMES, layout.H, layout.W]].prod()) < SHARED
+    small = int(call.numbers[[layout.NUM_FRAMES, layout.H, layout.W]].prod()) < SHARED
     shared = [] if small else list(range(count - count % threads, count))
     alone = iter(range(count - len(shared)))  # its next is taken by one thread only
-    lone_call, lone_bytes = _lay_out(call, table, h)
-    team_call, team_bytes = _lay_out(call, table, PIECE)
+    lone_call, lone_bytes = _lay_out(call, facts, h)
+    team_call, team_bytes = _lay_out(call, facts, PIECE)
     pieces = (num_frames + 1) * int(team_call[layout.PIECES])
     teams = [(clip, _Memory(team_bytes), np.zeros(2 + num_frames + pieces, np.int64)) for clip in shared]
-    level = table.sources[:, layout.LEVEL]
-    longest = int((table.sources[:, layout.WIDTH].astype(np.int64) << level).max(initial=1, where=level > 0))
+    longest = int(call.numbers[[layout.IMAGE_W, layout.TEXTURE_W]].max())
     stopped = threading.Event()
     turns = itertools.count()
-    tables = [part.ctypes.data for part in (table.clips, table.frames, table.sources, table.weights)]
 
     def work() -> None:
-        rows, sums = _Memory(5 * int(team_call[layout.ROW_BYTES])), _Memory(4 * longest)
+        rows, sums = _Memory(6 * int(team_call[layout.ROW_BYTES])), _Memory(4 * longest)
 
         def make(call: Numbers, clip: int, arena: _Memory, queue: Numbers) -> None:
             """Work on a clip until there is nothing left to do."""
             piece = -1
             while not stopped.is_set():
-                piece = work_on_clip(call.ctypes.data, *tables, clip, arena.address, rows.address, sums.address, queue.ctypes.data, piece)
+                piece = _work_on_clip(call.ctypes.data, clip, arena.address, rows.address, sums.address, queue.ctypes.data, piece)
                 if piece < 0:
                     break
                 time.sleep(PAUSE)
@@ -168,13 +292,13 @@ def _run(call: Numbers, table: layout.Table, count: int) -> None:
 
 
 _pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
+_lock = threading.Lock()
 
 
 def _forget_pool() -> None:
     """In a forked process, which has none of the threads."""
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -184,7 +308,7 @@ if hasattr(os, "register_at_fork"):
 def _helpers(number: int) -> ThreadPoolExecutor:
     """Threads that are kept; at least as many as that."""
     global _pool
-    with _pool_lock:
+    with _lock:
         if _pool is None or _pool._max_workers < number:
             _pool = ThreadPoolExecutor(number, "pseudomotion")
         return _pool

@@ -4,6 +4,6 @@
 for each tile of pixels. This package imports Triton, so it is imported only when the fused renderer is used.
 """
 
-from pseudomotion.render.cuda.launch import render
+from pseudomotion.render.cuda.launch import pack_ahead, render, run
 
-__all__ = ["render"]
+__all__ = ["pack_ahead", "render", "run"]

@@ -8,7 +8,7 @@ Arguments that the kernels share:
     bands: how many bands of ROWS rows a program paints, in a strip of COLS columns.
     C: channels. LAYERED: there are layers. SHAPED: their outlines may be other than boxes. BENDS: there
     are bends. MIXES: clips are mixed. PADDING: padding mode. ASM: on NVIDIA's GPUs.
-    VEC: neighboring columns that a thread paints.
+    VEC: neighboring columns that a thread paints. BYTES: values stay 127 + S, because nothing but bytes is painted.
 
 What depends on the draws of a batch is a branch that all threads of a program take alike, so that batches do not need kernels of their
 own: an integer argument is only a constant of the kernel where it follows from the sizes of images and frames.
@@ -157,7 +157,7 @@ def _paint_layers(
 @triton.jit(do_not_specialize=["first", "surfaces", "num_frames", "bands"])
 def paint_clips(
     packed, table, frames, out, first, surfaces, clip_stride, frame_stride, channel_stride, num_frames, h, w, bands,
-    C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr, PITCH: tl.constexpr, ASM: tl.constexpr,
+    C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr, PITCH: tl.constexpr, BYTES: tl.constexpr, ASM: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, VEC: tl.constexpr,
 ):
     """All frames of clips that, like their partners, read images only. A program paints some bands of a strip of one frame."""
@@ -175,7 +175,6 @@ def paint_clips(
     column = left + tl.arange(0, COLS)[None, :]
     x = column.to(tl.float32)
     weight = partner_weight(entry, frame)
-    BYTES: tl.constexpr = packed.dtype.element_ty == tl.int32 and not (LAYERED or MIXES)
     a, b, c, d, e, f, g, h_, i, kind, words, width, height = load_surface(packed, own_row)
     for band in range(bands):
         top = (tile // across * bands + band) * ROWS

@@ -58,7 +58,7 @@ def render(
 
     """
     most = chunk or chunk_size(images.device, images.shape[1], plan.frame_size, output.dtype)
-    return launch(images, plan, pack(plan, output, most, bytes=images.dtype == torch.uint8), output, textures)
+    return run(images, plan, pack(plan, output, most, bytes=images.dtype == torch.uint8), output, textures)
 
 
 def chunk_size(device: torch.device | None, channels: int, frame_size: tuple[int, int], dtype: torch.dtype) -> int:
@@ -86,7 +86,12 @@ def _device(device: torch.device | None) -> tuple[int, int]:
     return properties.L2_cache_size or L2_BYTES, properties.multi_processor_count
 
 
-def launch(
+def pack_ahead(plan: MotionPlan, channels: int, images_dtype: torch.dtype, output: Output) -> Packed:
+    """Pack a plan where there is no GPU to ask how large chunks should be: for an H100's cache, and one of about that size."""
+    return pack(plan, output, chunk_size(None, channels, plan.frame_size, output.dtype), bytes=images_dtype == torch.uint8)
+
+
+def run(
     images: Shaped[Tensor, "N C H W"],
     plan: MotionPlan,
     packed: Packed,
@@ -134,7 +139,7 @@ def launch(
                 for frame in range(t + mixes):
                     step(n * tiles, words, table, frames, clips, first, surfaces, slots, frame, working, *strides, t, h, w, bands, slot_words)
             else:
-                paint = _Kernel(kernels.paint_clips, num_warps=WARPS, **options)
+                paint = _Kernel(kernels.paint_clips, num_warps=WARPS, BYTES=packed.bytes and surfaces == 1 and not mixes, **options)
                 paint(n * t * tiles, words, table, frames, clips, first, surfaces, *strides, t, h, w, bands)
     return clips
 

@@ -1,19 +1,21 @@
 """Pre-training on MoSI, the paper's comparator: tell the speed of a window that slides over an image (its Table 10)."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from pseudomotion import checks
 from pseudomotion.baselines import MoSI
+from pseudomotion.images.streamed import ENDLESS
 from pseudomotion.source import ImageSource
 from pseudomotion.train.engine.loop import Task
 from pseudomotion.train.engine.optimize import parameter_groups
+from pseudomotion.train.engine.stream import to_device
+from pseudomotion.train.options import PretrainOptions
 from pseudomotion.train.videomae.classifier import ClassifierLoss
+from pseudomotion.train.videomae.hub import save_for_hub
 from pseudomotion.train.videomae.model import normalize, training_flops, with_position_buffers
 
 SQUARE = 320 / 112  # side of the image over that of the window, as published
@@ -65,15 +67,16 @@ class SpeedClassification(Task):
     Args:
         model: with nine classes.
         source: MoSI clips.
-        weight_decay: for ``groups``.
-        evaluate_every: has no effect, since there is nothing to evaluate.
+        options: of the command.
 
     """
 
-    def __init__(self, model: VideoMAEForVideoClassification, source: MoSIClips, *, weight_decay: float, evaluate_every: int) -> None:
+    def __init__(self, model: VideoMAEForVideoClassification, source: MoSIClips, options: PretrainOptions) -> None:
         self.model, self.objective, self.source = model, ClassifierLoss(model), source
-        self.weight_decay, self.evaluate_every = weight_decay, evaluate_every
+        self.weight_decay = options.weight_decay
         self.flops = training_flops(model.config)
+
+    save = staticmethod(save_for_hub)
 
     def groups(self) -> list[dict[str, Any]]:
         """All weights at one learning rate."""
@@ -81,17 +84,14 @@ class SpeedClassification(Task):
 
     def inputs(self, items: tuple[Tensor, Tensor], ids: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Normalized clips ``(B, T, C, H, W)`` and labels ``(B,)``, on the device."""
-        clips, labels = (part.to(device, non_blocking=True) for part in items)
+        clips, labels = (to_device(part, device) for part in items)
         return normalize(clips), labels
 
-    def evaluate(self, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
-        """Nothing: the loss tells."""
-        return {}
 
-
-def make_mosi_task(images: ImageSource, config: VideoMAEConfig, seed: int, weight_decay: float, evaluate_every: int) -> SpeedClassification:
+def make_mosi_task(images: ImageSource, config: VideoMAEConfig, options: PretrainOptions) -> SpeedClassification:
     """Classification of the speeds of MoSI clips of images."""
+    if len(images) >= ENDLESS:
+        raise ValueError("--clips mosi takes no streams")
     config.num_labels = MoSI.num_classes
-    clips = MoSIClips(images, config.num_frames, config.image_size, seed)
-    model = with_position_buffers(VideoMAEForVideoClassification(config))
-    return SpeedClassification(model, clips, weight_decay=weight_decay, evaluate_every=evaluate_every)
+    clips = MoSIClips(images, config.num_frames, config.image_size, options.seed)
+    return SpeedClassification(with_position_buffers(VideoMAEForVideoClassification(config)), clips, options)

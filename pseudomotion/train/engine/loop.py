@@ -1,5 +1,6 @@
 """The loop that every training command runs: steps, processes, precision, saving and resuming."""
 
+import math
 import os
 import shutil
 import signal
@@ -23,12 +24,13 @@ from transformers.utils import logging as transformers_logging
 from pseudomotion.command import Terminated
 from pseudomotion.draws import Draws
 from pseudomotion.files import MADE_BY, sweep, whole_file, whole_folder
+from pseudomotion.images.streamed import ENDLESS
 from pseudomotion.source import ItemSource, read_batches
 from pseudomotion.train.engine import checkpoints
-from pseudomotion.train.engine.log import METRICS, Log, plot, read_metrics
+from pseudomotion.train.engine.log import METRICS, Log, check_trackers, plot, read_metrics
 from pseudomotion.train.engine.optimize import make_optimizer, make_schedule
 from pseudomotion.train.engine.options import CONFIG, interval, to_yaml
-from pseudomotion.train.engine.stream import Parts, Steps
+from pseudomotion.train.engine.stream import Parts, Steps, read_ahead
 from pseudomotion.train.engine.watch import Watch
 
 CHECKPOINTS, MODEL, AVERAGE, CURVES = "checkpoints", "model", "average", "loss.png"
@@ -43,7 +45,7 @@ class Task(ABC):
         model: what is saved.
         objective: what is trained: a module that holds ``model``, takes what ``inputs`` returns, and returns the mean loss alone.
         source: what to read, by id.
-        evaluate_every: steps from one ``evaluate`` to the next; there is one at the end too.
+        evaluate_every: steps from one ``evaluate`` to the next; there is one at the end, too.
         plotted: names of the numbers whose curves are drawn into ``loss.png``.
         reads_files: whether worker processes may read the source, and gain by it; not so where its items lie in memory, or on a GPU.
         flops: floating-point operations of a training step for one clip; None where they are not known.
@@ -53,7 +55,7 @@ class Task(ABC):
     model: PreTrainedModel
     objective: nn.Module
     source: ItemSource[Any]
-    evaluate_every: int
+    evaluate_every: int = sys.maxsize
     plotted: Sequence[str] = ("loss",)
     reads_files: bool = True
     flops: float | None = None
@@ -66,12 +68,12 @@ class Task(ABC):
     def inputs(self, items: Any, ids: Tensor, device: torch.device) -> Sequence[Tensor]:
         """What the objective takes, made of items of the source, on the device. Its share of the step's time is logged."""
 
-    @abstractmethod
     def evaluate(self, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
         """Numbers to write down, and pictures; every process calls it."""
+        return {}
 
-    def save(self, model: PreTrainedModel, folder: Path, out: Path) -> None:
-        """Write a model of the run in ``out`` to an existing, empty folder, ready to be loaded by ``from_pretrained``."""
+    def save(self, model: PreTrainedModel, folder: Path, run: Path) -> None:
+        """Write a model of the run in the folder ``run`` to an existing, empty folder, ready to be loaded by ``from_pretrained``."""
         model.save_pretrained(folder)
 
 
@@ -108,6 +110,8 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
             sweep(folder)  # what killed runs left
     steps = Steps(task.source, options.batch_size, options.seed)
     items = len(task.source)
+    if items >= ENDLESS and not options.max_steps:
+        raise ValueError("streams have no length that is known, so --max-steps must say how long to train")
     total = options.max_steps or max(1, options.epochs * items // options.batch_size)
     scale = options.batch_size / 256
     lr, end = options.base_lr * scale, min(1.0, options.min_lr / options.base_lr)
@@ -133,7 +137,11 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
 
     every_steps, every_seconds = interval(options.save_every)
     own = Parts(steps, first, total, options.accumulate, accelerator.process_index, accelerator.num_processes)
-    reading = read_batches(task.source, own, options.num_workers if task.reads_files else 0)
+    reading = read_batches(task.source, own, options.num_workers if task.reads_files else 0, pin=device.type == "cuda")
+    if items >= ENDLESS:
+        reading = read_ahead(reading)
+    if main:
+        warn_of_hours(task, (total - first) * options.batch_size, accelerator)
 
     def open_log() -> Log:
         return _open_log(out, options, section, accelerator, first)
@@ -197,6 +205,25 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
     return out / MODEL
 
 
+def warn_of_hours(task: Task, items: int, accelerator: Accelerator) -> None:
+    """Say before the first step how long training takes at least, if that is hours on CPUs: by the speed of this one's matrix products."""
+    if accelerator.device.type != "cpu" or task.flops is None:
+        return
+    square = torch.rand(512, 512, device="cpu")
+    seconds = math.inf
+    for _ in range(3):
+        began = time.perf_counter()
+        square @ square
+        seconds = min(seconds, time.perf_counter() - began)
+    hours = task.flops * items / (2 * 512**3 / seconds) / accelerator.num_processes / 3600
+    if hours > 1:
+        print(  # noqa: T201  a command talks to its terminal
+            f"this will take at least {hours:.0f} hours on {'a CPU' if accelerator.num_processes == 1 else 'these CPUs'}, beside making "
+            "the clips; minutes take --recipe demo, or --model tiny and fewer --max-steps",
+            file=sys.stderr,
+        )
+
+
 def check_folder(out: Path, *, resume: bool) -> None:
     """Check that a run may write to a folder.
 
@@ -232,6 +259,7 @@ def make_accelerator(options: Any) -> Accelerator:
                 f"ACCELERATE_USE_{name} is set, but models are trained whole on every GPU, by DistributedDataParallel; for a large model "
                 "use --gradient-checkpointing, --accumulate and --precision bf16"
             )
+    check_trackers(getattr(options, "log_with", None) or ())
     transformers_logging.disable_progress_bar()  # one bar is enough
     accelerator = Accelerator(
         mixed_precision=options.precision,

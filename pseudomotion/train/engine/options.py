@@ -1,148 +1,53 @@
-"""Options of a command: dataclasses that transformers' ``HfArgumentParser`` turns into flags, with recipes and saved runs below them.
+"""Options of a command: dataclasses that become flags, with recipes and saved runs below them.
 
-A recipe or a saved ``config.yaml`` is turned into the words of a command line and put before those that were typed. So the parser checks
-all three alike, and what was typed wins.
+Nothing here imports torch, so that commands answer ``--help`` and mistakes at once. A recipe or a saved ``config.yaml`` is turned into the
+words of a command line, so that one parser checks files and flags alike. What was typed wins over the file, the file over the defaults.
 """
 
 import argparse
 import dataclasses
 import math
 import re
+import shutil
 import sys
+import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
-import yaml
-from transformers.hf_argparser import HfArg, HfArgumentParser
-
-from pseudomotion.train.engine.log import TRACKERS, check_trackers
-from pseudomotion.train.recipes import flag, list_recipes, missing_needs, read_recipe
+from pseudomotion import command
 
 Config = TypeVar("Config")
 
 CONFIG = "config.yaml"  # the options of a run, in its folder
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Options that all training commands share."""
-
-    _argument_group_name: ClassVar[str] = "run"
-
-    out: str = HfArg(help="folder of the run")
-    resume: bool = HfArg(default=False, help="go on from the newest good checkpoint in --out, with its options; begin where there is none")
-    epochs: int = HfArg(default=2000, help="length of the run; an epoch shows every item once; may grow on --resume")
-    max_steps: int | None = HfArg(default=None, help="length of the run in steps, instead of --epochs; may grow on --resume")
-    batch_size: int = HfArg(default=192, help="clips per step, over all processes and gradient accumulation steps")
-    accumulate: int = HfArg(default=1, help="gradient accumulation steps, to save memory")
-    gradient_checkpointing: bool = HfArg(default=False, help="recompute activations in the backward pass, to save memory")
-    seed: int = HfArg(default=0, help="of weights, order, motion, masks and dropout")
-    num_workers: int = HfArg(default=0, help="processes that read files, per training process")
-    precision: Literal["no", "bf16", "fp16"] = HfArg(default="no", help="no: float32; bf16, fp16: autocast")
-    tf32: bool = HfArg(default=True, help="TF32 for float32 matrix products on GPUs that have it")
-    compile: bool = HfArg(default=False, help="compile the model with torch.compile")
-    cpu: bool = HfArg(default=False, help="train on the CPU even if there is a GPU")
-    save_every: str = HfArg(default="1000", help="steps from checkpoint to checkpoint, or minutes, such as 15m")
-    keep: int = HfArg(default=2, help="checkpoints that are kept")
-    log_every: int = HfArg(default=10, help="steps from one row of the log to the next")
-    log_with: list[str] | None = HfArg(
-        default_factory=lambda: ["tensorboard"], help=f"log with these too: {', '.join(TRACKERS)}; none for metrics.jsonl alone"
-    )
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        least = {"batch_size": 1, "accumulate": 1, "epochs": 1, "keep": 1, "num_workers": 0, "log_every": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
-        if not self.out:
-            raise ValueError('out must be a folder, got ""')
-        interval(self.save_every)
-        check_trackers(self.log_with or ())
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizationOptions:
-    """Options of the optimizer, which all training commands share."""
-
-    _argument_group_name: ClassVar[str] = "optimization"
-
-    base_lr: float = HfArg(default=1.5e-4, help="learning rate for 256 clips a step; it grows with --batch-size")
-    min_lr: float = HfArg(default=1e-5, help="what the learning rate falls to, for 256 clips a step")
-    warmup_epochs: float = HfArg(default=40.0, help="epochs in which the learning rate rises from 0, a tenth of the run at most")
-    weight_decay: float = HfArg(default=0.05, help="of all weights but biases, norms and the mask token")
-    betas: list[float] = HfArg(default_factory=lambda: [0.9, 0.95], help="of AdamW, two numbers")
-    clip_grad: float | None = HfArg(default=None, help="largest norm of the gradient; none for any")
-    ema: float | None = HfArg(
-        default=None, help="decay of a moving average of the weights, such as 0.9999, kept as average/; none: none is kept"
-    )
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be two numbers from 0 to less than 1, got {self.betas}")
-        if not self.base_lr > 0:
-            raise ValueError(f"base_lr must be above 0, got {self.base_lr}")
-        if self.clip_grad is not None and not self.clip_grad > 0:
-            raise ValueError(f"clip_grad must be above 0 or none, got {self.clip_grad}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema must be between 0 and 1 or none, got {self.ema}")
-
-
-# Options that may change when a run is resumed, since they do not touch what is computed, or only prolong it.
-_ANY_TIME = "out resume epochs max_steps accumulate gradient_checkpointing num_workers compile cpu save_every keep log_every log_with"
-FREE = frozenset(_ANY_TIME.split())
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return f"{action.help} (required)" if action.required else super()._get_help_string(action)
-
-
-class _Parser(HfArgumentParser):  # type: ignore[misc]
-    """A parser that raises ValueError instead of printing a page of usage, and reads "none" where a field may be None."""
-
-    optional: Collection[str] = ()
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-    @staticmethod
-    def _parse_dataclass_field(parser: Any, field: dataclasses.Field[Any]) -> None:
-        if field.type is bool:  # --name and --no-name, neither of which takes the word after it
-            action = argparse.BooleanOptionalAction
-            parser.add_argument(flag(field.name), action=action, default=field.default, help=field.metadata["help"])
-        else:
-            HfArgumentParser._parse_dataclass_field(parser, field)
-
-    def _get_value(self, action: Any, text: str) -> Any:
-        return None if action.dest in self.optional and text.lower() == "none" else super()._get_value(action, text)
-
-    def _check_value(self, action: Any, value: Any) -> None:
-        if value is not None:
-            super()._check_value(action, value)
-
-
-def check_groups(options: Any) -> None:
-    """Run the checks of every group of options that a dataclass inherits from."""
-    for base in type(options).__bases__:
-        if check := getattr(base, "__post_init__", None):
-            check(options)
-
-
-def parse(config: type[Config], prog: str, description: str, arguments: Sequence[str] | None = None) -> Config:
-    """Read a command line; ``--help`` ends the process, as usual with argparse.
+def option(default: Any = dataclasses.MISSING, *, help: str, metavar: str | None = None, choices: Sequence[str] = ()) -> Any:
+    """A field of a dataclass of options; its annotation says what it takes.
 
     Args:
-        config: a dataclass that inherits from one dataclass per group of flags; its ``positional`` names the field without a flag, its
-            ``free`` those that may change when a run is resumed, its ``presets`` other defaults that a true flag brings.
-        prog: name of the command; less ``pmg-``, it is the section of a recipe that the command reads.
-        description: what the command does.
+        default: its value where none is given; without it, the option must be given. A list is copied.
+        help: what it does.
+        metavar: what stands for its value in the help.
+        choices: the allowed values; those of a ``Literal`` annotation need not be repeated.
+
+    """
+    metadata = {"help": help, "metavar": metavar, "choices": choices}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def parse(config: type[Config], prog: str, about: str, arguments: Sequence[str] | None = None) -> Config:
+    """Read a command line. ``--help``, ``--version`` and ``--list-recipes`` end the process, as usual with argparse.
+
+    Args:
+        config: a dataclass that inherits from one dataclass per group of flags, whose ``group`` is the group's title. Its ``positional``
+            names the field without a flag, its ``free`` those that may change when a run is resumed, its ``presets`` other defaults that a
+            true flag brings.
+        prog: name of the command; without ``pmg-``, it is the section of a recipe that the command reads.
+        about: what the command does, for the help.
         arguments: instead of those of the process.
 
     Raises:
@@ -150,28 +55,26 @@ def parse(config: type[Config], prog: str, description: str, arguments: Sequence
         OSError: for a recipe that cannot be read.
 
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser, section = _parser(config, prog=prog, description=description), prog.removeprefix("pmg-")
-    if {"-h", "--help"} & set(arguments):
-        parser.print_help()
-        sys.exit(0)
-    if "--list-recipes" in arguments:
+    parser, section = _Parser(config, prog, about), prog.removeprefix("pmg-")
+    typed = parser.read(sys.argv[1:] if arguments is None else arguments)
+    recipe = typed.pop("recipe", None)
+    if typed.pop("list_recipes", False):
+        from pseudomotion.train.recipes import list_recipes
+
         print(list_recipes())  # noqa: T201  a command talks to its terminal
         sys.exit(0)
-    typed, _ = _parser(config, required=False).parse_known_args(arguments)
-    words = _words(config, read_recipe(typed.recipe, section), f"recipe {typed.recipe}") if typed.recipe else []
-    saved_file = Path(str(typed.out)) / CONFIG
-    if getattr(typed, "resume", False) and saved_file.is_file():
-        words += _words(config, read_recipe(str(saved_file), section), str(saved_file))
-        saved = _build(config, parser, words, [flag("out"), typed.out], presets=False)
-        options = _build(config, parser, words, arguments, presets=False)
-        _check_unchanged(saved, options)
+    below = parser.read_file(recipe, section) if recipe else {}
+    saved_file = Path(str(typed.get("out"))) / CONFIG
+    if typed.get("resume") and saved_file.is_file():
+        below |= parser.read_file(str(saved_file), section) | {"out": typed["out"]}
+        options = parser.build(below | typed)
+        _check_unchanged(parser.build(below), options)
     else:
-        options = _build(config, parser, words, arguments)
-    if typed.recipe:
-        fields: Any = dataclasses.fields(options)  # type: ignore[arg-type]
-        given = {field.name for field in fields if getattr(options, field.name) != _default(field)}
-        missing_needs(typed.recipe, {field.name for field in fields}, given)
+        options = parser.build(parser.with_presets(below, typed))
+    if recipe:
+        from pseudomotion.train.recipes import missing_needs
+
+        missing_needs(recipe, parser.fields, {name for name, value in (below | typed).items() if value is not None})
     return options
 
 
@@ -182,68 +85,22 @@ def from_values(config: type[Config], values: Mapping[str, Any]) -> Config:
         ValueError: for an unknown name, a value of the wrong type, or an option that must be given and is not.
 
     """
-    return _build(config, _parser(config), (), _words(config, values, "options"))
+    parser = _Parser(config)
+    return parser.build(parser.with_presets({}, parser.read_values(values, "options")))
 
 
 def to_yaml(config: Any, section: str) -> str:
     """A configuration as a recipe, which ``--recipe`` reads again."""
-    values = {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(config).items()}
-    return str(yaml.safe_dump({section: values}, sort_keys=False))
+    import yaml
+
+    return str(yaml.safe_dump({section: dataclasses.asdict(config)}, sort_keys=False))
 
 
-def _parser(config: type, *, required: bool = True, **settings: Any) -> Any:
-    """The parser of a command; with ``required=False`` nothing has to be given."""
-    groups = [base for base in config.__bases__ if dataclasses.is_dataclass(base)]
-    positional = getattr(config, "positional", None)
-    usage = f"%(prog)s {positional.upper() if positional else ''} [options]"
-    parser = _Parser(groups or config, allow_abbrev=False, usage=usage, formatter_class=_Help, **settings)
-    parser.optional = {name for name, hint in typing.get_type_hints(config).items() if type(None) in typing.get_args(hint)}
-    parser.add_argument("--recipe", metavar="NAME", help="row of the paper's tables, such as table6-pass-100k, or a YAML file")
-    parser.add_argument("--list-recipes", action="store_true", default=argparse.SUPPRESS, help="list the recipes and exit")
-    for action in parser._actions:
-        # HfArgumentParser also takes names with underscores; the help shows one spelling.
-        action.option_strings = [name for name in action.option_strings if "_" not in name]
-        action.required = action.required and required
-        if action.dest == positional:
-            action.option_strings, action.metavar = [], action.dest.upper()
-    return parser
-
-
-def _build(config: type[Config], parser: Any, below: Sequence[str], words: Sequence[str], *, presets: bool = True) -> Config:
-    """The configuration that words stand for; those ``below`` give way to presets, the others do not."""
-    values = vars(parser.parse_args([*below, *words]))
-    for name, preset in getattr(config, "presets", {}).items() if presets else ():
-        if values[name]:
-            values = vars(parser.parse_args([*below, *_words(config, preset, name), *words]))
-    values.pop("recipe")
-    # "none" for a list arrives as [None]
-    return config(**{name: None if value == [None] else value for name, value in values.items()})
-
-
-def _words(config: type, values: Mapping[str, Any], where: str) -> list[str]:
-    """Values by name as the words of a command line."""
-    known = {field.name for field in dataclasses.fields(config)}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(f"{where} has unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    words: list[str] = []
-    for name, value in values.items():
-        if isinstance(value, bool):
-            words.append(flag(name if value else f"no_{name}"))
-            continue
-        own = [] if name == getattr(config, "positional", None) else [flag(name)]
-        words += [*own, *map(str, value if isinstance(value, (list, tuple)) else [value])]
-    return words
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-
-
-def _check_unchanged(saved: Any, options: Any) -> None:
-    names = [field.name for field in dataclasses.fields(saved) if field.name not in saved.free]
-    was, now = dataclasses.asdict(saved), dataclasses.asdict(options)
-    if changed := [f"{flag(name)} (was {was[name]}, now {now[name]})" for name in names if was[name] != now[name]]:
-        raise ValueError(f"a run goes on with the options that it began with, so these cannot change: {', '.join(changed)}")
+def check_groups(options: Any) -> None:
+    """Run the checks of every group of options that a dataclass inherits from."""
+    for base in type(options).__bases__:
+        if check := getattr(base, "__post_init__", None):
+            check(options)
 
 
 def interval(text: str) -> tuple[float, float]:
@@ -252,3 +109,146 @@ def interval(text: str) -> tuple[float, float]:
     if not match or not int(match[1]):
         raise ValueError(f"save_every must be a number of steps, or of minutes such as 15m, at least 1, got {text!r}")
     return (math.inf, 60.0 * int(match[1])) if match[2] else (int(match[1]), math.inf)
+
+
+def flag(name: str) -> str:
+    """The command-line flag of an option."""
+    return "--" + name.replace("_", "-")
+
+
+class _Parser(command.Parser):
+    """A parser made of a dataclass, which raises ``ValueError`` for mistakes and returns only what was given.
+
+    Args:
+        config: the dataclass.
+        prog: name of the command.
+        about: what the command does.
+
+    """
+
+    def __init__(self, config: type, prog: str = "", about: str = "") -> None:
+        self.config, self.fields = config, {field.name: field for field in dataclasses.fields(config)}
+        self.positional = getattr(config, "positional", None)
+        required = [field for field in self.fields.values() if _default(field) is dataclasses.MISSING]
+        usage = " ".join(["%(prog)s", *(" ".join(self._name(field)) for field in required), "[options]"])
+        super().__init__(
+            prog=prog, description=about, usage=usage, allow_abbrev=False, argument_default=argparse.SUPPRESS, formatter_class=_Help
+        )
+        self.add_argument("--recipe", metavar="NAME", help="row of the paper's tables, such as table6-pass-100k, or a YAML file")
+        self.add_argument("--list-recipes", action="store_true", help="list the recipes and exit")
+        hints = typing.get_type_hints(config)
+        bases = [base for base in config.__bases__ if dataclasses.is_dataclass(base)] or [config]
+        for base in bases:
+            group = self.add_argument_group(getattr(base, "group", getattr(base, "_argument_group_name", None)))
+            for field in sorted(
+                dataclasses.fields(base), key=lambda field: _default(field) is not dataclasses.MISSING
+            ):  # the required first
+                self._add(group, self.fields[field.name], hints[field.name])
+
+    def _name(self, field: "dataclasses.Field[Any]") -> list[str]:
+        metavar = field.metadata.get("metavar") or field.name.upper()
+        return [metavar] if field.name == self.positional else [flag(field.name), metavar]
+
+    def _add(self, group: Any, field: "dataclasses.Field[Any]", hint: Any) -> None:
+        text, default = field.metadata["help"].replace("%", "%%"), _default(field)
+        if default is dataclasses.MISSING:
+            text += " (required)"
+        elif default is not None and default is not False:
+            text += f" (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
+        if hint is bool:  # --name and --no-name, neither of which takes the word after it
+            group.add_argument(flag(field.name), action=argparse.BooleanOptionalAction, help=text)
+            return
+        kind, many, optional = _kind(hint)
+        choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else tuple(field.metadata.get("choices") or ())
+
+        def value(word: str) -> Any:
+            if optional and word.lower() == "none":
+                return None
+            if choices and word not in choices:
+                raise argparse.ArgumentTypeError(f"must be one of {', '.join(choices)}, got {word!r}")
+            try:
+                return word if choices else kind(word)
+            except ValueError:
+                what = "an integer" if kind is int else "a number"
+                raise argparse.ArgumentTypeError(f"must be {what}{' or none' if optional else ''}, got {word!r}") from None
+
+        metavar = field.metadata.get("metavar") or ("|".join(choices) if choices else field.name.upper())
+        settings: dict[str, Any] = {"nargs": "+"} if many else {}
+        if field.name == self.positional:
+            group.add_argument(field.name, nargs="?", type=value, metavar=metavar, help=text)
+        else:
+            group.add_argument(flag(field.name), type=value, metavar=metavar, help=text, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(self.hinted(message).removeprefix("argument "))
+
+    def read(self, words: Sequence[str]) -> dict[str, Any]:
+        """The values that words give, by name."""
+        values = vars(self.parse_args(words))
+        return {name: None if value == [None] else value for name, value in values.items()}
+
+    def read_values(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Values of a file, checked as if they had been typed."""
+        if unknown := sorted(set(values) - set(self.fields)):
+            raise ValueError(f"{where} has unknown options {', '.join(unknown)}; known are {', '.join(sorted(self.fields))}")
+        words: list[str] = []
+        for name, value in values.items():
+            if isinstance(value, bool):
+                words.append(flag(name if value else f"no_{name}"))
+            else:
+                words += [flag(name)] * (name != self.positional) + list(map(str, value if isinstance(value, list) else [value]))
+        try:
+            return self.read(words)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+
+    def read_file(self, name: str, section: str) -> dict[str, Any]:
+        """The values of a recipe or of a saved run."""
+        from pseudomotion.train.recipes import read_recipe
+
+        return self.read_values(read_recipe(name, section), name if name.endswith(CONFIG) else f"recipe {name}")
+
+    def with_presets(self, below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of a file and given ones, and between them the presets of the flags that are set."""
+        values = {**below, **given}
+        presets = [preset for name, preset in getattr(self.config, "presets", {}).items() if values.get(name)]
+        return {**below, **{name: value for preset in presets for name, value in preset.items()}, **given}
+
+    def build(self, values: Mapping[str, Any]) -> Any:
+        """The configuration of these values, with the defaults of the others."""
+        missing = [field for field in self.fields.values() if field.name not in values and _default(field) is dataclasses.MISSING]
+        if missing:
+            raise ValueError(f"{', '.join(self._name(field)[0] for field in missing)} must be given")
+        return self.config(**values)
+
+
+class _Help(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=min(100, shutil.get_terminal_size().columns - 2))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse.BooleanOptionalAction) and "(default: True)" not in str(action.help):
+            return action.option_strings[0]  # --no-name only repeats the default
+        return super()._format_action_invocation(action)
+
+    def _format_args(self, action: argparse.Action, default_metavar: Any) -> str:
+        return f"{action.metavar} ..." if action.nargs == "+" else super()._format_args(action, default_metavar)
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _kind(hint: Any) -> tuple[Any, bool, bool]:
+    """What one word of a value becomes, whether there may be several, and whether "none" is a value."""
+    optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    if optional:
+        (hint,) = (each for each in typing.get_args(hint) if each is not type(None))
+    many = typing.get_origin(hint) is list
+    return (typing.get_args(hint)[0] if many else hint), many, optional
+
+
+def _check_unchanged(saved: Any, options: Any) -> None:
+    was, now = dataclasses.asdict(saved), dataclasses.asdict(options)
+    if changed := [f"{flag(name)} (was {was[name]}, now {now[name]})" for name in was if name not in saved.free and was[name] != now[name]]:
+        raise ValueError(f"a run goes on with the options that it began with, so these cannot change: {', '.join(changed)}")

@@ -1,14 +1,18 @@
 """Which ids a step trains on: epochs end to end, cut into steps, and each step into the parts of every process."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from pseudomotion.images.streamed import ENDLESS
 from pseudomotion.source import ItemSource, order
+
+Item = TypeVar("Item")
 
 
 class Steps:
@@ -30,6 +34,8 @@ class Steps:
     def __getitem__(self, step: int) -> Int64[Tensor, " batch_size"]:
         """All ids of a step, from 0."""
         n = len(self.source)
+        if n >= ENDLESS:  # in the order in which it can be read
+            return torch.arange(step * self.batch_size, (step + 1) * self.batch_size, device="cpu")
         first, last = step * self.batch_size, (step + 1) * self.batch_size
         epochs = range(first // n, -(-last // n))
         self._orders = {epoch: self._orders[epoch] if epoch in self._orders else order(self.source, epoch, self.seed) for epoch in epochs}
@@ -57,3 +63,19 @@ class Parts(Sequence[Tensor]):
             raise IndexError(position)
         ids = self.steps[self.first + position // self.accumulate]
         return ids[position % self.accumulate * self.world_size + self.rank :: self.accumulate * self.world_size]
+
+
+def read_ahead(reading: Iterator[Item]) -> Iterator[Item]:
+    """The items of an iterator; while one is used, a thread fetches the next."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, reading, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, reading, None)
+            yield item
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device. A copy to a GPU goes through pinned memory: from other memory, the host would wait for the GPU."""
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

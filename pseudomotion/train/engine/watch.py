@@ -1,12 +1,10 @@
 """What looks after a run while it trains: signals, a loss that must be finite, and the numbers that are logged."""
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pseudomotion.train.engine.log import Log
+from pseudomotion.train.engine.signals import StopSignals
 from pseudomotion.train.engine.stream import Steps
 
-IMPATIENT = 2.0  # seconds: a launcher may hand on the same Ctrl-C that a terminal sent; later, a second one is meant
 # Dense TFLOP/s in bfloat16 (float16 for V100 and T4) that vendors state, by part of the device's name; the first that fits counts.
 PEAKS = {"B200": 2250, "H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L40": 181, "L4": 121, "A10": 125, "4090": 165}
 PEAKS |= {"V100": 125, "T4": 65}
@@ -73,7 +71,7 @@ class Watch:
         self.stopped, self.sums = 0, sums
         self.log: Log | None = None
         self._open_log = open_log
-        self._signal, self._signal_time = 0, 0.0
+        self._signals = StopSignals(say=accelerator.is_main_process)
         self._pending: _Step | None = None
         self._since = time.perf_counter()
         self._rows_steps, self._waited, self._shares = 0, 0.0, [0.0, 0.0]  # of making clips, of steps
@@ -81,21 +79,14 @@ class Watch:
         self.bar = tqdm(total=total, initial=first, unit="step", disable=not main, mininterval=0.5 if sys.stderr.isatty() else 30)
 
     def __enter__(self) -> "Watch":
-        self._handlers = {number: signal.signal(number, self._notice) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._signals.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self._signals.__exit__()
         self.bar.close()
         if self.log:
             self.log.close()
-
-    def _notice(self, number: int, frame: FrameType | None) -> None:
-        if not self._signal:
-            self._signal, self._signal_time = number, time.monotonic()
-        elif number == signal.SIGINT and time.monotonic() - self._signal_time > IMPATIENT:
-            raise KeyboardInterrupt  # a second Ctrl-C ends the run at once
 
     def clock(self) -> Any:
         """A moment, on the GPU where there is one."""
@@ -129,7 +120,7 @@ class Watch:
         """
         if self.log is None and self.accelerator.is_main_process:
             self.log = self._open_log()
-        noticed = torch.stack([loss.double(), norm.double(), torch.full_like(loss, self._signal, dtype=torch.float64)])
+        noticed = torch.stack([loss.double(), norm.double(), torch.full_like(loss, self._signals.number, dtype=torch.float64)])
         noticed = self.accelerator.gather(noticed[None])
         self.settle()
         self._pending = _Step(step, noticed, lr, time.perf_counter(), (began, self.clock()), making)

@@ -20,6 +20,8 @@ from typing import Any
 
 import yaml
 
+from pseudomotion.train.engine.options import flag
+
 _FOLDER = resources.files(__name__)
 
 Recipe = dict[str, Any]
@@ -84,11 +86,6 @@ def missing_needs(recipe: str, known: Collection[str], given: Collection[str]) -
     if absent:
         texts = [f"{' or '.join(map(flag, names))} ({what})" for names, what in absent.items()]
         raise ValueError(f"recipe {recipe} needs {', '.join(texts)}")
-
-
-def flag(name: str) -> str:
-    """The command-line flag of an option."""
-    return "--" + name.replace("_", "-")
 
 
 @cache

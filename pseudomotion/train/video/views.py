@@ -1,4 +1,4 @@
-"""Labelled videos for fine-tuning and testing: by id, some views of a video, and its class.
+"""Labeled videos for fine-tuning and testing: by id, some views of a video, and its class.
 
 A view is a clip of whole frames of the video, brought to the model's size: augmented at random for training, evenly placed for testing.
 """
@@ -19,7 +19,7 @@ from pseudomotion.draws import Draws
 from pseudomotion.source import FileReader
 from pseudomotion.train.video.augment import ClipAugmentation, resize
 from pseudomotion.video.list_file import read_list
-from pseudomotion.video.read import BACKENDS, read_frames
+from pseudomotion.video.read import read_frames
 
 SAMPLINGS = ("dense", "segments")
 
@@ -114,8 +114,6 @@ class LabelledVideos(FileReader):
         videos: path and class of every video; or the path of a list file, for which see ``pseudomotion.video.list_file``.
         sampling: which frames make a clip.
         size: side of the square frames, in pixels.
-        strict: raise at the first broken file in place of skipping it.
-        backend: as for ``pseudomotion.video.read_clip``.
 
     Attributes:
         paths: of the videos.
@@ -127,19 +125,10 @@ class LabelledVideos(FileReader):
 
     """
 
-    def __init__(
-        self,
-        videos: str | Path | Sequence[tuple[Path, int]],
-        sampling: Sampling,
-        size: int,
-        *,
-        strict: bool = False,
-        backend: str = "pyav",
-    ) -> None:
-        super().__init__(strict=strict)
+    def __init__(self, videos: str | Path | Sequence[tuple[Path, int]], sampling: Sampling, size: int) -> None:
+        super().__init__()
         self.sampling = sampling
         self.size = checks.positive_int("size", size, checks.LARGEST_SIDE)
-        self.backend = checks.one_of("backend", backend, BACKENDS)
         listed = read_list(videos) if isinstance(videos, (str, Path)) else videos
         if not listed:
             raise ValueError("videos must hold at least one")
@@ -160,9 +149,7 @@ class LabelledVideos(FileReader):
         """Views of some videos, by id: ``id % len`` names the video, broken ones passed over.
 
         Raises:
-            TypeError, ValueError: for ids that are not int64 ``(B,)``, at least 0 and at least one; for a broken file if ``strict``; if
-                not one file can be read.
-            OSError: for a file that cannot be opened, if ``strict``.
+            TypeError, ValueError: for ids that are not int64 ``(B,)``, at least 0 and at least one; if not one file can be read.
 
         """
         numbers = checks.item_ids(ids)
@@ -174,7 +161,7 @@ class LabelledVideos(FileReader):
 
     def frames(self, index: int, pick: Callable[[int], list[int]]) -> UInt8[Tensor, "3 T H W"]:
         """Frames of a video at its own size."""
-        return read_frames(self.paths[index], pick, backend=self.backend)
+        return read_frames(self.paths[index], pick)
 
 
 class TrainingViews(LabelledVideos):
@@ -184,7 +171,7 @@ class TrainingViews(LabelledVideos):
     arXiv 1901.09335); copy c of id i is augmented by the numbers of id ``i * copies + c``.
 
     Args:
-        videos, sampling, strict, backend: as for ``LabelledVideos``.
+        videos, sampling: as for ``LabelledVideos``.
         augmentation: of each clip; its ``size`` is that of the frames.
         copies: V.
         seed: any integer of 64 bits; None is 0.
@@ -199,10 +186,8 @@ class TrainingViews(LabelledVideos):
         *,
         copies: int = 1,
         seed: int | None = None,
-        strict: bool = False,
-        backend: str = "pyav",
     ) -> None:
-        super().__init__(videos, sampling, augmentation.size, strict=strict, backend=backend)
+        super().__init__(videos, sampling, augmentation.size)
         self.augmentation = augmentation
         self.copies = checks.positive_int("copies", copies, 64)
         self.seed = checks.seed(seed)
@@ -225,24 +210,16 @@ class EvaluationViews(LabelledVideos):
     Frames are resized so that their short side is ``size``, with antialiasing. One clip and one crop are the middle of the video.
 
     Args:
-        videos, sampling, size, strict, backend: as for ``LabelledVideos``.
+        videos, sampling, size: as for ``LabelledVideos``.
         clips: in time.
         crops: of each; V is ``clips * crops``, crops of one clip one after the other.
 
     """
 
     def __init__(
-        self,
-        videos: str | Path | Sequence[tuple[Path, int]],
-        sampling: Sampling,
-        size: int,
-        *,
-        clips: int = 1,
-        crops: int = 1,
-        strict: bool = False,
-        backend: str = "pyav",
+        self, videos: str | Path | Sequence[tuple[Path, int]], sampling: Sampling, size: int, *, clips: int = 1, crops: int = 1
     ) -> None:
-        super().__init__(videos, sampling, size, strict=strict, backend=backend)
+        super().__init__(videos, sampling, size)
         self.clips = checks.positive_int("clips", clips, 1024)
         self.crops = checks.positive_int("crops", crops, 1024)
 

@@ -29,11 +29,16 @@ def tube_tokens(draws: Draws, slices: int, patches: int, ratio: float) -> tuple[
     hidden = math.floor(ratio * patches)
     if not 0 < hidden < patches:
         raise ValueError(f"mask_ratio must hide some of {patches} patches and leave some, got {ratio}, which hides {hidden}")
-    order = np.stack(draws.numbers("mask", patches), 1).argsort(1, kind="stable")  # (b, patches)
+    # Keys of 40 bits: the drawn number, and the patch, so that no two are equal. The smallest are hidden: a selection, not a sort.
+    keys = (np.stack(draws.numbers("mask", patches), 1) * 2**32).astype(np.int64) * patches + np.arange(patches)  # (b, patches)
+    limit = np.partition(keys, hidden - 1)[:, hidden - 1 : hidden]
     firsts = np.arange(slices)[None, :, None] * patches
-    tokens = (firsts + np.sort(part, 1)[:, None] for part in (order[:, hidden:], order[:, :hidden]))  # (b, slices, ...)
-    visible, masked = (torch.from_numpy(part.reshape(len(part), -1)) for part in tokens)
-    return visible, masked
+
+    def tokens(chosen: Bool[np.ndarray, "b patches"]) -> Int64[Tensor, "b n"]:
+        numbers = chosen.nonzero()[1].reshape(len(chosen), 1, -1)  # in ascending order
+        return torch.from_numpy((firsts + numbers).reshape(len(chosen), -1))
+
+    return tokens(keys > limit), tokens(keys <= limit)
 
 
 def tube_mask(draws: Draws, slices: int, patches: int, ratio: float) -> Bool[Tensor, "b n"]:

@@ -31,9 +31,10 @@ class Size:
     patch_size: int = 16
 
 
-# As published for VideoMAE; tiny and micro are ours, for a CPU.
+# As published for VideoMAE; tiny, mini and micro are ours, for a CPU.
 SIZES = {
     "micro": Size(64, 2, 4, 48, 1, 3, frame_size=24, num_frames=6, patch_size=6),
+    "mini": Size(96, 3, 4, 64, 1, 2, frame_size=36, num_frames=6, patch_size=6),
     "tiny": Size(192, 4, 4, 96, 2, 2, frame_size=64, num_frames=8, patch_size=8),
     "small": Size(384, 12, 6, 192, 4, 3),
     "base": Size(768, 12, 12, 384, 4, 6),

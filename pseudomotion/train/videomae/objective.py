@@ -1,12 +1,13 @@
 """Masked video modeling: the loss as one graph that gathers tokens by index, and a picture of what the model fills in."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from transformers import VideoMAEForPreTraining
 
@@ -15,6 +16,7 @@ from pseudomotion.train.videomae.model import IMAGENET_MEAN, IMAGENET_STD, to_pa
 
 SHOWN_FRAMES, GAP = 8, 4
 PICTURE_SIDE = 96  # least side of a frame in the picture
+MARGIN = 64  # pixels for labels
 
 
 class MaskedLoss(nn.Module):
@@ -73,14 +75,27 @@ def _take(tokens: Float[Tensor, "b n d"], chosen: Int64[Tensor, "b m"]) -> Float
     return tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[2]))
 
 
-def paint(path: Path, clips: Float[Tensor, "b rows t c h w"]) -> None:
-    """Save a picture of clips in [0, 1], one frame beside the other, the rows of a clip below each other."""
+def paint(path: Path, clips: Float[Tensor, "b rows t c h w"], labels: Sequence[str] = ()) -> None:
+    """Save a picture of clips in [0, 1], one frame beside the other, the rows of a clip below each other.
+
+    Args:
+        path: of the picture; it appears whole or not at all.
+        clips: of each of b clips as many rows.
+        labels: of the rows, written to the left of them; none for no text.
+
+    """
     step = -(-clips.shape[2] // SHOWN_FRAMES)
     scale = -(-PICTURE_SIDE // clips.shape[-1])
     tiles = (clips[:, :, ::step] * 255).round().to(torch.uint8).cpu().permute(0, 1, 2, 4, 5, 3).numpy()
     tiles = tiles.repeat(scale, 3).repeat(scale, 4)
     framed = np.pad(tiles, ((0, 0), (0, 0), (0, 0), (GAP, 0), (GAP, 0), (0, 0)))
     b, rows, t, h, w, _ = framed.shape
-    framed = np.pad(framed.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows * h, t * w, 3), ((0, 0), (3 * GAP, 0), (0, GAP), (0, 0)))
+    left = MARGIN if labels else 0
+    framed = np.pad(framed.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows * h, t * w, 3), ((0, 0), (3 * GAP, 0), (left, GAP), (0, 0)))
+    picture = Image.fromarray(framed.reshape(-1, framed.shape[2], 3))
+    for clip in range(b):
+        for row, label in enumerate(labels):
+            middle = clip * framed.shape[1] + 3 * GAP + row * h + h // 2
+            ImageDraw.Draw(picture).text((2 * GAP, middle - 6), label, fill="white")
     with whole_file(path) as temporary:
-        Image.fromarray(framed.reshape(-1, framed.shape[2], 3)).save(temporary)
+        picture.save(temporary)

@@ -19,22 +19,6 @@ from pseudomotion.train.videomae.model import pretraining_model
 Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
 
 
-def check_init(options: Any) -> None:
-    """Check that a command is not told both a model and sizes of a new one.
-
-    Args:
-        options: with ``init``, ``model`` and ``patch_size``.
-
-    Raises:
-        ValueError: where sizes are given that would have no effect.
-
-    """
-    if options.init is not None:
-        for name in ("model", "patch_size"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"{name} must be left out with init, whose model has its own, got {getattr(options, name)!r}")
-
-
 def model_folder(model: str | Path) -> Path:
     """The folder of a model: one that ``save_pretrained`` wrote, ``model`` in a run, or the cached copy of one on the Hugging Face Hub.
 

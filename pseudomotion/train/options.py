@@ -1,0 +1,371 @@
+"""The options of ``pmg-pretrain``, ``pmg-finetune`` and ``pmg-evaluate``, in groups that the commands share.
+
+This module imports nothing heavy: the commands answer ``--help`` and mistakes from it, before torch is imported. Options that mean nothing
+alone, or contradict each other, are refused here; what needs a file or a model to judge is refused where these are read.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pseudomotion import names
+from pseudomotion.train.engine.options import check_groups, interval, option
+
+MODELS = ("micro", "tiny", "small", "base", "large", "huge")  # sizes; a test compares them with those of the models
+
+# Options that may change when a run is resumed, since they do not touch what is computed, or only prolong it.
+_ANY_TIME = "out resume epochs max_steps accumulate gradient_checkpointing num_workers compile cpu save_every keep log_every log_with"
+FREE = frozenset(_ANY_TIME.split())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """How a command computes."""
+
+    group: ClassVar[str] = "computing"
+
+    batch_size: int = option(32, help="clips at a time, per process", metavar="N")
+    num_workers: int = option(0, help="processes that read files, per training process", metavar="N")
+    precision: Literal["no", "bf16", "fp16"] = option("no", help="no: float32; bf16, fp16: autocast")
+    cpu: bool = option(False, help="compute on the CPU even if there is a GPU")
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _at_least(self, batch_size=1, num_workers=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ComputeOptions):
+    """A training run: its length, its log, its checkpoints."""
+
+    group: ClassVar[str] = "run"
+
+    out: str = option(help="folder of the run", metavar="FOLDER")
+    resume: bool = option(False, help="go on from the newest good checkpoint in --out, with its options; begin where there is none")
+    epochs: int = option(2000, help="length of the run; an epoch shows every item once; may grow on --resume", metavar="N")
+    max_steps: int | None = option(None, help="length of the run in steps, instead of --epochs; may grow on --resume", metavar="N")
+    batch_size: int = option(192, help="clips per step, over all processes and gradient accumulation steps", metavar="N")
+    accumulate: int = option(1, help="gradient accumulation steps, to save memory", metavar="N")
+    gradient_checkpointing: bool = option(False, help="recompute activations in the backward pass, to save memory")
+    seed: int = option(0, help="of weights, order, motion, masks and dropout", metavar="N")
+    tf32: bool = option(True, help="TF32 for float32 matrix products on GPUs that have it")
+    compile: bool = option(False, help="compile the model with torch.compile")
+    save_every: str = option("1000", help="steps from checkpoint to checkpoint, or minutes, such as 15m", metavar="N")
+    keep: int = option(2, help="checkpoints that are kept", metavar="N")
+    log_every: int = option(10, help="steps from one row of the log to the next", metavar="N")
+    log_with: list[str] | None = option(
+        ["tensorboard"],
+        help="log with these trackers of accelerate too, such as tensorboard, wandb, mlflow; none: metrics.jsonl alone",
+        metavar="NAME",
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        _at_least(self, accumulate=1, epochs=1, keep=1, log_every=1, max_steps=1)
+        if not self.out:
+            raise ValueError('out must be a folder, got ""')
+        interval(self.save_every)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationOptions:
+    """The optimizer, AdamW, and the schedule of its learning rate."""
+
+    group: ClassVar[str] = "optimization"
+
+    base_lr: float = option(1.5e-4, help="learning rate for 256 clips a step; it grows with --batch-size", metavar="RATE")
+    min_lr: float = option(1e-5, help="what the learning rate falls to, for 256 clips a step", metavar="RATE")
+    warmup_epochs: float = option(40.0, help="epochs in which the learning rate rises from 0, a tenth of the run at most", metavar="N")
+    weight_decay: float = option(0.05, help="of all weights but biases, norms and the mask token", metavar="X")
+    betas: list[float] = option([0.9, 0.95], help="of AdamW, two numbers", metavar="X")
+    clip_grad: float | None = option(None, help="largest norm of the gradient; none for any", metavar="NORM")
+    ema: float | None = option(
+        None, help="decay of a moving average of the weights, such as 0.9999, kept as average/; none: none is kept", metavar="X"
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers from 0 to less than 1, got {self.betas}")
+        if not self.base_lr > 0:
+            raise ValueError(f"base_lr must be above 0, got {self.base_lr}")
+        if self.clip_grad is not None and not self.clip_grad > 0:
+            raise ValueError(f"clip_grad must be above 0 or none, got {self.clip_grad}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must be between 0 and 1 or none, got {self.ema}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The model, and the size of its clips."""
+
+    group: ClassVar[str] = "model"
+
+    init: str | None = option(
+        None,
+        help="start from a model: a run, a folder that save_pretrained wrote, owner/name on the Hugging Face Hub, or a .pth file of "
+        "VideoMAE's code; none: new weights",
+        metavar="MODEL",
+    )
+    model: str | None = option(
+        None, help=f"size of the model: {', '.join(MODELS)}; none for base, or that of --init", choices=MODELS, metavar="SIZE"
+    )
+    frame_size: int | None = option(None, help="side of the frames in pixels; none for the model's: 224, or 64 for tiny", metavar="PX")
+    num_frames: int | None = option(None, help="frames of a clip; none for the model's: 16, or 8 for tiny", metavar="T")
+    patch_size: int | None = option(None, help="side of a token in pixels; none for the model's: 16, or 8 for tiny", metavar="PX")
+
+    def __post_init__(self) -> None:
+        """Refuse sizes of a new model beside ``init``, where they would have no effect."""
+        _at_least(self, frame_size=1, num_frames=1, patch_size=1)
+        if self.init is not None:
+            for name in ("model", "patch_size"):
+                if (value := getattr(self, name)) is not None:
+                    raise ValueError(f"{name} must be left out with init, whose model has its own, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions:
+    """What clips are made of."""
+
+    group: ClassVar[str] = "data"
+
+    clips: Literal["pmg", "videos", "pmg-aug", "perlin", "mosi"] = option(
+        "pmg",
+        help="pmg: pseudo-motion of images; videos: real clips of --videos; pmg-aug: real clips, some of them replaced by pseudo-motion; "
+        "perlin: video Perlin noise; mosi: classify the speed of MoSI clips of images, instead of masked modeling",
+        metavar="KIND",
+    )
+    images: list[str] | None = option(
+        None,
+        help="one or more of: a folder of images; a bank file of pmg-bank; tar shards such as shards-{000..099}.tar; a dataset of Hugging "
+        "Face, hf:name or hf:name:split, or the folder of one saved to disk",
+        metavar="SOURCE",
+    )
+    source: str | None = option(
+        None, help=f"synthetic images, made as they are needed: {', '.join(names.SOURCES)}", choices=names.SOURCES, metavar="NAME"
+    )
+    videos: str | None = option(
+        None, help='list of videos, lines of "path label"; a frame of each is an image, or see --clips', metavar="LIST"
+    )
+    stride: int = option(4, help="of real clips, from frame to frame, in frames of the video", metavar="N")
+    image_size: int | None = option(None, help="side of the images in pixels; none for 8/7 of that of the frames", metavar="PX")
+    limit: int | None = option(
+        None,
+        help="number of images, taken from all classes alike; or of each of --aug-images, or of clips of Perlin noise; none for all",
+        metavar="N",
+    )
+    classes: int | None = option(None, help="take the images from this many classes, drawn by --seed; none for all", metavar="N")
+    balanced: bool = option(False, help="draw images from all classes alike, also where these differ in size")
+    bank: bool = option(False, help="read all images once and keep them in memory, on the GPU if there is one")
+
+    def __post_init__(self) -> None:
+        """Check what belongs together."""
+        _at_least(self, stride=1, image_size=1, limit=1, classes=1)
+        if self.clips in ("videos", "pmg-aug") and not self.videos:
+            raise ValueError(f"--clips {self.clips} needs --videos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionOptions:
+    """How images become clips."""
+
+    group: ClassVar[str] = "motion"
+
+    transforms: list[str] = option(
+        ["zoom", "affine"], help=f"transforms that clips are drawn from: {', '.join(names.TRANSFORMS)}", metavar="NAME"
+    )
+    strength: float = option(1.0, help="factor on the motion of zoom and affine from frame to frame (not from the paper)", metavar="X")
+    resampling: str = option("recursive", help="recursive: frame from frame; composed: each from the image", choices=names.RESAMPLINGS)
+    padding_mode: str = option("zeros", help="what shows outside an image", choices=names.PADDING_MODES)
+    crop: list[float] = option([0.44, 1.0], help="smallest and largest share of the image in the first view", metavar="X")
+    mix: Literal["none", "mixup", "videomix"] = option("mixup", help="how clips are mixed in pairs")
+    mix_alpha: float = option(1.0, help="of the Beta distribution of mixing weights", metavar="X")
+    partners: Literal["source", "batch"] = option(
+        "source",
+        help="where images that clips are mixed with come from: the whole source, so that clips do not depend on the number of processes, "
+        "or the batch, in half the time",
+    )
+    aug_p: float = option(0.5, help="for pmg-aug: share of real clips that is replaced", metavar="P")
+    aug_frames: bool = option(True, help="for pmg-aug: make clips of frames of the real clips")
+    aug_images: list[str] | None = option(None, help="for pmg-aug: make clips of these too: folders or synthetic sources", metavar="SOURCE")
+
+    def __post_init__(self) -> None:
+        """Check the numbers that nothing else checks."""
+        if len(self.crop) != 2:
+            raise ValueError(f"crop must be two numbers, got {self.crop}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedModelOptions(ModelOptions):
+    """The masked autoencoder."""
+
+    mask_ratio: float = option(0.75, help="share of the tokens that is hidden", metavar="X")
+    picture_every: int = option(1000, help="steps from one picture of reconstructions to the next", metavar="N")
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        _at_least(self, picture_every=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(ClipOptions, MotionOptions, MaskedModelOptions, RunOptions, OptimizationOptions):
+    """Options of ``pmg-pretrain``."""
+
+    free: ClassVar[frozenset[str]] = FREE | {"picture_every"}
+
+    def __post_init__(self) -> None:
+        """Check what belongs together."""
+        check_groups(self)
+        if self.clips == "mosi" and self.init:
+            raise ValueError("--clips mosi takes no --init")
+        if self.clips == "pmg-aug" and not (self.aug_frames or self.aug_images):
+            raise ValueError("--clips pmg-aug needs --aug-frames or --aug-images to make clips of")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """The videos that are trained and measured on."""
+
+    group: ClassVar[str] = "data"
+
+    train: str = option(help='list of videos to train on, lines of "path label"', metavar="LIST")
+    val: str = option(help="list of videos to measure on while training", metavar="LIST")
+    classes: str | None = option(None, help="file with the names of the classes, one a line, to be saved with the model", metavar="FILE")
+    shots: int | None = option(None, help="train on this many videos of each class, drawn by --seed; none for all", metavar="N")
+    sampling: Literal["dense", "segments"] = option(
+        "dense",
+        help="dense: frames at an even stride from some place of the video; segments: one frame from each of num_frames equal parts",
+    )
+    stride: int = option(4, help="frames of the video from one frame of a dense clip to the next", metavar="N")
+    evaluate_every: float = option(10.0, help="epochs from one measurement on --val to the next", metavar="N")
+    evaluate_batch_size: int = option(32, help="clips at a time in a measurement, per process", metavar="N")
+
+    def __post_init__(self) -> None:
+        """Check the numbers that nothing else checks."""
+        if self.evaluate_every <= 0 or self.evaluate_batch_size < 1:
+            raise ValueError(
+                f"evaluate_every must be above 0, evaluate_batch_size at least 1, got {self.evaluate_every}, {self.evaluate_batch_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions(ModelOptions):
+    """The classifier."""
+
+    linear_probe: bool = option(
+        False,
+        help="train a linear layer on the frozen encoder: no stochastic depth, dropout, mixing, RandAugment, erasing, label smoothing, "
+        "copies or weight decay, unless they are asked for",
+    )
+    head_scale: float = option(0.001, help="factor on the head's first weights", metavar="X")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationOptions:
+    """How clips are augmented, and the model regularized."""
+
+    group: ClassVar[str] = "augmentation"
+
+    copies: int = option(2, help="augmentations of each clip that is read (repeated augmentation)", metavar="N")
+    crop: list[float] = option([0.08, 1.0], help="smallest and largest share of the frame that is cut out", metavar="X")
+    flip: float = option(0.5, help="probability to swap left and right; 0 for Something-Something", metavar="P")
+    randaugment: int = option(4, help="operations of RandAugment, each done with a probability of 0.5; 0 for none", metavar="N")
+    magnitude: float = option(7.0, help="mean strength of RandAugment, from 0 to 10", metavar="X")
+    magnitude_std: float = option(0.5, help="standard deviation of the strength of RandAugment", metavar="X")
+    erasing: float = option(0.25, help="probability to replace a box of a clip by noise", metavar="P")
+    mixup: float = option(0.8, help="alpha of mixup; 0 for none", metavar="X")
+    cutmix: float = option(1.0, help="alpha of CutMix, one box for all frames; 0 for none", metavar="X")
+    mix_switch: float = option(0.5, help="probability of CutMix instead of mixup", metavar="P")
+    drop_path: float = option(0.2, help="probability of stochastic depth in the last block", metavar="P")
+    head_dropout: float = option(0.5, help="probability of dropout before the head", metavar="P")
+    label_smoothing: float = option(0.1, help="share of every label that goes to all classes alike", metavar="X")
+
+    def __post_init__(self) -> None:
+        """Check the numbers that nothing else checks."""
+        if len(self.crop) != 2:
+            raise ValueError(f"crop must be two numbers, got {self.crop}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be from 0 to less than 1, got {self.label_smoothing}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRunOptions(RunOptions):
+    """The run; an epoch shows every video once, in --copies, and a batch counts videos."""
+
+    epochs: int = option(100, help="length of the run; an epoch shows every video once, in --copies; may grow on --resume", metavar="N")
+    batch_size: int = option(
+        128, help="videos per step, over all processes and gradient accumulation steps; --copies multiply the clips", metavar="N"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptimizationOptions(OptimizationOptions):
+    """The optimizer, with a learning rate for every layer."""
+
+    base_lr: float = option(5e-4, help="learning rate for 256 videos a step; it grows with --batch-size", metavar="RATE")
+    warmup_epochs: float = option(5.0, help="epochs in which the learning rate rises from 0, a tenth of the run at most", metavar="N")
+    betas: list[float] = option([0.9, 0.999], help="of AdamW, two numbers", metavar="X")
+    layer_decay: float = option(0.7, help="factor of the learning rate from each layer to the one before it", metavar="X")
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be above 0, 1 at most, got {self.layer_decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(VideoOptions, ClassifierOptions, AugmentationOptions, FinetuneRunOptions, FinetuneOptimizationOptions):
+    """Options of ``pmg-finetune``; the defaults are VideoMAE's for UCF101."""
+
+    free: ClassVar[frozenset[str]] = FREE | {"evaluate_batch_size"}
+    # As DINO and MAE probe: crops and flips alone, and nothing that regularizes a whole network.
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "linear_probe": dict.fromkeys(("mixup", "cutmix", "erasing", "drop_path", "head_dropout", "label_smoothing", "weight_decay"), 0.0)
+        | {"randaugment": 0, "copies": 1, "head_scale": 1.0}
+    }
+
+    def __post_init__(self) -> None:
+        """Check every group."""
+        check_groups(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOptions:
+    """What is tested."""
+
+    group: ClassVar[str] = "test"
+
+    run: str = option(help="folder of a run of pmg-finetune, or of a classifier that transformers saved", metavar="RUN")
+    test: str = option(help='list of videos, lines of "path label"', metavar="LIST")
+    clips: int = option(5, help="clips of every video, evenly placed in time", metavar="N")
+    crops: int = option(3, help="crops of every clip, evenly placed along the long side of the frame", metavar="N")
+    weights: Literal["model", "best", "average"] = option(
+        "model", help="of a run: model, after the last step; best, of the best measurement on --val; average, of --ema"
+    )
+    sampling: Literal["dense", "segments"] | None = option(None, help="as in pmg-finetune; none for that of the run, else dense")
+    stride: int | None = option(
+        None, help="frames of the video from one frame of a dense clip to the next; none for that of the run, else 4", metavar="N"
+    )
+    out: str | None = option(None, help="JSON file for the result; none for test.json in the run's folder", metavar="FILE")
+    force: bool = option(False, help="replace an existing --out that no pmg command made")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(TestOptions, ComputeOptions):
+    """Options of ``pmg-evaluate``."""
+
+    positional: ClassVar[str] = "run"
+
+    def __post_init__(self) -> None:
+        """Check every group."""
+        check_groups(self)
+
+
+def _at_least(options: Any, **least: int) -> None:
+    """Check lower bounds of options by name; None passes."""
+    for name, low in least.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}")

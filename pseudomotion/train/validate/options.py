@@ -1,0 +1,76 @@
+"""The options of ``pmg-validate``."""
+
+import re
+from dataclasses import dataclass
+
+from transformers.hf_argparser import HfArg
+
+from pseudomotion.train.validate.arms import ARMS, name_of, words_of
+from pseudomotion.train.videomae.model import SIZES
+
+STAGES = ("fine-tuning", "low-shot", "linear")  # probes that are trained for a number of steps
+PROBES = (*STAGES, "direction")
+DEFAULT_STEPS = (1200, 600, 300, 600)
+# Options that may change when a command is repeated: finished trials stay what they are.
+CHANGEABLE = ("out", "arms", "seeds", "probe", "budget", "steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateOptions:
+    """Options of ``pmg-validate``."""
+
+    out: str = HfArg(help="folder to write to; a repeated command reads back the trials that are finished, and measures what is missing")
+    arms: list[str] = HfArg(
+        default_factory=lambda: ["scratch", "identity", "zoom-affine", "zoom-affine-mixup"],
+        help=f'ways to pre-train, compared with the first: {", ".join(ARMS)}; or your own, as "NAME: options of pmg-pretrain"',
+    )
+    seeds: int = HfArg(default=2, help="trials of every arm; images, labeled clips, weights and order vary with the seed")
+    probe: list[str] = HfArg(
+        default_factory=lambda: list(STAGES),
+        help="what encoders are measured by: fine-tuning, on all labeled clips; low-shot, on --shots of each class; linear, a linear probe "
+        "of the classes; direction, linear probes of how real videos move (needs OpenCV)",
+    )
+    train: str | None = HfArg(default=None, help='real videos to train on, lines of "path label"; none for the built-in motion probe')
+    test: str | None = HfArg(default=None, help="list of real videos to test on")
+    film: str | None = HfArg(
+        default=None, help="regular expression: the part of a video's name that tells its film, for intervals; none: each video is one"
+    )
+    stride: int = HfArg(default=2, help="of real videos: frames from one frame of a clip to the next")
+    gray: bool = HfArg(default=False, help="make all clips gray, which small models learn faster")
+    model: str = HfArg(default="micro", help="size of the model", metadata={"choices": tuple(SIZES)})
+    images: int = HfArg(default=600, help="images to pre-train on; of videos, a frame of each")
+    train_clips: int = HfArg(default=2400, help="clips of the motion probe to train on")
+    test_clips: int = HfArg(default=600, help="clips of the motion probe to test on")
+    shots: int = HfArg(default=20, help="clips per class in low-shot training")
+    batch_size: int = HfArg(default=32, help="clips of a step")
+    steps: list[int] = HfArg(
+        default_factory=lambda: list(DEFAULT_STEPS), help=f"of pre-training, and of the probes {', '.join(STAGES)}, four numbers"
+    )
+    budget: str | None = HfArg(
+        default=None, help="time for all trials, such as 8m, to which --steps are scaled by short trials; none: as they are"
+    )
+    base_lr: float = HfArg(default=0.016, help="peak learning rate of all stages, for 256 clips a step")
+    cpu: bool = HfArg(default=False, help="train on the CPU even if there is a GPU")
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if bad := [arm for arm in self.arms if arm not in ARMS and ":" not in arm]:
+            raise ValueError(f'arms must be of {", ".join(ARMS)}, or "NAME: options", got {", ".join(bad)}')
+        if len(set(map(name_of, self.arms))) < len(self.arms):
+            raise ValueError(f"arms must have different names, got {', '.join(map(name_of, self.arms))}")
+        if not self.probe or set(self.probe) - set(PROBES):
+            raise ValueError(f"probe must be of {', '.join(PROBES)}, got {', '.join(self.probe)}")
+        least = {"seeds": 1, "images": 2, "train_clips": 12, "test_clips": 12, "shots": 1, "batch_size": 2, "stride": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if len(self.steps) != 4 or min(self.steps) < 1:
+            raise ValueError(f"steps must be 4 numbers of at least 1, got {self.steps}")
+        if (self.train is None) != (self.test is None):
+            raise ValueError("train and test must be given together")
+        if self.budget is not None and not re.fullmatch(r"\d+(\.\d+)?[smh]", self.budget):
+            raise ValueError(f"budget must be a number and s, m or h, got {self.budget!r}")
+        if self.train is None and (real := [name_of(arm) for arm in self.arms if "--clips" in (words_of(arm) or [])]):
+            raise ValueError(f"arms {', '.join(real)} need lists of real videos: --train and --test")
+        if self.train is None and "direction" in self.probe:
+            raise ValueError("probe direction needs lists of real videos: --train and --test")

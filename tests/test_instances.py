@@ -1,0 +1,138 @@
+"""Labels of clips with objects of every outline, bent and over bent backs, by brute force; and instances, boxes and depth order."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from painter import Painter
+from shapes import shaped_plan
+from test_labels import with_videomix
+
+from pseudomotion import PMG, Objects
+from pseudomotion.labels import boxes, depth_order, flow, instances, occlusion, patch_correspondence, tracks, warp_labels
+from pseudomotion.render import render
+
+
+def plan_of(seed=0, **options):
+    return shaped_plan(("zoom", "affine", "sliding_window"), batch=6, frames=4, size=(25, 31), seed=seed, **options)
+
+
+@pytest.mark.parametrize("pasted", [False, True])
+def test_tracks_flow_and_occlusion_are_the_painters(pasted):
+    """Over recursive backs that bend at every step, too."""
+    plan = with_videomix(plan_of()) if pasted else plan_of()
+    assert plan.back.reads_previous.any()
+    assert not plan.back.reads_previous.all()
+    h, w = plan.frame_size
+    points = torch.stack([torch.randint(w, (8,)), torch.randint(h, (8,))], -1)
+    found, visible = tracks(plan, points, frame=1)
+    vectors, lost = flow(plan), occlusion(plan)
+    painter = Painter(plan)
+    compared = 0
+    for i in range(len(plan)):
+        for n, (x, y) in enumerate(points.tolist()):
+            if painter.distance_to_edges(i, 1, (x, y)) < 1e-3:
+                continue
+            for t in range(plan.num_frames):
+                place, seen = painter.follow(i, 1, t, (x, y))
+                np.testing.assert_allclose(found[i, t, n], place, atol=2e-5)
+                if painter.distance_to_edges(i, t, place) > 1e-3:
+                    assert bool(visible[i, t, n]) == seen
+                    compared += 1
+                    if t == 2:
+                        assert bool(lost[i, 1, y, x]) == (not seen)
+                if t == 2:
+                    np.testing.assert_allclose(vectors[i, 1, :, y, x], place - (x, y), atol=2e-5)
+    assert compared > 100
+    assert 0.05 < lost.double().mean() < 0.6
+
+
+def test_there_and_back_is_exact():
+    """Following points to another frame and back errs by less than 1e-6 pixels, but for rounding to float32 in between."""
+    plan = plan_of(1)
+    points = torch.rand(30, 2, dtype=torch.float64) * torch.tensor([30.0, 24])
+    there, visible = tracks(plan, points, frame=0)
+    again, _ = tracks(plan, there[:, 3], frame=3)
+    kept = visible[:, 3] & visible[:, 0]
+    assert kept.sum() > 50
+    torch.testing.assert_close(again[:, 0][kept].double(), points.expand(6, -1, 2)[kept], atol=2e-5, rtol=0)
+
+
+def test_instances_are_what_the_pixels_show():
+    """With images of constant color and hard edges, every pixel has the color of the instance's image."""
+    plan = plan_of(2, kinds=("triangle", "ellipse", "ring", "blob", "octagon", "squircle"))
+    outline = plan.layers.outline.clone()
+    outline[..., 1] = 1e-3
+    motion = dataclasses.replace(plan.layers.motion, color=torch.eye(3, 4).expand_as(plan.layers.motion.color))
+    layers = dataclasses.replace(plan.layers, outline=outline, motion=motion, opacity=(plan.layers.opacity >= 0.5).float())
+    back = dataclasses.replace(plan.back.motion, color=torch.eye(3, 4).expand_as(plan.back.motion.color))
+    plan = dataclasses.replace(plan, layers=layers, back=dataclasses.replace(plan.back, motion=back), padding_mode="border")
+    textures = torch.linspace(0.3, 0.9, 6, dtype=torch.float64)
+    images = torch.zeros(6, 3, 37, 45, dtype=torch.float64)
+    painted = render(images, dataclasses.replace(plan, texture_size=(37, 45)), textures=textures[:, None, None, None].expand(6, 3, 37, 45))
+    shown = instances(plan)
+    colors = torch.cat([torch.zeros(6, 1), textures[plan.layers.texture]], 1).double()  # (B, 1 + L)
+    expected = colors.gather(1, shown.flatten(1)).view_as(shown)
+    wrong = (painted[:, 0] - expected).abs() > 1e-6
+    assert wrong.double().mean() < 2e-3  # a pixel whose center lies on an edge
+    assert all((shown == k).double().mean() > 0.02 for k in range(4))
+    assert torch.equal(instances(plan, plan.frame_size), shown)
+
+
+def test_boxes_are_counted():
+    plan = plan_of(3)
+    shown, found, painter = instances(plan), boxes(plan), Painter(plan)
+    h, w = plan.frame_size
+    for i, t in ((0, 1), (3, 2)):
+        for k in range(3):
+            alone = [(x, y) for y in range(h) for x in range(w) if painter.covers(i, k + 1, t, (x, y))]
+            seen = (shown[i, t] == k + 1).nonzero().flip(-1).tolist()
+            for listed, box in ((seen, found.visible[i, t, k]), (alone, found.amodal[i, t, k])):
+                if not listed:
+                    assert box.isnan().all()
+                    continue
+                xs, ys = zip(*listed, strict=True)
+                assert box.tolist() == [min(xs) - 0.5, min(ys) - 0.5, max(xs) + 0.5, max(ys) + 0.5]
+            assert float(found.share[i, t, k]) == pytest.approx(len(seen) / max(len(alone), 1))
+    assert found.visible[:, 0, 2].isnan().all()  # opacity 0 in frame 0
+
+
+def test_depth_order_lists_what_is_there():
+    plan = plan_of()
+    order = depth_order(plan)
+    assert order[0].tolist() == [[2, 1, 0, -1], [3, 2, 1, 0], [3, 2, 1, 0], [3, 2, 1, 0]]
+    assert order.shape == (6, 4, 4)
+
+
+def test_masks_and_points_of_images_follow_bends():
+    """A mask holding pixel numbers gives, at every pixel, the pixel that the painter finds there; points go where tracks go."""
+    plan = plan_of(4)
+    mask = torch.arange(37 * 45).view(1, 37, 45).repeat(6, 1, 1)
+    labels = warp_labels(plan, masks=mask, fill=-1, points=torch.tensor([[20.0, 17.0]]), boxes=torch.tensor([[10.0, 9, 30, 28]]))
+    painter, shown = Painter(plan), instances(plan)
+    compared = 0
+    for i in range(6):
+        for x, y in ((15, 12), (4, 20), (27, 3), (9, 9)):
+            u, v = painter.to_image(i, int(shown[i, 2, y, x]), 2, (x, y))
+            value = int(labels.masks[i, 2, y, x])
+            if value >= 0 and max(abs((c % 1) - 0.5) for c in (u, v)) < 0.499:
+                assert value == round(v) * 45 + round(u)
+                compared += 1
+        np.testing.assert_allclose(labels.points[i, 2, 0], painter.to_frame(i, 0, 2, (20.0, 17.0)), atol=1e-4)
+        corner = painter.to_frame(i, 0, 2, (10.0, 28.0)).clip((-0.5, -0.5), (30.5, 24.5))
+        x0, y0, x1, y1 = labels.boxes[i, 2, 0].tolist()
+        assert x0 - 1e-4 <= corner[0] <= x1 + 1e-4
+        assert y0 - 1e-4 <= corner[1] <= y1 + 1e-4
+    assert compared > 8
+
+
+def test_objects_with_textures_have_every_label():
+    pmg = PMG(("zoom", "elastic"), 4, 32, objects=Objects(count=(0, 4), bend=(0.1, 0.4), presence=(0.4, 1.0)))
+    plan = pmg.plan((5, 3, 40, 48), ids=torch.arange(5), textures=(7, 3, 30, 30))
+    masks = torch.randint(9, (5, 40, 48))
+    labels = warp_labels(plan, masks=masks, points=torch.tensor([[8.0, 9]]))
+    assert labels.points.shape == (5, 4, 1, 2)
+    assert (labels.masks[instances(plan) > 0] == 0).all()
+    assert patch_correspondence(plan, patch=8, tubelet=1).share.isfinite().all()
+    assert flow(plan).isfinite().all()
