@@ -26,7 +26,7 @@ CHOICES = ("transform", "class", "none")
 class PseudoMotionDataset(Dataset[dict[str, Any]]):
     """A map-style dataset of clips: one per image and epoch, for any ``DataLoader`` and trainer.
 
-    Item ``i`` in epoch ``e`` has id ``i + e * len(source)``, so it is the same in any worker and order, and moves differently in every epoch.
+    Item ``i`` in epoch ``e`` has id ``i + e * len(source)``, so it is the same in any worker and order, and moves otherwise in every epoch.
     Where clips are mixed, or show parts of other images ("cutmix", objects), those come from anywhere in the source, by the item's id.
 
     Args:
@@ -88,7 +88,7 @@ class PseudoMotionDataset(Dataset[dict[str, Any]]):
 
         Returns:
             For each: "video", a clip as ``PMG`` makes it, ``(C, T, h, w)`` or ``(T, C, h, w)``; "id" and "label", integers; and the labels
-            asked for, without the axis of the batch. "tracks" ``(T, N, 2)``, of the centers of 16-pixel patches, bring "visible" ``(T, N)``.
+            asked for, without the axis of the batch; "tracks" ``(T, N, 2)`` of the centers of 16-pixel patches bring "visible" ``(T, N)``.
 
         Raises:
             IndexError: for an index outside 0 to ``len() - 1``.
@@ -116,7 +116,7 @@ class PseudoMotionDataset(Dataset[dict[str, Any]]):
             if name == "tracks":
                 found["tracks"], found["visible"] = tracks(plan)
             else:
-                found[name] = LABELS[name](plan, None)
+                found[name] = _label(name, plan)
         return found
 
     def _names(self, plan: MotionPlan, ids: list[int]) -> list[int]:
@@ -149,6 +149,11 @@ class PseudoMotionDataset(Dataset[dict[str, Any]]):
         edges = [n * k // count for k in range(count + 1)]
         spans = [(edges[k], edges[k + 1]) for k in range(count)]
         return IterableDataset.from_generator(_generate, gen_kwargs={"dataset": self, "batch_size": batch_size, "spans": spans})
+
+
+def _label(name: str, plan: MotionPlan) -> Tensor:
+    function: Callable[[MotionPlan], Tensor] = LABELS[name]  # type: ignore[assignment]  # a dict of functions of different options
+    return function(plan)
 
 
 def _generate(dataset: PseudoMotionDataset, batch_size: int, spans: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:

@@ -48,7 +48,7 @@ def _blob(numbers: Float64[np.ndarray, "b n"], feather: Numbers) -> Rows:
 
 
 def _superellipse(power: float) -> Callable[[Float64[np.ndarray, "b n"], Numbers], Rows]:
-    return lambda numbers, feather: outline.superellipses(np.full(len(feather), power), feather, np.zeros(len(feather)))
+    return lambda numbers, feather: outline.superellipses(np.full(len(feather), float(power)), feather, np.zeros(len(feather)))
 
 
 def _between(low: int, high: int, number: Numbers) -> Numbers:

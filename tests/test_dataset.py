@@ -43,7 +43,9 @@ def test_items_are_the_clips_of_their_ids_with_their_motion(source):
             dataset[index]
 
 
-@pytest.mark.parametrize("options", [{"transforms": ("cutmix", "zoom")}, {"mix": Mixup()}, {"data_format": "BTCHW", "dtype": torch.float32}])
+@pytest.mark.parametrize(
+    "options", [{"transforms": ("cutmix", "zoom")}, {"mix": Mixup()}, {"data_format": "BTCHW", "dtype": torch.float32}]
+)
 def test_an_item_is_the_same_in_any_batch_worker_and_order(source, options):
     """Also where clips show each other: the partner comes by id, not from the batch."""
     dataset = PseudoMotionDataset(source, PMG(**SMALL, **options))

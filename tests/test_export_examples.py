@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas
 import pytest
 import torch
-from PIL import Image
 from pictures import save
+from PIL import Image
 from test_examples import EXAMPLES, example
 from test_export import files_of, records_of, videomae_list
 

@@ -43,7 +43,7 @@ def test_an_image_becomes_the_clip_of_its_id(image):
 
 
 def test_the_protocol_is_that_of_torchvision():
-    """``make_params`` gets the inputs that are transformed, ``transform`` each of them with what it decided; only the first tensor is one."""
+    """``make_params`` gets the inputs that are transformed, ``transform`` each of them with what it decided; only one tensor is."""
     transform = PseudoMotion(PMG(num_frames=4, size=16))
     params = transform.make_params([IMAGE])
     assert torch.equal(transform.transform(IMAGE, params), transform.transform(IMAGE, params))

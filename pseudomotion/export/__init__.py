@@ -131,7 +131,9 @@ def _parser() -> command.Parser:
     what.add_argument(
         "--quality", type=command.number(int, at_least=0, at_most=100), default=90, metavar="N", help="WebP: 100 is lossless (default: 90)"
     )
-    what.add_argument("--label", choices=settings.LABELS, default="transform", help="transform, the image's class, or 0 (default: transform)")
+    what.add_argument(
+        "--label", choices=settings.LABELS, default="transform", help="transform, the image's class, or 0 (default: transform)"
+    )
     what.add_argument(
         "--annotations", type=_names, default=(), metavar="NAMES", help=f"exact motion, comma-separated: {', '.join(settings.ANNOTATIONS)}"
     )
