@@ -248,7 +248,7 @@ class Objects:
         layers = self._layers(own, shown, texture_size, frame_size, num_frames)
         absent = np.arange(num_objects) >= count[:, None]
         layers.opacity[absent.reshape(-1)] = 0
-        return map_fields(layers, lambda array: array.reshape(b, num_objects, *array.shape[1:]))
+        return Layers(**vars(map_fields(layers, lambda array: array.reshape(b, num_objects, *array.shape[1:]))))
 
     def _layers(
         self, draws: Draws, texture: Int64[np.ndarray, " n"], texture_size: tuple[int, int], frame_size: tuple[int, int], num_frames: int

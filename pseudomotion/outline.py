@@ -225,7 +225,7 @@ def polygons(vertices: Float64[np.ndarray, "b n 2"], feather: Numbers) -> Rows:
     if not 3 <= n <= MOST_VERTICES:
         raise ValueError(f"vertices must be 3 to {MOST_VERTICES} points, got {n}")
     padded = np.concatenate([vertices, np.repeat(vertices[:, -1:], MOST_VERTICES - n, 1)], 1)
-    return _rows(POLYGON, feather, list(padded.reshape(len(padded), -1).T))
+    return _rows(POLYGON, feather, list(padded.reshape(-1, 2 * MOST_VERTICES).T))
 
 
 def superellipses(power: Numbers, feather: Numbers, hole: Numbers) -> Rows:

@@ -109,8 +109,8 @@ def _parser() -> command.Parser:
     motion.add_argument("--mix", choices=["mixup", "videomix"], help="mix every clip with that of another image")
     motion.add_argument(
         "--objects",
-        choices=settings.OBJECTS,
-        help="parts of other images move over every clip, by default ranges or a published generator's (default: none)",
+        choices=names.OBJECTS,
+        help="parts of other images move over every clip, of mixed shapes or as a published generator makes them (default: none)",
     )
 
     what = parser.add_argument_group("clips")

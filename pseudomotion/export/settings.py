@@ -5,13 +5,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ANNOTATIONS", "FLOW_FORMATS", "FORMATS", "LABELS", "LARGEST_SHARD", "OBJECTS", "PIXEL_FORMATS", "PRESETS", "Settings"]
+__all__ = ["ANNOTATIONS", "FLOW_FORMATS", "FORMATS", "LABELS", "LARGEST_SHARD", "PIXEL_FORMATS", "PRESETS", "Settings"]
 
 FORMATS = ("mp4", "webp", "png")
 LABELS = ("transform", "class", "none")
 ANNOTATIONS = ("flow", "tracks", "instances", "boxes")
 FLOW_FORMATS = ("npz", "flo", "kitti")
-OBJECTS = ("default", "yu2024", "smile2025")
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 PIXEL_FORMATS = ("yuv420p", "yuv444p")
 LARGEST_SHARD = 1000

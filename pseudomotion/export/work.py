@@ -18,12 +18,10 @@ from pseudomotion.export.lists import write_card, write_list
 from pseudomotion.export.runner import check_room, over, prepare, readable_size, run
 from pseudomotion.export.settings import Settings
 from pseudomotion.export.verify import verify_names, verify_shard
-from pseudomotion.images import VideoFrames
-from pseudomotion.images.entries import is_stream, open_entries
+from pseudomotion.images.entries import is_stream, open_source
 from pseudomotion.images.files import image_suffixes, load_image
-from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.mix import Mixup, VideoMix
-from pseudomotion.objects import Objects
+from pseudomotion.objects import PRESETS
 from pseudomotion.pmg import PMG
 from pseudomotion.source import FileSource, ImageSource
 
@@ -112,8 +110,7 @@ def _job(options: argparse.Namespace) -> Export:
     if not names:
         raise ValueError("--transforms names no transform")
     mix = {None: None, "mixup": Mixup(), "videomix": VideoMix()}[options.mix]
-    presets = {None: None, "default": Objects(), "yu2024": Objects.yu2024(), "smile2025": Objects.smile2025()}
-    objects = presets[options.objects]
+    objects = PRESETS[options.objects]() if options.objects else None
     pmg = PMG(
         names,
         options.frames,
@@ -135,13 +132,9 @@ def _job(options: argparse.Namespace) -> Export:
 def _open(options: argparse.Namespace, size: int) -> ImageSource:
     if options.images and all(Path(path).suffix.lower() in image_suffixes() for path in options.images):
         return ImageFiles(options.images, size)
-    if options.source:
-        return SOURCES[options.source](size=size)
-    if options.videos:
-        return VideoFrames(options.videos, size, seed=options.seed)
-    if streams := [entry for entry in options.images if is_stream(entry)]:
+    if streams := [entry for entry in options.images or () if is_stream(entry)]:
         raise ValueError(f"--images {streams[0]} is a stream; an export reads images by number: download the shards first")
-    return open_entries(options.images, size, balanced=options.balanced)
+    return open_source(options.images, options.source, options.videos, size, seed=options.seed, balanced=options.balanced)
 
 
 class ImageFiles(FileSource):
