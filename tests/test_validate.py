@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from pseudomotion import PMG
 from pseudomotion.images import builtin_picture
 from pseudomotion.train import pretrain
 from pseudomotion.train.engine.options import from_values, parse
-from pseudomotion.train.validate import command, direction, main
+from pseudomotion.train.validate import command, direction
 from pseudomotion.train.validate.arms import ARMS, words_of
 from pseudomotion.train.validate.options import ValidateOptions
 from pseudomotion.train.validate.report import compare, make_table, paired_interval
@@ -31,6 +32,10 @@ ARGUMENTS = ["--arms", "scratch", "mine: --transforms zoom fade --mix mixup", "-
 STAGES = ("fine-tuning", "low-shot", "linear")
 
 
+def main(arguments):
+    command.run(parse(ValidateOptions, "pmg-validate", "", arguments))
+
+
 def _picture(side):
     return builtin_picture(side, side).permute(1, 2, 0).numpy()
 
@@ -39,7 +44,7 @@ def _picture(side):
 def finished(tmp_path_factory):
     """A finished run of two arms, one of them of the user's own."""
     out = tmp_path_factory.mktemp("validate") / "run"
-    assert main(["--out", str(out), *ARGUMENTS]) == 0
+    main(["--out", str(out), *ARGUMENTS])
     return out
 
 
@@ -77,14 +82,14 @@ def test_a_repeated_command_runs_only_what_is_missing(finished, tmp_path, monkey
     measure, pretraining = command.measure, command.pretrain_encoder
     monkeypatch.setattr(command, "measure", lambda data, probe, *rest, **more: ran.append(probe) or measure(data, probe, *rest, **more))
     monkeypatch.setattr(command, "pretrain_encoder", lambda data, arm, *rest: ran.append(arm) or pretraining(data, arm, *rest))
-    assert main(["--out", str(out), *ARGUMENTS]) == 0
+    main(["--out", str(out), *ARGUMENTS])
     assert ran == [ARGUMENTS[2], *STAGES]
     again = json.loads(lost.read_text())
     assert {**again, "seconds": 0} == {**before, "seconds": 0}
     del again["answers"]["linear"], again["seconds"]["linear"]
     lost.write_text(json.dumps(again))
     ran.clear()
-    assert main(["--out", str(out), *ARGUMENTS]) == 0
+    main(["--out", str(out), *ARGUMENTS])
     assert ran == ["linear"]
     assert {**json.loads(lost.read_text()), "seconds": 0} == {**before, "seconds": 0}
     with pytest.raises(ValueError, match=r"other settings \(shots\)"):
@@ -113,7 +118,7 @@ def test_real_videos(moving, tmp_path):
     lists = ["--train", str(moving / "train.csv"), "--test", str(moving / "test.csv"), "--film", r"film\d"]
     small = ["--seeds", "1", "--steps", "2", "1", "1", "1", "--batch-size", "2", "--shots", "1", "--images", "4", "--cpu", "--gray"]
     arms = ["--arms", "zoom-affine", "videos", "zoom-affine-noise"]
-    assert main(["--out", str(tmp_path / "run"), *arms, *lists, *small, "--probe", "linear", "direction"]) == 0
+    main(["--out", str(tmp_path / "run"), *arms, *lists, *small, "--probe", "linear", "direction"])
     found = json.loads((tmp_path / "run" / "validate.json").read_text())
     assert found["films"]["linear"] == found["films"]["class, frozen"] == ["film4", "film5", "film6", "film7"]
     assert set(found["films"]["left/right"]) <= {"film4", "film5", "film6", "film7"}
@@ -298,7 +303,8 @@ def test_every_arm_is_understood_by_the_trainer():
     for arm in ARMS:
         if words := words_of(arm):
             more = ["--videos", "x"] if "--clips" in words else [] if "--source" in words else ["--images", "x"]
-            parse(pretrain.PretrainOptions, "pmg-pretrain", "", ["--out", "x", *more, *words])
+            options = parse(pretrain.PretrainOptions, "pmg-pretrain", "", ["--out", "x", *more, *words])
+            PMG(options.transforms, 4, 16)
 
 
 def test_the_module_is_a_command():
