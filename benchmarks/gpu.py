@@ -147,7 +147,7 @@ def settings() -> list[dict[str, float | int | str]]:
                 most = chunk or launch.chunk_size(images.device, 3, plan.frame_size, torch.bfloat16)
                 packed = launch.pack(plan, output, most, bytes=True)
                 packed = packed._replace(table=packed.table.pin_memory())
-                seconds = _seconds(lambda plan=plan, packed=packed, images=images: launch.run(images, plan, packed, output))
+                seconds = _seconds(lambda work=(images, plan, packed, output): launch.run(*work))
                 rows.append(
                     {
                         "resampling": resampling,

@@ -4,12 +4,11 @@ import numpy as np
 import torch
 from triton.runtime import interpreter
 
-
 call_patched = interpreter.InterpretedFunction.__call__
 
 
 def call(function, *args, **kwargs):
-    """A device function called by a kernel. The interpreter would patch ``triton.language`` anew for each call, which takes half its time."""
+    """A device function called by a kernel. The interpreter would patch ``triton.language`` for each call: half of its time."""
     if function.fn.__module__.startswith("triton."):
         return call_patched(function, *args, **kwargs)  # has modules of its own
     return function.rewrite()(*args, **kwargs)

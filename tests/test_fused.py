@@ -29,12 +29,10 @@ from pseudomotion import PMG, TRANSFORMS, checks
 from pseudomotion import render as rendering
 from pseudomotion.mix import Mixup, VideoMix
 from pseudomotion.plan import Blend
-from pseudomotion.render import choose, proof, reference
-from pseudomotion.render.output import Output, format_clips
-
-from pseudomotion.render import cuda
+from pseudomotion.render import choose, cuda, proof, reference
 from pseudomotion.render.cuda import launch
 from pseudomotion.render.cuda.pixels import permute
+from pseudomotion.render.output import Output, format_clips
 
 NAMES = list(TRANSFORMS)
 PADDING = ["zeros", "border", "reflection"]
@@ -284,7 +282,9 @@ def test_prepared_plans_render_the_same(resampling, smooth):
     prepared = pickle.loads(pickle.dumps(pmg.prepare(images.shape, ids=torch.arange(3))))
     assert torch.equal(pmg.render(images, prepared), pmg(images, ids=torch.arange(3)))
     assert torch.equal(other.render(images, prepared), other(images, ids=torch.arange(3)))
-    with pytest.raises(ValueError, match=r"images must be torch.uint8, as the plan was prepared for, got torch.float32; pass images_dtype=torch"):
+    with pytest.raises(
+        ValueError, match=r"images must be torch.uint8, as the plan was prepared for, got torch.float32; pass images_dtype=torch"
+    ):
         pmg.render(images / 255, prepared)
     with pytest.raises(ValueError, match="clips must have the format that the plan was prepared for"):
         PMG(("affine", "zoom"), 2, 8, mix=Mixup(), renderer="fused").render(images, prepared)
@@ -395,15 +395,22 @@ def test_auto_does_not_trust_a_fused_renderer_that_is_wrong(wrong, message, call
 
 
 def test_the_comparison_uses_the_kernels_of_the_batch(calls, smooth):
-    """A clip that reads a reduced image decides how all images are packed: it is compared with every new transform, if it is known or not."""
+    """A clip that reads a reduced image decides how all images are packed: it is compared beside every new transform."""
     images = smooth(2, 3, 60, 60, dtype=torch.float32)
     shrunk = PMG(("affine",), 2, 10).plan(images.shape, ids=torch.arange(2))
     whole = dataclasses.replace(shrunk, transform=torch.full((2,), NAMES.index("zoom")))
     whole.back.motion.homography[:] = torch.eye(3)
     whole = dataclasses.replace(whole)
-    both = dataclasses.replace(whole, back=dataclasses.replace(whole.back, motion=dataclasses.replace(
-        whole.back.motion, homography=torch.stack([whole.back.motion.homography[0], shrunk.back.motion.homography[1]])
-    )), transform=torch.stack([whole.transform[0], shrunk.transform[1]]))
+    both = dataclasses.replace(
+        whole,
+        back=dataclasses.replace(
+            whole.back,
+            motion=dataclasses.replace(
+                whole.back.motion, homography=torch.stack([whole.back.motion.homography[0], shrunk.back.motion.homography[1]])
+            ),
+        ),
+        transform=torch.stack([whole.transform[0], shrunk.transform[1]]),
+    )
     for plan, compared in ((whole, 1), (shrunk, 1), (both, 2)):
         made = len(calls["fused"])
         rendering.render(images, plan)
@@ -425,7 +432,7 @@ def test_a_failing_reference_is_not_blamed_on_the_fused_renderer(calls, smooth, 
 def test_a_captured_graph_is_refused(monkeypatch):
     checks.not_captured(torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    with pytest.raises(RuntimeError, match="every replay would repeat the same clips. Make clips outside the graph"):
+    with pytest.raises(RuntimeError, match=r"every replay would repeat the same clips\. Make clips outside the graph"):
         checks.not_captured(torch.device("cuda"))
 
 
@@ -490,7 +497,7 @@ def test_the_watch_finds_mistakes(module, right, wrong, smooth, monkeypatch, tmp
 
 
 def test_permutation_without_assembly():
-    """The bytes that PTX's ``prmt`` selects: nibble k of the selector names the byte of the result's byte k, of a in 0 to 3, of b in 4 to 7."""
+    """The bytes that PTX's ``prmt`` selects: digit k of the selector names the result's byte k, 0 to 3 of a and 4 to 7 of b."""
     words = np.random.default_rng(0).integers(-(2**31), 2**31, 256, dtype=np.int64).astype(np.int32)
     magic = {"0x74": 0x43000000, "0x71": 0x3F000000, "0x73": 0x3F000000, "0x65": None}
     for selector in ("0x7404", "0x7414", "0x7424", "0x7434", "0x7104", "0x7324", "0x6521"):
@@ -523,16 +530,16 @@ def budgets():
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("kernel", "most"), [("paint_clips", (58, 105)), ("step_clips", (75, 190))])
-def test_kernels_keep_to_their_budgets(kernel, most, budgets):
+@pytest.mark.parametrize(("kernel", "shortest", "longest"), [("paint_clips", 58, 105), ("step_clips", 58, 120)])
+def test_kernels_keep_to_their_budgets(kernel, shortest, longest, budgets):
     """Instructions, loads and conversions per pixel in the machine code for an H100: a loss of speed shows without a GPU.
 
-    ``shortest`` is the way of frames that are moved and zoomed, or in ``step_clips`` the shorter one of both kinds of source.
+    The shortest way through ``paint_clips`` is that of ``zoom``, the longest that of perspective with colors.
     """
     found = budgets[kernel]
-    assert found["shortest"]["length"] <= most[0], found
-    assert found["longest"]["length"] <= most[1], found
-    assert found["shortest"]["LDG"] <= 6
-    assert sum(found["shortest"].get(name, 0) for name in ("I2F", "F2I", "FRND", "MUFU", "FCHK")) <= 3
-    assert found["registers"] <= {"paint_clips": 128, "step_clips": 168}[kernel]
+    assert found["shortest"]["length"] <= shortest, found
+    assert found["longest"]["length"] <= longest, found
+    assert found["longest"]["LDG"] <= 7
+    assert sum(found["longest"].get(name, 0) for name in ("I2F", "F2I", "FRND", "MUFU", "FCHK")) <= 3
+    assert found["registers"] <= 128
     assert found["stack"] == 0

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from shapes import shaped_plan
 
 from pseudomotion import PMG, TRANSFORMS

@@ -17,11 +17,11 @@ from pseudomotion.export.lists import write_card, write_list
 from pseudomotion.export.runner import check_room, over, prepare, readable_size, run
 from pseudomotion.export.settings import Settings
 from pseudomotion.export.verify import verify_names, verify_shard
+from pseudomotion.images.entries import open_source
 from pseudomotion.images.files import image_suffixes, load_image
 from pseudomotion.mix import Mixup, VideoMix
 from pseudomotion.pmg import PMG
 from pseudomotion.source import FileSource, ImageSource
-from pseudomotion.train.sources import open_images
 
 __all__ = ["export"]
 
@@ -54,7 +54,7 @@ def export(options: argparse.Namespace, arguments: Sequence[str] | None) -> None
     if options.huggingface:
         write_card(job)
     if not job.settings.tar and any(" " in str(part) for part in [job.out.absolute()] if not options.relative):
-        warnings.warn(f'{path} holds paths with spaces, in double quotes, which not every reader understands: see --relative', stacklevel=2)
+        warnings.warn(f"{path} holds paths with spaces, in double quotes, which not every reader understands: see --relative", stacklevel=2)
     print(f"{path}: all {job.settings.clips} clips are there")
 
 
@@ -128,19 +128,7 @@ def _job(options: argparse.Namespace) -> Export:
 def _open(options: argparse.Namespace, size: int) -> ImageSource:
     if options.images and all(Path(path).suffix.lower() in image_suffixes() for path in options.images):
         return ImageFiles(options.images, size)
-    return open_images(
-        images=options.images,
-        source=options.source,
-        videos=options.videos,
-        size=size,
-        limit=None,
-        classes=None,
-        balanced=options.balanced,
-        bank=False,
-        seed=options.seed,
-        device=torch.device("cpu"),
-        num_workers=0,
-    )
+    return open_source(options.images, options.source, options.videos, size, seed=options.seed, balanced=options.balanced)
 
 
 class ImageFiles(FileSource):

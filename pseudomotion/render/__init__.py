@@ -273,9 +273,7 @@ def _hint() -> None:
         warnings.warn(f"llvmlite is not installed; {INSTALL_HINT}", stacklevel=4)
 
 
-def _fused_agrees(
-    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None
-) -> bool:
+def _fused_agrees(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None) -> bool:
     plan = plan.to("cpu")
     return agree(
         lambda images, plan: _fused(images, plan, replace(output, count=len(plan)), textures),

@@ -39,6 +39,8 @@ class Prepared:
     def check(self, dtype: torch.dtype, output: Output) -> None:
         """Raise ``ValueError`` where images or clips are others than the packed plan is for."""
         if dtype != self.dtype:
-            raise ValueError(f"images must be {self.dtype}, as the plan was prepared for, got {dtype}; pass images_dtype={dtype} to prepare")
+            raise ValueError(
+                f"images must be {self.dtype}, as the plan was prepared for, got {dtype}; pass images_dtype={dtype} to prepare"
+            )
         if output != self.output:
             raise ValueError(f"clips must have the format that the plan was prepared for, {self.output}, got {output}")

@@ -87,7 +87,9 @@ def _compare(fused: Render, reference: Render, images: Images, plan: MotionPlan,
     shown = images[members.to(images.device)]
     expected = reference(shown, plan)  # outside the ``try``: what fails here is no fault of the fused renderer
     try:
-        off = (fused(shown, plan).double() - expected.double()).abs().flatten(1).mean(1).tolist()  # waits, so errors of the device show here
+        off = (
+            (fused(shown, plan).double() - expected.double()).abs().flatten(1).mean(1).tolist()
+        )  # waits, so errors of the device show here
     except Exception as error:  # a compiler, driver or device may raise anything
         return _distrust(images, f"failed with {type(error).__name__}: {error}")
     wrong = {int(transform) for transform, difference in zip(plan.transform, off, strict=True) if not difference <= tolerance}

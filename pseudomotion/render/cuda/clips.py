@@ -17,10 +17,14 @@ own: an integer argument is only a constant of the kernel where it follows from 
 # mypy: ignore-errors
 # Triton functions only look like Python: they have no types to check, and jaxtyping's import hook must not wrap them.
 
+# fmt: off
+# One argument per line would hide the code.
+
 import triton
 import triton.language as tl
 
 from pseudomotion.render.cuda.pixels import (
+    between,
     coverage,
     decode,
     encode,
@@ -80,7 +84,7 @@ def pack(
             alpha = blue
             if C == 4:
                 alpha = _load_channel(at + channel_stride + channel_stride + channel_stride, inside, packed)
-        if packed.dtype.element_ty == tl.int32:
+        if packed.dtype.element_ty == tl.int32:  # noqa: SIM108  a constant: only one branch has types that fit
             word = red | (green << 8) | (blue << 16) | (alpha << 24)
         else:
             word = encode(red, green, blue, alpha, ASM)
@@ -132,7 +136,8 @@ def halve(
 @triton.jit
 def _paint_layers(
     red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
-    C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, ASM: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
 ):
     """Paint layers, in order, over pixels of the back; ``row`` is the back's, and those of its layers follow ``row_step`` words apart.
 
@@ -144,10 +149,10 @@ def _paint_layers(
         to_right, to_bottom = load_int32(row + BOUNDS + 2), load_int32(row + BOUNDS + 3)
         if (left < to_right) & (top < to_bottom) & (left + COLS > from_left) & (top + ROWS > from_top):
             a, b, c, d, e, f, g, h, i, kind, words, width, height = load_surface(packed, row)
-            their_red, their_green, their_blue, their_alpha = read(
-                packed, frames, row, a, b, c, d, e, f, g, h, i, kind, words, width, height, x, y, magic, magic_bytes, C, PITCH, PADDING, BENDS, False, ASM
-            )
             u, v = project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS)
+            their_red, their_green, their_blue, their_alpha = read(
+                packed, row, kind, words, width, height, u, v, magic, magic_bytes, C, PITCH, PADDING, ASM
+            )
             share = coverage(frames + load_int32(row + OUTLINE), u, v, SHAPED) * tl.load(row + OPACITY)
             red, green = lerp(red, their_red, share), lerp(green, their_green, share)
             blue, alpha = lerp(blue, their_blue, share), lerp(alpha, their_alpha, share)
@@ -157,8 +162,8 @@ def _paint_layers(
 @triton.jit(do_not_specialize=["first", "surfaces", "num_frames", "bands"])
 def paint_clips(
     packed, table, frames, out, first, surfaces, clip_stride, frame_stride, channel_stride, num_frames, h, w, bands,
-    C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr, PITCH: tl.constexpr, BYTES: tl.constexpr, ASM: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr, VEC: tl.constexpr,
+    C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr,
+    PITCH: tl.constexpr, BYTES: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, VEC: tl.constexpr,
 ):
     """All frames of clips that, like their partners, read images only. A program paints some bands of a strip of one frame."""
     across = (w + COLS - 1) // COLS
@@ -166,7 +171,7 @@ def paint_clips(
     tile = tl.program_id(0) % tiles
     frame = tl.program_id(0) // tiles % num_frames
     entry = table + HEADER + (tl.program_id(0) // tiles // num_frames + first) * CLIP
-    clip = load_int32(entry + INDEX)
+    clip, partner = load_int32(entry + INDEX), load_int32(entry + PARTNER)
     magic, magic_bytes = load_int32(table + MAGIC), load_int32(table + MAGIC_BYTES)
     row_step = num_frames * FRAME
     own_row = frames + (clip * surfaces * num_frames + frame) * FRAME
@@ -180,43 +185,50 @@ def paint_clips(
         top = (tile // across * bands + band) * ROWS
         line = top + tl.arange(0, ROWS)[:, None]
         y = line.to(tl.float32)
-        red, green, blue, alpha = read(
-            packed, frames, own_row, a, b, c, d, e, f, g, h_, i, kind, words, width, height, x, y, magic, magic_bytes,
-            C, PITCH, PADDING, BENDS, BYTES, ASM,
-        )
-        if LAYERED:
-            red, green, blue, alpha = _paint_layers(
-                red, green, blue, alpha, packed, frames, own_row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
-                C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
-            )
-        if MIXES:
-            if weight > 0:
-                row = frames + (load_int32(entry + PARTNER) * surfaces * num_frames + frame) * FRAME
+        mask = (line < h) & (column < w)
+        at = tl.max_contiguous(line * w + column, (1, VEC))
+        if BYTES:
+            offset, fx, fy = locate(a, b, c, d, e, f, g, h_, i, kind, x, y, width, height, PITCH, PADDING)
+            red, green, blue, alpha = sample(words + offset, fx, fy, magic, magic_bytes, C, PITCH, ASM)
+            if C == 3:
+                red, green, blue = recolor(own_row, kind, red, green, blue, 127.0)
+            store(place + at, channel_stride, table + SCALE, table + SHIFT_BYTES, red, green, blue, alpha, mask, C)
+        elif MIXES:
+            red, green = tl.full((ROWS, COLS), 1.0, tl.float32), tl.full((ROWS, COLS), 1.0, tl.float32)
+            blue, alpha = red, green
+            for part in range(tl.where(weight > 0, 2, 1)):  # the clip, then its partner
+                row = frames + (tl.where(part == 0, clip, partner) * surfaces * num_frames + frame) * FRAME
                 ta, tb, tc, td, te, tf, tg, th, ti, their_kind, their_words, their_width, their_height = load_surface(packed, row)
+                u, v = project(frames, row, ta, tb, tc, td, te, tf, tg, th, ti, their_kind, x, y, BENDS)
                 their_red, their_green, their_blue, their_alpha = read(
-                    packed, frames, row, ta, tb, tc, td, te, tf, tg, th, ti, their_kind, their_words, their_width, their_height,
-                    x, y, magic, magic_bytes, C, PITCH, PADDING, BENDS, BYTES, ASM,
+                    packed, row, their_kind, their_words, their_width, their_height, u, v, magic, magic_bytes, C, PITCH, PADDING, ASM
                 )
                 if LAYERED:
                     their_red, their_green, their_blue, their_alpha = _paint_layers(
-                        their_red, their_green, their_blue, their_alpha, packed, frames, row, row_step, surfaces, left, top, x, y,
-                        magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                        their_red, their_green, their_blue, their_alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic,
+                        magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                     )
-                share = partner_share(entry, weight, x, y)
+                share = tl.where(part == 0, 1.0, partner_share(entry, weight, x, y))
                 red, green = lerp(red, their_red, share), lerp(green, their_green, share)
                 blue, alpha = lerp(blue, their_blue, share), lerp(alpha, their_alpha, share)
-        mask = (line < h) & (column < w)
-        at = tl.max_contiguous(line * w + column, (1, VEC))
-        shift = table + (SHIFT_BYTES if BYTES else SHIFT)
-        store(place + at, channel_stride, table + SCALE, shift, red, green, blue, alpha, mask, C)
+            store(place + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)
+        else:
+            u, v = project(frames, own_row, a, b, c, d, e, f, g, h_, i, kind, x, y, BENDS)
+            red, green, blue, alpha = read(packed, own_row, kind, words, width, height, u, v, magic, magic_bytes, C, PITCH, PADDING, ASM)
+            if LAYERED:
+                red, green, blue, alpha = _paint_layers(
+                    red, green, blue, alpha, packed, frames, own_row, row_step, surfaces, left, top, x, y, magic, magic_bytes, C, PITCH,
+                    PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                )
+            store(place + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)
 
 
 @triton.jit(do_not_specialize=["first", "surfaces", "slots", "frame", "num_frames", "bands", "slot_words"])
 def step_clips(
     packed, table, frames, out, first, surfaces, slots, frame, working, clip_stride, frame_stride, channel_stride, num_frames, h, w,
-    bands, slot_words,
-    C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr, PITCH: tl.constexpr, WPITCH: tl.constexpr,
-    ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, VEC: tl.constexpr,
+    bands, slot_words, C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr,
+    PADDING: tl.constexpr, PITCH: tl.constexpr, WPITCH: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    VEC: tl.constexpr,
 ):
     """Frame ``frame`` of the clips of a chunk. Working frames (2, slots, slot_words) are double-buffered: one half is the previous frame.
 
@@ -241,7 +253,6 @@ def step_clips(
     x = column.to(tl.float32)
     row = frames + (clip * surfaces * num_frames + tl.minimum(frame, num_frames - 1)) * FRAME
     a, b, c, d, e, f, g, h_, i, kind, words, width, height = load_surface(packed, row)
-    weight = partner_weight(entry, frame - 1)
     for band in range(bands):
         top = (tile // across * bands + band) * ROWS
         line = top + tl.arange(0, ROWS)[:, None]
@@ -249,47 +260,39 @@ def step_clips(
         mask = (line < h) & (column < w)
         at = tl.max_contiguous(line * w + column, (1, VEC))
         stored = (line + 1) * WPITCH + (column + 1)
-        if MIXES:
+        if MIXES:  # noqa: SIM102  Triton's branches on constants and on values do not mix
             if (frame > 0) & ((flags & WANTED) != 0):
-                their_slot = load_int32(entry + PARTNER)
+                weight, their_slot = partner_weight(entry, frame - 1), load_int32(entry + PARTNER)
                 partner = load_int32(table + HEADER + (first + their_slot) * CLIP + INDEX)
-                red, green, blue, alpha = decode(tl.load(own + stored, mask=mask, other=0), magic, C, ASM)
-                if LAYERED:
-                    red, green, blue, alpha = _paint_layers(
-                        red, green, blue, alpha, packed, frames, frames + (clip * surfaces * num_frames + frame - 1) * FRAME, row_step, surfaces,
-                        left, top, x, y, magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
-                    )
-                if weight > 0:
-                    theirs = before + their_slot.to(tl.int64) * slot_words
-                    their_red, their_green, their_blue, their_alpha = decode(tl.load(theirs + stored, mask=mask, other=0), magic, C, ASM)
+                red, green = tl.full((ROWS, COLS), 1.0, tl.float32), tl.full((ROWS, COLS), 1.0, tl.float32)
+                blue, alpha = red, green
+                for part in range(tl.where(weight > 0, 2, 1)):  # the clip, then its partner
+                    done = before + tl.where(part == 0, slot, their_slot).to(tl.int64) * slot_words
+                    their_red, their_green, their_blue, their_alpha = decode(tl.load(done + stored, mask=mask, other=BLACK), magic, C, ASM)
                     if LAYERED:
+                        back = frames + (tl.where(part == 0, clip, partner) * surfaces * num_frames + frame - 1) * FRAME
                         their_red, their_green, their_blue, their_alpha = _paint_layers(
-                            their_red, their_green, their_blue, their_alpha, packed, frames,
-                            frames + (partner * surfaces * num_frames + frame - 1) * FRAME, row_step, surfaces,
-                            left, top, x, y, magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                            their_red, their_green, their_blue, their_alpha, packed, frames, back, row_step, surfaces, left, top, x, y,
+                            magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                         )
-                    share = partner_share(entry, weight, x, y)
+                    share = tl.where(part == 0, 1.0, partner_share(entry, weight, x, y))
                     red, green = lerp(red, their_red, share), lerp(green, their_green, share)
                     blue, alpha = lerp(blue, their_blue, share), lerp(alpha, their_alpha, share)
                 store(place - frame_stride + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)
         if frame < num_frames:
+            u, v = project(frames, row, a, b, c, d, e, f, g, h_, i, kind, x, y, BENDS)
             if (frame > 0) & ((flags & RECURSIVE) != 0):
-                offset, fx, fy = locate(
-                    frames, row, a, b, c, d, e, f, g, h_, i, kind, x, y, width, height, 1.0, WPITCH, PADDING, BENDS, False
-                )
+                offset, fx, fy = between(u, v, width, height, WPITCH, PADDING)
                 red, green, blue, alpha = sample(own + offset, fx, fy, magic, magic_bytes, C, WPITCH, ASM)
                 if C == 3:
                     red, green, blue = recolor(row, kind, red, green, blue, 0.0)
             else:
-                red, green, blue, alpha = read(
-                    packed, frames, row, a, b, c, d, e, f, g, h_, i, kind, words, width, height, x, y, magic, magic_bytes,
-                    C, PITCH, PADDING, BENDS, False, ASM,
-                )
+                red, green, blue, alpha = read(packed, row, kind, words, width, height, u, v, magic, magic_bytes, C, PITCH, PADDING, ASM)
             tl.store(after + stored, encode(red, green, blue, alpha, ASM), mask=mask)
             if not MIXES:
                 if LAYERED:
                     red, green, blue, alpha = _paint_layers(
-                        red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
-                        C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                        red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic, magic_bytes, C, PITCH,
+                        PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                     )
                 store(place + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)

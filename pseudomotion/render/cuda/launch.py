@@ -15,7 +15,7 @@ kernel goes through Triton's just-in-time compiler; the others call the compiled
 from typing import Any
 
 import torch
-import triton
+import triton  # type: ignore[import-untyped]
 from jaxtyping import Shaped
 from torch import Tensor
 
@@ -120,6 +120,7 @@ def run(
         "COLS": COLS,
         "VEC": VEC,
     }
+    plain = packed.bytes and not (mixes or options["LAYERED"] or options["BENDS"])
     processors = _device(device)[1]
     with torch.cuda.device(images.get_device()):
         table = packed.table
@@ -128,7 +129,7 @@ def run(
         table = table.to(device, non_blocking=True)
         frames = table[layout.HEADER.value + layout.CLIP.value * packed.clip_rows :]
         words = _pack(images, textures, packed, table)
-        slots = max((part.count for part in packed.launches if part.stepped), default=0)
+        slots = max((part.clips for part in packed.launches if part.stepped), default=0)
         working_pitch = pitch(w)
         slot_words = (h + 3) * working_pitch
         working = torch.full((2 * slots * slot_words,), layout.BLACK.value, dtype=torch.int64, device=device)
@@ -137,9 +138,11 @@ def run(
             bands, tiles = _tiles(h, w, n if stepped else n * t, processors)
             if stepped:
                 for frame in range(t + mixes):
-                    step(n * tiles, words, table, frames, clips, first, surfaces, slots, frame, working, *strides, t, h, w, bands, slot_words)
+                    step(
+                        n * tiles, words, table, frames, clips, first, surfaces, slots, frame, working, *strides, t, h, w, bands, slot_words
+                    )
             else:
-                paint = _Kernel(kernels.paint_clips, num_warps=WARPS, BYTES=packed.bytes and surfaces == 1 and not mixes, **options)
+                paint = _Kernel(kernels.paint_clips, num_warps=WARPS, BYTES=plain, **options)
                 paint(n * t * tiles, words, table, frames, clips, first, surfaces, *strides, t, h, w, bands)
     return clips
 
@@ -151,7 +154,8 @@ class _Kernel:
     """
 
     def __init__(self, kernel: Any, *, num_warps: int, **constants: Any) -> None:
-        self.kernel, self.constants, self.num_warps, self.compiled = kernel, constants, num_warps, None
+        self.kernel, self.constants, self.num_warps = kernel, constants, num_warps
+        self.compiled: Any = None
 
     def __call__(self, programs: int, *args: Any) -> None:
         if self.compiled is None:

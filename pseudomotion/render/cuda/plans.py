@@ -26,7 +26,7 @@ class Launch(NamedTuple):
     """Clips that are rendered by the same launches."""
 
     first: int  # the first row of the table's clip rows
-    count: int
+    clips: int
     stepped: bool  # True: rendered frame by frame, because some clip or partner reads its previous frame
 
 
@@ -272,7 +272,7 @@ def _bend_of(motion: Motion) -> Float32[np.ndarray, "*b 2 G G"]:
 
 
 def _to_read(homography: Float32[np.ndarray, "B S T 3 3"], frame_size: tuple[int, int]) -> Float64[np.ndarray, "B S T 3 3"]:
-    """Homographies from frame pixel to coordinates of what is read, which count its border, with denominators of 1 at the frame's center."""
+    """Homographies from frame pixel to coordinates in what is read and its border; denominators are 1 at the frame's center."""
     matrix = geometry.inverse(homography.astype(np.float64))
     y, x = ((side - 1) / 2 for side in frame_size)
     center = matrix[..., 2, 0] * x + matrix[..., 2, 1] * y + matrix[..., 2, 2]

@@ -28,11 +28,15 @@ SETTINGS, RESULTS, TABLE, PAGE = "settings.json", "validate.json", "table.md", "
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = parse(ValidateOptions, "pmg-validate", "Compare ways to pre-train by what the encoder then knows of motion.", arguments)
+    run(parse(ValidateOptions, "pmg-validate", "", arguments))
+    return 0
+
+
+def run(options: ValidateOptions) -> None:
+    """Run all trials, and print the table."""
     found = validate(options)
     print(make_table(found))  # noqa: T201
     print(f"{options.out}/{PAGE}: the report; {RESULTS}, {TABLE}: its numbers")  # noqa: T201
-    return 0
 
 
 def validate(options: ValidateOptions) -> Row:
