@@ -10,10 +10,10 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-## demo: a preview of all transforms, a contact sheet, a training loop on clips, and a tiny pre-training. Two to four minutes on two CPU
-## cores with nothing else to do; the first time, installation comes before that.
+## demo: a preview of all transforms, a contact sheet, a training loop on clips, and a tiny pre-training. Minutes on a CPU;
+## the first time, installation comes before that.
 demo: .venv/installed
-	@echo 'demo: previews and a tiny pre-training, two to four minutes on two CPU cores'
+	@echo 'demo: previews and a tiny pre-training, some minutes on a CPU'
 	mkdir -p demo
 	$(BIN)/pmg-preview demo/preview.mp4 --force
 	$(BIN)/pmg-preview demo/sheet.png --size 112 --force
@@ -27,7 +27,7 @@ demo: .venv/installed
 	@echo "demo/loss.png     a tiny VideoMAE learns to fill in hidden patches of clips of eight synthetic images"
 	@echo "demo/reconstructions.png    four clips: what it was given, what it saw, and what it filled in"
 
-## test: everything that CI runs; about ten minutes.
+## test: everything that CI runs.
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +50,4 @@ docs: .venv/installed
 	@echo "docs/_build/index.html"
 
 clean:
-	rm -rf .venv demo docs/_build docs/generated
+	rm -rf .venv demo docs/_build docs/api docs/generated
