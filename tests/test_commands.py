@@ -21,6 +21,7 @@ SCRIPTS["python -m pseudomotion.train.subsets"] = "pseudomotion.train.subsets:ma
 GIVEN = {
     "pmg-bank": ["out", "--source", "noise"],
     "pmg-convert": ["in", "out"],
+    "pmg-export": ["--source", "noise", "--clips", "3", "--out", "out"],
     "pmg-preview": ["out.mp4"],
     "pmg-pretrain": ["--out", "run"],
     "pmg-finetune": ["--train", "t", "--val", "v", "--out", "run"],

@@ -11,11 +11,9 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from pictures import save
 from processes import pretraining, ranks
 from safetensors.torch import load_file
@@ -420,13 +418,12 @@ def test_a_curve_of_a_long_run_is_thinned(tmp_path, monkeypatch):
 
 def test_hours_on_a_cpu_are_said_before_they_begin(capsys):
     """A CPU does between a billion and 30,000 billion operations a second."""
-    task, accelerator = SimpleNamespace(flops=1e15), Accelerator(cpu=True)
-    warn_of_hours(task, 10**5, accelerator)
+    warn_of_hours(1e20, CPU, 1)
     hours = re.fullmatch(r"this will take at least (\d+) hours on a CPU, .*--recipe demo.*\n", capsys.readouterr().err)
     assert 1e20 / 3e13 / 3600 < int(hours[1]) < 1e20 / 1e9 / 3600
-    warn_of_hours(SimpleNamespace(flops=1e6), 100, accelerator)
-    warn_of_hours(SimpleNamespace(flops=None), 10**9, accelerator)
-    warn_of_hours(task, 10**5, SimpleNamespace(device=torch.device("cuda"), num_processes=1))
+    warn_of_hours(1e8, CPU, 1)
+    warn_of_hours(None, CPU, 1)
+    warn_of_hours(1e20, torch.device("cuda"), 1)
     assert capsys.readouterr().err == ""
 
 

@@ -141,7 +141,7 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
     if items >= ENDLESS:
         reading = read_ahead(reading)
     if main:
-        warn_of_hours(task, (total - first) * options.batch_size, accelerator)
+        warn_of_hours(task.flops and task.flops * (total - first) * options.batch_size, device, accelerator.num_processes)
 
     def open_log() -> Log:
         return _open_log(out, options, section, accelerator, first)
@@ -205,9 +205,9 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
     return out / MODEL
 
 
-def warn_of_hours(task: Task, items: int, accelerator: Accelerator) -> None:
+def warn_of_hours(flops: float | None, device: torch.device, processes: int) -> None:
     """Say before the first step how long training takes at least, if that is hours on CPUs: by the speed of this one's matrix products."""
-    if accelerator.device.type != "cpu" or task.flops is None:
+    if device.type != "cpu" or flops is None:
         return
     square = torch.rand(512, 512, device="cpu")
     seconds = math.inf
@@ -215,10 +215,10 @@ def warn_of_hours(task: Task, items: int, accelerator: Accelerator) -> None:
         began = time.perf_counter()
         square @ square
         seconds = min(seconds, time.perf_counter() - began)
-    hours = task.flops * items / (2 * 512**3 / seconds) / accelerator.num_processes / 3600
+    hours = flops / (2 * 512**3 / seconds) / processes / 3600
     if hours > 1:
         print(  # noqa: T201  a command talks to its terminal
-            f"this will take at least {hours:.0f} hours on {'a CPU' if accelerator.num_processes == 1 else 'these CPUs'}, beside making "
+            f"this will take at least {hours:.0f} hours on {'a CPU' if processes == 1 else 'these CPUs'}, beside making "
             "the clips; minutes take --recipe demo, or --model tiny and fewer --max-steps",
             file=sys.stderr,
         )
