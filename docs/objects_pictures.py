@@ -9,7 +9,6 @@ from PIL import Image
 from pseudomotion import PMG, Objects
 from pseudomotion.images import builtin_picture, load_image
 from pseudomotion.images.synthetic import DeadLeaves, Shaders
-from pseudomotion.labels.overlay import SHOWS
 
 SIDE, FRAMES, GAP = 112, 16, 4
 FOLDER = Path(__file__).parent / "images"
@@ -22,12 +21,11 @@ def make() -> None:
     mixed = Objects(count=(4, 6), bend=(0.0, 0.3), feather=(1.0, 4.0))
     ids = torch.arange(4)
 
-    def clips(pmg: PMG, show: str | None = None) -> list[np.ndarray]:
+    def clips(pmg: PMG) -> list[np.ndarray]:
         shape = None if pmg.objects is None else textures.shape
         plan = pmg.plan(images.shape, ids=ids, textures=shape)
         found = pmg.render(images, plan, textures=None if shape is None else textures)
-        frames = [clip.permute(1, 2, 3, 0).numpy() for clip in found]
-        return [SHOWS[show](clip, plan, i) for i, clip in enumerate(frames)] if show else frames
+        return [clip.permute(1, 2, 3, 0).numpy() for clip in found]
 
     def pmg(transforms: tuple[str, ...] = ("zoom", "affine"), objects: Objects | None = None) -> PMG:
         return PMG(transforms, FRAMES, SIDE, padding_mode="reflection", objects=objects, renderer="reference")
@@ -35,7 +33,6 @@ def make() -> None:
     _save("objects", [clips(pmg(objects=mixed))])
     _save("objects-presets", [clips(pmg(objects=objects)) for objects in (None, Objects.yu2024(), Objects.smile2025())])
     _save("elastic-shake", [clips(pmg((name,))) for name in ("elastic", "shake")])
-    _save("objects-labels", [clips(pmg(objects=mixed), show) for show in (None, "flow", "instances")])
 
 
 def _save(name: str, rows: list[list[np.ndarray]]) -> None:
