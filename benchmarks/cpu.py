@@ -36,7 +36,9 @@ def figures(*, quick: bool) -> dict[str, str]:
     work = Work(BATCH, dtype_in="uint8", dtype_out="uint8")
     ours, opencv = dataclasses.replace(work, renderer="fused", planned=True), PEERS["OpenCV warpPerspective, uint8"].make(job_for(work))
     with _busy(threads):
-        mine, theirs, single = _fastest(rounds, _with_threads(threads, ours.function(torch.device("cpu"))), opencv, _with_threads(1, ours.function(torch.device("cpu"))))
+        mine, theirs, single = _fastest(
+            rounds, _with_threads(threads, ours.function(torch.device("cpu"))), opencv, _with_threads(1, ours.function(torch.device("cpu")))
+        )
     found[f"beside {threads} busy processes, against OpenCV, uint8"] = f"{theirs / mine:.2f} times as fast"
     found[f"beside {threads} busy processes, against one thread of our own"] = f"{single / mine:.2f} times as fast"
     images = (torch.rand(BATCH, 3, SIDE, SIDE) * 255).to(torch.uint8)
@@ -46,8 +48,12 @@ def figures(*, quick: bool) -> dict[str, str]:
         "a back bent by 6 x 6 control points": _bent(_plan("identity")),
         "perspective": _plan("perspective"),
     }
-    times = dict(zip(plans, _fastest(rounds, *(lambda plan=plan: render(images, plan, renderer="fused") for plan in plans.values())), strict=True))
-    found |= {f"{name}, against affine alone": f"{taken / times['affine']:.2f} times as long" for name, taken in times.items() if name != "affine"}
+    times = dict(
+        zip(plans, _fastest(rounds, *(lambda plan=plan: render(images, plan, renderer="fused") for plan in plans.values())), strict=True)
+    )
+    found |= {
+        f"{name}, against affine alone": f"{taken / times['affine']:.2f} times as long" for name, taken in times.items() if name != "affine"
+    }
     return found
 
 
@@ -55,7 +61,9 @@ def _loading() -> tuple[float, float]:
     """Seconds to compile the kernels, and to load them in another process."""
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"PSEUDOMOTION_CACHE": folder}
-        first, second = (float(subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, check=True).stdout) for _ in range(2))
+        first, second = (
+            float(subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, check=True).stdout) for _ in range(2)
+        )
     return first, second
 
 

@@ -10,6 +10,7 @@ from pseudomotion import __version__, command
 PROG = "python -m pseudomotion"
 COMMANDS = {
     "pmg-preview": "show the clips that each transform makes of an image",
+    "pmg-play": "look at motion in the browser, and copy the code that makes it",
     "pmg-bank": "decode images once, into a file that training maps into memory",
     "pmg-export": "write clips as files that other tools read, for any trainer",
     "pmg-pretrain": "pre-train VideoMAE on pseudo-motion",

@@ -56,20 +56,12 @@ def _parser() -> command.Parser:
 
 
 def _open(options: argparse.Namespace) -> "ImageSource":
-    from pseudomotion.images import VideoFrames
-    from pseudomotion.images.entries import open_entries
+    from pseudomotion.images.entries import open_source
     from pseudomotion.images.subset import Subset
-    from pseudomotion.images.synthetic import SOURCES
 
     if options.num_workers < 0:
         raise ValueError(f"--num-workers must be at least 0, got {options.num_workers}")
-    source: ImageSource
-    if options.source:
-        source = SOURCES[options.source](size=options.image_size)
-    elif options.videos:
-        source = VideoFrames(options.videos, options.image_size, seed=options.seed)
-    else:
-        source = open_entries(options.images, options.image_size, balanced=options.balanced)
+    source = open_source(options.images, options.source, options.videos, options.image_size, seed=options.seed, balanced=options.balanced)
     if options.limit is None and options.classes is None:
         return source
     return Subset(source, options.limit, options.seed, classes=options.classes)

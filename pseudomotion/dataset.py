@@ -26,8 +26,8 @@ CHOICES = ("transform", "class", "none")
 class PseudoMotionDataset(Dataset[dict[str, Any]]):
     """A map-style dataset of clips: one per image and epoch, for any ``DataLoader`` and trainer.
 
-    Item ``i`` in epoch ``e`` has id ``i + e * len(source)``, so it is the same in any worker and order, and moves differently in every epoch.
-    Where clips are mixed, or show boxes of partners ("cutmix"), the partner comes from anywhere in the source, by the item's id.
+    Item ``i`` in epoch ``e`` has id ``i + e * len(source)``, so it is the same in any worker and order, and moves otherwise in every epoch.
+    Where clips are mixed, or show parts of other images ("cutmix", objects), those come from anywhere in the source, by the item's id.
 
     Args:
         source: images, on the CPU. A ``DataLoader`` with workers reads and renders in them.
@@ -88,7 +88,7 @@ class PseudoMotionDataset(Dataset[dict[str, Any]]):
 
         Returns:
             For each: "video", a clip as ``PMG`` makes it, ``(C, T, h, w)`` or ``(T, C, h, w)``; "id" and "label", integers; and the labels
-            asked for, without the axis of the batch. "tracks" ``(T, N, 2)``, of the centers of 16-pixel patches, bring "visible" ``(T, N)``.
+            asked for, without the axis of the batch; "tracks" ``(T, N, 2)`` of the centers of 16-pixel patches bring "visible" ``(T, N)``.
 
         Raises:
             IndexError: for an index outside 0 to ``len() - 1``.
@@ -116,7 +116,7 @@ class PseudoMotionDataset(Dataset[dict[str, Any]]):
             if name == "tracks":
                 found["tracks"], found["visible"] = tracks(plan)
             else:
-                found[name] = LABELS[name](plan, None)
+                found[name] = _label(name, plan)
         return found
 
     def _names(self, plan: MotionPlan, ids: list[int]) -> list[int]:
@@ -128,6 +128,7 @@ class PseudoMotionDataset(Dataset[dict[str, Any]]):
     def to_iterable_dataset(self, *, num_shards: int = 64, batch_size: int = 8) -> Any:
         """The epoch's clips in order as a ``datasets.IterableDataset``, made while they are read.
 
+        Items hold tensors as they are, for ``DataLoader(dataset, batch_size=...)``; ``with_format("torch")`` would turn uint8 into int64.
         Its shards are dealt to the workers of a ``DataLoader``, and to ranks by ``split_dataset_by_node``. Shuffle it by its own
         ``shuffle``, and choose the epoch by this dataset's ``set_epoch``, before a pass begins.
 
@@ -150,6 +151,11 @@ class PseudoMotionDataset(Dataset[dict[str, Any]]):
         return IterableDataset.from_generator(_generate, gen_kwargs={"dataset": self, "batch_size": batch_size, "spans": spans})
 
 
+def _label(name: str, plan: MotionPlan) -> Tensor:
+    function: Callable[[MotionPlan], Tensor] = LABELS[name]  # type: ignore[assignment]  # a dict of functions of different options
+    return function(plan)
+
+
 def _generate(dataset: PseudoMotionDataset, batch_size: int, spans: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:
     """The items of some spans of indices; ``datasets`` splits the list."""
     for first, last in spans:
@@ -159,7 +165,7 @@ def _generate(dataset: PseudoMotionDataset, batch_size: int, spans: list[tuple[i
 
 def needs_partners(pmg: PMG) -> bool:
     """Whether clips show the image of another clip of the batch, so that a clip of its own needs ``partner_images``."""
-    return pmg.mix is not None or any(transform.num_layers for transform in pmg.transforms)
+    return pmg.mix is not None or pmg.objects is not None or any(transform.num_layers for transform in pmg.transforms)
 
 
 def partner_ids(ids: Int64[Tensor, " n"], pmg: PMG) -> Int64[Tensor, " n"]:

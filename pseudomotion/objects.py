@@ -25,10 +25,10 @@ __all__ = ["MIXED", "PRESETS", "SHAPES", "Objects"]
 
 MOST = 64  # objects per clip
 RAMP = 2.0  # frames in which an object comes or goes
-Rows = Float64[np.ndarray, "b K"]
+Rows = Float64[np.ndarray, "n K"]
 
 
-def _polygon(count: Numbers, numbers: Float64[np.ndarray, "b n"], feather: Numbers, *, irregular: float, even: bool = False) -> Rows:
+def _polygon(count: Numbers, numbers: Float64[np.ndarray, "b m"], feather: Numbers, *, irregular: float, even: bool = False) -> Rows:
     """Convex polygons of ``count`` vertices on a circle, turned at random, stretched to span their boxes unless they are ``even``."""
     k = np.minimum(np.arange(outline.MOST_VERTICES), count[:, None] - 1)  # the last vertex repeats
     jitter = np.take_along_axis(numbers, k.astype(np.int64), 1) - 0.5
@@ -39,7 +39,7 @@ def _polygon(count: Numbers, numbers: Float64[np.ndarray, "b n"], feather: Numbe
     return outline.polygons((vertices - (low + high) / 2) / (half.max(-1, keepdims=True) if even else half), feather)
 
 
-def _blob(numbers: Float64[np.ndarray, "b n"], feather: Numbers) -> Rows:
+def _blob(numbers: Float64[np.ndarray, "b m"], feather: Numbers) -> Rows:
     """Smooth blobs, whose harmonics get weaker as they get faster, so that no part of the edge points back at the center."""
     sine, cosine = geometry.sincos(2 * math.pi * numbers[:, :6])
     strength = np.array([0.14, 0.08, 0.05, 0.03, 0.02, 0.015]) * numbers[:, 6:12]
@@ -47,8 +47,8 @@ def _blob(numbers: Float64[np.ndarray, "b n"], feather: Numbers) -> Rows:
     return outline.blobs(radius, np.stack([strength * cosine, strength * sine], -1), feather, np.zeros(len(numbers)))
 
 
-def _superellipse(power: float) -> Callable[[Float64[np.ndarray, "b n"], Numbers], Rows]:
-    return lambda numbers, feather: outline.superellipses(np.full(len(feather), power), feather, np.zeros(len(feather)))
+def _superellipse(power: float) -> Callable[[Float64[np.ndarray, "b m"], Numbers], Rows]:
+    return lambda numbers, feather: outline.superellipses(np.full(len(feather), float(power)), feather, np.zeros(len(feather)))
 
 
 def _between(low: int, high: int, number: Numbers) -> Numbers:
@@ -58,7 +58,7 @@ def _between(low: int, high: int, number: Numbers) -> Numbers:
 
 NUMBERS = 16  # random numbers that an outline is made from
 UPRIGHT = ("square", "circle", "rotated_square", "regular")  # outlines whose boxes are squares
-SHAPES: dict[str, Callable[[Float64[np.ndarray, "b n"], Numbers], Rows]] = {
+SHAPES: dict[str, Callable[[Float64[np.ndarray, "b m"], Numbers], Rows]] = {
     "box": lambda n, feather: outline.boxes(feather),
     "square": lambda n, feather: outline.boxes(feather),
     "rotated_square": lambda n, feather: _polygon(np.full(len(n), 4.0), n, feather, irregular=0, even=True),
@@ -245,15 +245,19 @@ class Objects:
             shown = np.stack(others, 1).reshape(-1) if others else np.zeros(0, dtype=np.int64)
         else:
             shown = np.floor(own.numbers("object texture", 1)[0] * texture).astype(np.int64)
-        layers = self._layers(own, shown, texture_size, frame_size, num_frames)
-        absent = np.arange(num_objects) >= count[:, None]
-        layers.opacity[absent.reshape(-1)] = 0
-        return map_fields(layers, lambda array: array.reshape(b, num_objects, *array.shape[1:]))
+        flat = self._layers(own, shown, texture_size, frame_size, num_frames)
+
+        def by_clip(array: np.ndarray) -> np.ndarray:
+            return array.reshape(b, num_objects, *array.shape[1:])
+
+        opacity = by_clip(flat[4])
+        opacity[np.arange(num_objects) >= count[:, None]] = 0
+        return Layers(by_clip(flat[0]), by_clip(flat[1]), by_clip(flat[2]), map_fields(flat[3], by_clip), opacity)
 
     def _layers(
         self, draws: Draws, texture: Int64[np.ndarray, " n"], texture_size: tuple[int, int], frame_size: tuple[int, int], num_frames: int
-    ) -> Any:
-        """``Layers`` of n objects, without the axis of clips."""
+    ) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, "n 4"], Rows, Motion, Float64[np.ndarray, "n T"]]:
+        """Texture, box, outline, motion and opacity of n objects."""
         names = ("size", "aspect", "angle", "feather", "soft", "softness", "opacity", "view", "from_x", "from_y", "presence", "start")
         drawn = dict(zip(names, draws.numbers("object", len(names)), strict=True))
         ranges = {
@@ -299,7 +303,7 @@ class Objects:
         rows = self._outlines(draws, shape, width * shrunk * scale)
         box = np.concatenate([middle - in_texture, middle + in_texture], -1)
         moved = dataclasses.replace(motion, homography=homography)
-        return _Flat(texture, box, rows, moved, opacity)
+        return texture, box, rows, moved, opacity
 
     def _side(self, number: Numbers) -> Numbers:
         """Sides of boxes, as fractions of the frame's shorter side."""
@@ -373,17 +377,6 @@ class Objects:
 
 CANVAS = 128  # side, in its own pixels, of the square on which a transform moves an object; its choice changes nothing that can be seen
 Array = Any
-
-
-@dataclass(frozen=True, eq=False)
-class _Flat:
-    """The fields of ``Layers`` for n objects."""
-
-    texture: Int64[np.ndarray, " n"]
-    box: Float64[np.ndarray, "n 4"]
-    outline: Rows
-    motion: Motion
-    opacity: Float64[np.ndarray, "n T"]
 
 
 PRESETS: dict[str, Callable[[], Objects]] = {"mixed": Objects, "yu2024": Objects.yu2024, "smile2025": Objects.smile2025}  # of commands

@@ -129,7 +129,8 @@ def half_planes(outline: Float[Tensor, "*#b K"], box: Float[Tensor, "*#b 4"]) ->
     Edges without length, between repeated vertices, are infinitely far away: ``(0, 0, FAR)``.
     """
     half = torch.stack([box[..., 2] - box[..., 0], box[..., 3] - box[..., 1]], -1)[..., None, :] / 2
-    vertices = outline[..., PARAMS : PARAMS + 2 * MOST_VERTICES].unflatten(-1, (MOST_VERTICES, 2)) * half  # (*b, 8, 2)
+    numbers = outline[..., PARAMS : PARAMS + 2 * MOST_VERTICES]
+    vertices = numbers.reshape(*numbers.shape[:-1], MOST_VERTICES, 2) * half  # (*b, 8, 2)
     edge = vertices.roll(-1, -2) - vertices
     length = edge.norm(dim=-1, keepdim=True)
     normal = torch.stack([-edge[..., 1], edge[..., 0]], -1) / length.clamp(min=TINY)
@@ -160,10 +161,10 @@ def _superellipse(
     u, v = u.abs(), v.abs()
     largest = u.maximum(v).clamp(min=TINY)
     u, v = u / largest, v / largest
-    total, powers = None, (u, v)
+    power_u, power_v = u, v
     for k in range(POWERS):
-        powers = tuple(torch.where(n > k, power * power, power) for power in powers)
-    total = powers[0] + powers[1]
+        power_u, power_v = (torch.where(n > k, power * power, power) for power in (power_u, power_v))
+    total = power_u + power_v
     for k in range(POWERS):
         total = torch.where(n > k, total.sqrt(), total)
     total = total.clamp(min=1)  # it is, but for rounding and at the center
@@ -225,7 +226,7 @@ def polygons(vertices: Float64[np.ndarray, "b n 2"], feather: Numbers) -> Rows:
     if not 3 <= n <= MOST_VERTICES:
         raise ValueError(f"vertices must be 3 to {MOST_VERTICES} points, got {n}")
     padded = np.concatenate([vertices, np.repeat(vertices[:, -1:], MOST_VERTICES - n, 1)], 1)
-    return _rows(POLYGON, feather, list(padded.reshape(len(padded), -1).T))
+    return _rows(POLYGON, feather, list(padded.reshape(len(padded), 2 * MOST_VERTICES).T))
 
 
 def superellipses(power: Numbers, feather: Numbers, hole: Numbers) -> Rows:
@@ -235,4 +236,4 @@ def superellipses(power: Numbers, feather: Numbers, hole: Numbers) -> Rows:
 
 def blobs(radius: Numbers, harmonics: Float64[np.ndarray, "b 6 2"], feather: Numbers, hole: Numbers) -> Rows:
     """Smooth blobs of mean radius ``radius`` and ``harmonics`` ``(c_k, s_k)``, whose amplitudes must add up to less than the radius."""
-    return _rows(BLOB, feather, [hole, radius, *harmonics.reshape(len(harmonics), -1).T])
+    return _rows(BLOB, feather, [hole, radius, *harmonics.reshape(len(harmonics), 2 * len(ORDERS)).T])

@@ -334,7 +334,7 @@ def _check(plan: MotionPlan) -> None:
 def _check_outlines(outlines: Float32[Tensor, "B L K"]) -> None:
     """Raise ``ValueError`` for an unknown shape, a missing column, or an edge of no width."""
     shape, numbers = outlines[..., outline.SHAPE], outlines.shape[-1]
-    codes = set(shape.unique().tolist())
+    codes = set(shape.flatten().tolist())
     if unknown := codes - set(range(outline.BLOB + 1)):
         raise ValueError(f"plan.layers.outline must have shapes 0 to {outline.BLOB} in column {outline.SHAPE}, got {sorted(unknown)}")
     if codes - {outline.BOX} and numbers != outline.NUMBERS:

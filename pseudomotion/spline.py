@@ -23,6 +23,7 @@ from torch import Tensor
 LARGEST = 0.48  # cells: greatest control point of a plan
 MOST_POINTS = 8  # greatest G of a plan
 STEPS = 8  # of Newton's iteration; 6 suffice at the bound
+PIECE = 4096  # points that are inverted at once on a CPU
 STRIDE = 0.5  # cells: longest step of Newton's iteration, because near the bound the derivative is nearly singular in places
 
 
@@ -56,6 +57,10 @@ def invert(
         steps: of the iteration. In float64 the default leaves errors below 1e-9 pixels at the bound.
 
     """
+    if x.device.type == "cpu" and x.shape[-1] > PIECE:  # what one piece needs stays in the cache
+        parts = [slice(first, first + PIECE) for first in range(0, x.shape[-1], PIECE)]
+        pieces = [invert(bend, box, x[..., part], y[..., part], steps) for part in parts]
+        return torch.cat([piece[0] for piece in pieces], -1), torch.cat([piece[1] for piece in pieces], -1)
     corner_x, corner_y, cell_x, cell_y = _cells(bend, box)
     goal_s, goal_t = (x - corner_x) / cell_x, (y - corner_y) / cell_y
     s, t = goal_s, goal_t

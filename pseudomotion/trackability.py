@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pseudomotion import geometry
+from pseudomotion.labels.surfaces import Surfaces
 from pseudomotion.plan import MotionPlan
 from pseudomotion.render.output import to_unit
 
@@ -45,14 +45,15 @@ def trackability(
         raise ValueError(f"frames must be from 1 to {plan.num_frames}, got {tuple(frames)}")
     if not 2 <= patch_size <= min(plan.frame_size):
         raise ValueError(f"patch_size must be from 2 to {min(plan.frame_size)}, got {patch_size}")
-    whole = plan.to(clips.device).composed().back.motion.homography.double()
+    surfaces = Surfaces.of(plan.to(clips.device))
     (h, w), half = plan.frame_size, (patch_size - 1) / 2
     x, y = (torch.arange(side // patch_size, device=clips.device, dtype=torch.float64) * patch_size + half for side in (w, h))
     centers = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], -1)  # (n, 2), row-major
     edge = torch.tensor([w - 1, h - 1], dtype=torch.float64, device=clips.device) - half
     shares = []
     for frame in frames:
-        moved = geometry.transform_points(geometry.matmul(whole[:, frame - 1], geometry.inverse(whole[:, 0])), centers)
+        step = surfaces.move(0, slice(0, 1), slice(frame - 1, frame), *centers[None, None].unbind(-1))
+        moved = centers + torch.stack([step.dx[:, 0], step.dy[:, 0]], -1)  # (B, n, 2)
         visible = ((moved >= half) & (moved <= edge)).all(-1)
         # One clip at a time: the score map has (patches x positions) entries per clip.
         matches = [best_match(to_unit(clip[:, [0, frame - 1]].transpose(0, 1)).mean(1), patch_size) for clip in clips]

@@ -25,7 +25,7 @@ except (ImportError, RuntimeError):  # RuntimeError: a torchvision for another t
 __all__ = ["PseudoMotion"]
 
 
-class PseudoMotion(Base):  # type: ignore[misc,valid-type]
+class PseudoMotion(Base):  # type: ignore[misc]
     """Turns one image into one clip, in a ``Dataset`` or among torchvision's v2 transforms.
 
     A sample is any nest of dicts, lists and tuples, as for torchvision. Its image becomes a video ``(T, C, h, w)``: an ``Image`` or a PIL
@@ -34,7 +34,7 @@ class PseudoMotion(Base):  # type: ignore[misc,valid-type]
     Everything else passes through. torchvision puts pixel *edges* at integers, which is taken into account.
 
     Args:
-        pmg: makes the clips. Each is made alone, so nothing can be mixed into it: no ``mix``, no "cutmix".
+        pmg: makes the clips. Each is made of one image alone: no ``mix``, ``objects`` or "cutmix".
         id_key: where a sample that is a dict has this key, its integer value is the clip's id.
 
     Raises:
@@ -53,9 +53,11 @@ class PseudoMotion(Base):  # type: ignore[misc,valid-type]
         super().__init__()
         if not isinstance(pmg, PMG):
             raise TypeError(f"pmg must be a PMG, got {type(pmg).__name__}")
-        if pmg.mix is not None or (layered := [transform.name for transform in pmg.transforms if transform.num_layers]):
-            what = f"mix={pmg.mix!r}" if pmg.mix is not None else ", ".join(layered)
-            raise ValueError(f"pmg must make clips of one image each, which {what} does not: mix batches in the training loop")
+        others = [name for name in ("mix", "objects") if getattr(pmg, name) is not None]
+        if others := [*others, *(transform.name for transform in pmg.transforms if transform.num_layers)]:
+            raise ValueError(
+                f"pmg must make clips of one image each, without {', '.join(others)}; a batch can be mixed in the training loop"
+            )
         self.pmg, self.id_key = pmg, id_key
 
     def forward(self, *inputs: Any, id: int | None = None) -> Any:
@@ -125,7 +127,9 @@ def _find_image(flat: list[Any]) -> Any:
         raise ValueError(f"the sample must hold one image, got {len(images)}")
     plain = [entry for entry in flat if type(entry) is Tensor]
     if not images and not plain:
-        raise TypeError(f"the sample must hold an image: a tensor (C, H, W) or a PIL image, got {', '.join(type(e).__name__ for e in flat)}")
+        raise TypeError(
+            f"the sample must hold an image: a tensor (C, H, W) or a PIL image, got {', '.join(type(e).__name__ for e in flat)}"
+        )
     return images[0] if images else plain[0]
 
 
@@ -164,5 +168,3 @@ def _warped_boxes(boxes: Any, plan: Any) -> list[Any]:
     assert edges is not None
     frames = [tv_tensors.BoundingBoxes(frame + 0.5, format=corners_format, canvas_size=plan.frame_size) for frame in edges[0]]
     return frames if format_ == corners_format else [convert(frame, new_format=format_) for frame in frames]
-
-

@@ -32,6 +32,8 @@ class Painter:
 
     def bend(self, clip, layer, t, point):
         """A point of what frame t reads, displaced by the bend."""
+        if not np.any(self.field["bend"][clip][layer][t]):
+            return np.asarray(point, dtype=float)
         h, w = self.field["image_size"]
         if layer:
             box = self.field["box"][clip, layer]
@@ -46,6 +48,8 @@ class Painter:
         at, e = np.array(point, dtype=float), 1e-6
         for _ in range(30):
             off = point - self.bend(clip, layer, t, at)
+            if np.abs(off).max() < 1e-11:
+                break
             across, down = (self.bend(clip, layer, t, at + d) - self.bend(clip, layer, t, at - d) for d in ((e, 0), (0, e)))
             at = at + np.linalg.solve(np.stack([across, down], 1) / (2 * e), off)
         return at

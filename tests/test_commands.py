@@ -29,7 +29,6 @@ GIVEN = {
     "python -m pseudomotion.video.lists": ["ucf101", "in", "out"],
     "python -m pseudomotion.train.subsets": ["list", "out"],
 }
-LATE = {"pmg-validate"}  # its options are defined beside the code
 HEAVY = "torch numpy PIL av kornia transformers accelerate yaml"
 # As an installed script does it, and what was imported until the end.
 START = """
@@ -56,13 +55,13 @@ def test_every_script_is_listed():
         assert not name.startswith("python") or importlib.util.find_spec(name.removeprefix("python -m ")), name
 
 
-@pytest.mark.parametrize("name", sorted(SCRIPTS.keys() - LATE))
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_the_version_is_printed_without_heavy_imports(name):
     done = start(name, "--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{name} {pseudomotion.__version__}\n", "imported:\n")
 
 
-@pytest.mark.parametrize("name", sorted(SCRIPTS.keys() - LATE))
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_help_and_typos_are_answered_without_heavy_imports(name):
     done = start(name, "--help")
     assert done.returncode == 0
@@ -122,11 +121,14 @@ def test_signals_are_handled_as_before_once_imports_are_done():
 def test_names_are_those_of_the_library():
     from pseudomotion.images.synthetic import SOURCES
     from pseudomotion.labels.overlay import SHOWS
+    from pseudomotion.objects import PRESETS
     from pseudomotion.plan import PADDING_MODES
     from pseudomotion.pmg import RESAMPLINGS
     from pseudomotion.preview.clips import SIDES
 
     assert tuple(pseudomotion.TRANSFORMS) == names.TRANSFORMS
+    assert tuple(pseudomotion.EXTRA_TRANSFORMS) == names.EXTRA_TRANSFORMS
+    assert tuple(PRESETS) == names.OBJECTS
     assert tuple(SOURCES) == names.SOURCES
     assert tuple(SHOWS) == names.SHOWS
     assert names.PADDING_MODES == PADDING_MODES

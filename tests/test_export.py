@@ -18,11 +18,11 @@ import pytest
 import torch
 from pictures import save
 from PIL import Image
+from processes import ended, in_group
 
 import pseudomotion
 from pseudomotion import PMG, TRANSFORMS, VideoMix
-from pseudomotion.export import main
-from pseudomotion.export import runner
+from pseudomotion.export import main, runner
 from pseudomotion.export.plans import load_plans, resize_plan, select_clips
 from pseudomotion.images import ImageFolder
 from pseudomotion.labels import flow, occlusion, tracks
@@ -143,47 +143,39 @@ def test_parts_are_disjoint_and_together_the_whole(folder, tmp_path, capsys):
 
 def test_killed_at_any_moment_it_goes_on_without_a_missing_or_a_repeated_clip(folder, tmp_path):
     """Two workers; the main process is killed as no program can prepare for, and its workers end by themselves."""
-    options = ["--images", str(folder), "--clips", "900", "--folder", "60", *SMALL, "--preset", "ultrafast"]
+    options = ["--images", str(folder), "--clips", "240", "--folder", "20", *SMALL, "--preset", "ultrafast"]
     out = tmp_path / "out"
     command = [sys.executable, "-m", "pseudomotion.export", "--out", str(out), *options, "--workers", "2"]
     environment = os.environ | {"PYTHONPATH": str(Path(pseudomotion.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    for count in (1, 5):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True)
-        while len(list((out / "clips").glob("[0-9]*"))) < count and process.poll() is None:
-            time.sleep(0.02)
-        assert process.poll() is None
-        workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
-        process.kill()
-        process.wait()
-        deadline = time.monotonic() + 60
-        while alive := [worker for worker in workers if Path(f"/proc/{worker}").exists() and "(zombie)" not in _status(worker)]:
-            assert time.monotonic() < deadline, alive
-            time.sleep(0.05)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True)
+    while len(list((out / "clips").glob("[0-9]*"))) < 3 and process.poll() is None:
+        time.sleep(0.02)
+    assert process.poll() is None
+    workers = [pid for pid in in_group(process.pid) if pid != process.pid]
+    assert len(workers) >= 2
+    process.kill()
+    process.wait()
+    assert ended(workers)
     before = {path: path.stat().st_mtime_ns for path in (out / "clips").glob("[0-9]*")}
-    assert 5 <= len(before) < 15
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    assert 3 <= len(before) < 12
+    assert main(["--out", str(out), *options]) == 0
     assert all(path.stat().st_mtime_ns == time_ for path, time_ in before.items())
-    assert len(videomae_list(out / "train.csv")) == 900
+    assert len(videomae_list(out / "train.csv")) == 240
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     assert main(["--out", str(tmp_path / "whole"), *options]) == 0
     assert files_of(out) == files_of(tmp_path / "whole")
 
 
-def _status(process):
-    try:
-        return Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return "(zombie)"
-
-
 def test_interrupted_it_says_so_in_one_line_and_leaves_no_half_folder(folder, tmp_path):
     listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs ignore it
-    program = f"{listen}; import sys; from pseudomotion.export import main; sys.exit(main())" if sys.argv else ""
+    program = f"{listen}; import sys; from pseudomotion.export import main; sys.exit(main())"
     script = tmp_path / "script.py"
     script.write_text(f"if __name__ == '__main__':\n    {program}\n")
     options = ["--images", str(folder), "--clips", "4000", "--folder", "500", *SMALL, "--out", str(tmp_path / "out"), "--workers", "2"]
     environment = os.environ | {"PYTHONPATH": str(Path(pseudomotion.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, script, *options], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, script, *options], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
     while not list((tmp_path / "out").glob("clips/.*/*.mp4")) and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it too
@@ -195,7 +187,20 @@ def test_interrupted_it_says_so_in_one_line_and_leaves_no_half_folder(folder, tm
 
 
 def test_the_plans_make_any_clip_again_bit_by_bit(folder, tmp_path):
-    run(folder, tmp_path / "out", "--format", "png", "--folder", "6", "--transforms", "zoom,affine,cutmix", "--mix", "videomix")
+    run(
+        folder,
+        tmp_path / "out",
+        "--format",
+        "png",
+        "--folder",
+        "6",
+        "--transforms",
+        "zoom,affine,cutmix",
+        "--mix",
+        "videomix",
+        "--objects",
+        "smile2025",
+    )
     source = ImageFolder(folder, 24)
     for shard, count in ((0, 6), (1, 4)):
         planned = load_plans(tmp_path / "out" / "plans" / f"{shard:05d}.safetensors")
@@ -211,21 +216,22 @@ def test_the_plans_make_any_clip_again_bit_by_bit(folder, tmp_path):
 
 
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
-@pytest.mark.parametrize("size", [40, 8, (32, 32)])
+@pytest.mark.parametrize("size", [40, 8])
 def test_a_plan_for_frames_of_another_size_is_that_of_a_pmg_of_that_size(size, resampling):
-    names = ("zoom", "affine", "perspective", "sliding_window", "fade")
+    """For transforms that do not move by whole pixels."""
     plan, wanted = (
-        PMG(names, num_frames=5, size=side, resampling=resampling).plan((20, 3, 48, 60), ids=torch.arange(20)) for side in (16, size)
+        PMG(("affine", "fade"), num_frames=5, size=side, resampling=resampling).plan((20, 3, 48, 60), ids=torch.arange(20))
+        for side in (16, size)
     )
     resized = resize_plan(plan, size)
     assert resized.frame_size == wanted.frame_size
-    torch.testing.assert_close(resized.back.motion.homography, wanted.back.motion.homography, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(resized.back.motion.homography, wanted.back.motion.homography, rtol=1e-5, atol=1e-5)
     assert resize_plan(plan, 16) is plan
 
 
 def test_in_frames_of_another_shape_everything_stays_at_its_share_of_the_frame():
     """Layers and blends too: flow, a function of all of it, is that of the small frames, stretched."""
-    plan = PMG(("cutmix", "affine"), num_frames=3, size=16, mix=VideoMix()).plan((8, 3, 20, 20), ids=torch.arange(8))
+    plan = PMG(("cutmix", "affine", "zoom", "perspective"), num_frames=3, size=16, mix=VideoMix()).plan((8, 3, 20, 20), ids=torch.arange(8))
     stretched = flow(resize_plan(plan, (32, 48)))
     torch.testing.assert_close(stretched, flow(plan, (32, 48)), rtol=1e-4, atol=1e-3)
 
@@ -275,11 +281,43 @@ def test_flow_that_kittis_form_cannot_hold_is_not_valid():
     assert read[2, 1, 2] == 2**15
 
 
+def test_instances_and_boxes_are_those_of_the_pixels(folder, tmp_path):
+    """cutmix paints one layer: where the mask is 1 the clip shows the partner, and the box spans the mask."""
+    run(folder, tmp_path / "out", "--annotations", "instances,boxes", "--transforms", "cutmix", "--format", "png", clips=6)
+    out, source = tmp_path / "out" / "clips" / "00000", ImageFolder(folder, 24)
+    planned, seen = load_plans(tmp_path / "out" / "plans" / "00000.safetensors"), 0
+    for i in range(6):
+        part = planned.select(torch.tensor([i]))
+        swapped = source.get(part.ids)
+        other = swapped.clone()
+        other[1] = 255 - other[1]  # another partner changes the pixels of the layer, and no others
+        clips = [render(images, part.plan, count=1)[0].permute(1, 2, 3, 0).numpy().astype(int) for images in (swapped, other)]
+        with np.load(out / "boxes" / f"{i:08d}.npz") as arrays:
+            boxes, share = arrays["visible"], arrays["share"]
+        assert boxes.shape == (4, 1, 4)
+        for t in range(4):
+            mask = np.array(Image.open(out / "instances" / f"{i:08d}" / f"{t:05d}.png"))
+            assert mask.dtype == np.uint8
+            assert set(np.unique(mask)) <= {0, 1}
+            differs = np.abs(clips[0][t] - clips[1][t]).max(-1) > 8
+            edge = cv2.dilate(mask, np.ones((3, 3))) - cv2.erode(mask, np.ones((3, 3)))
+            assert not (differs & (mask == 0) & (edge == 0)).any()
+            if mask.any():
+                seen += 1
+                rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+                edges = [columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5]
+                np.testing.assert_allclose(boxes[t, 0], edges)
+                assert share[t, 0] == 1
+                assert differs[mask == 1].mean() > 0.5
+    assert seen > 10
+    run(folder, tmp_path / "out", "--annotations", "instances,boxes", "--transforms", "cutmix", "--format", "png", "--verify", clips=6)
+
+
 def test_tracks_have_the_fields_of_tap_vid(folder, tmp_path):
     """Checked as TAP-Vid's documents define them: raster coordinates from 0 to 1, point, time, x and y; and against the pixels."""
     run(folder, tmp_path / "out", "--annotations", "tracks", "--transforms", "sliding_window", "--frames", "6", "--size", "32x48", clips=6)
     planned = load_plans(tmp_path / "out" / "plans" / "00000.safetensors")
-    places, visible = tracks(planned.plan)
+    _, visible = tracks(planned.plan)
     for i in range(6):
         with np.load(tmp_path / "out" / "clips" / "00000" / "tracks" / f"{i:08d}.npz") as example:
             video, points, occluded = example["video"], example["points"], example["occluded"]
@@ -300,6 +338,7 @@ def test_tracks_have_the_fields_of_tap_vid(folder, tmp_path):
                     assert np.abs(around - video[0, row, column]).max(1).min() < 25
 
 
+@pytest.mark.filterwarnings("ignore:.*unclosed file|Exception ignored")  # webdataset leaves its files to the garbage collector
 def test_tar_shards_are_read_by_webdataset_datasets_and_ours(folder, tmp_path):
     datasets, webdataset = pytest.importorskip("datasets"), pytest.importorskip("webdataset")
     from pseudomotion.images import Shards
@@ -327,6 +366,7 @@ def test_tar_shards_are_read_by_webdataset_datasets_and_ours(folder, tmp_path):
     assert np.array_equal(np.stack([image.permute(1, 2, 0) for image, _ in frames]), expected(folder, records)[:, 2])
 
 
+@pytest.mark.filterwarnings("ignore:.*unclosed file")
 @pytest.mark.parametrize(("form", "column"), [("mp4", "video"), ("png", "frames")])
 def test_a_folder_is_loaded_by_datasets(folder, tmp_path, monkeypatch, form, column):
     datasets = pytest.importorskip("datasets")
@@ -346,15 +386,14 @@ def test_a_folder_is_loaded_by_datasets(folder, tmp_path, monkeypatch, form, col
     assert "made by pseudomotion" in (out / "README.md").read_text()
 
 
-def test_classes_are_those_of_the_images_that_are_shown(folder, tmp_path, capsys):
+def test_classes_are_those_of_the_images_that_are_shown(folder, tmp_path):
     (folder / "a" / "2.png").write_bytes(b"broken")
-    run(folder, tmp_path / "out", "--label", "class", "--format", "png", clips=12)
+    with pytest.warns(UserWarning, match=r"skipped 1 broken files; the next image took the place of each:\n  cannot read .*a/2.png"):
+        run(folder, tmp_path / "out", "--label", "class", "--format", "png", clips=12)
     records, source = records_of(tmp_path / "out"), ImageFolder(folder, 24)
     labels = [label for *_, label in (line.split(" ") for line in (tmp_path / "out" / "train.csv").read_text().splitlines())]
     assert [int(label) for label in labels] == [int(source.labels[record["image"]]) for record in records]
     assert Counter(record["image"] for record in records) == {0: 2, 2: 4, 3: 2, 4: 2, 5: 2}
-    assert "skipped 1 broken files" in capsys.readouterr().err
-    assert "2.png" in json.dumps([str(path) for path in source.paths[1:2]])
 
 
 def test_another_first_number_is_another_set(folder, tmp_path):
@@ -402,7 +441,15 @@ def test_one_line_and_exit_code_2(options, message, folder, tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     "options",
-    [["--part", "0/4"], ["--part", "5/4"], ["--part", "x"], ["--size", "0x3"], ["--annotations", "depth"], ["--crf", "60"], ["--folder", "1001"]],
+    [
+        ["--part", "0/4"],
+        ["--part", "5/4"],
+        ["--part", "x"],
+        ["--size", "0x3"],
+        ["--annotations", "depth"],
+        ["--crf", "60"],
+        ["--folder", "1001"],
+    ],
 )
 def test_wrong_options(options, capsys):
     with pytest.raises(SystemExit) as stop:

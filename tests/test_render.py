@@ -10,6 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from shapes import shaped_plan
 
 from pseudomotion import PMG, TRANSFORMS
 from pseudomotion.mix import Mixup
@@ -48,6 +49,26 @@ def test_every_frame_is_the_oracles(name, resampling, padding_mode, smooth):
         expected = oracle.render(images, plan)
         np.testing.assert_allclose(pmg.render(images, plan), expected, atol=1e-9)
         np.testing.assert_allclose(pmg.render(images.float(), plan), expected, atol=2e-5)
+
+
+RENDERERS = ["reference", "auto", "fused"]  # the second runs LLVM's kernels, the third Triton's in its interpreter
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+@pytest.mark.parametrize(("resampling", "padding_mode"), [("recursive", "zeros"), ("composed", "border"), ("recursive", "reflection")])
+def test_every_renderer_paints_the_oracles_clips(renderer, resampling, padding_mode, smooth):
+    """All transforms in one batch, mixed, under layers of every outline, bent and rigid; float32, bfloat16 and bytes."""
+    pytest.importorskip({"reference": "torch", "auto": "llvmlite", "fused": "triton"}[renderer])
+    images = smooth(11, 3, 12, 14).float()
+    options = {"resampling": resampling, "padding_mode": padding_mode, "mix": Mixup(), "image": (12, 14), "size": (9, 10), "frames": 2}
+    for bent in (True, False):
+        plan = shaped_plan(NAMES, bent=bent, **options)
+        expected = oracle.render(images, plan)
+        np.testing.assert_allclose(render(images, plan, renderer=renderer), expected, atol=2e-5, rtol=0)
+    clips = render(images, plan, renderer=renderer, dtype=torch.bfloat16)
+    np.testing.assert_allclose(clips.float(), expected, atol=2**-8, rtol=0)
+    levels = render((images * 255).round().to(torch.uint8), plan, renderer=renderer)
+    assert np.abs(levels.numpy() - 255 * expected).max() < 1.6  # the images are rounded, too
 
 
 @pytest.mark.parametrize("padding_mode", PADDING)

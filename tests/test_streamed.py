@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pseudomotion.images import streamed
 from pseudomotion.images.streamed import Item, StreamedImages, huggingface_shards, source_shards, tar_shards
 from pseudomotion.train.engine.log import read_metrics
 from pseudomotion.train.engine.stream import Parts, Steps, read_ahead
@@ -182,7 +183,8 @@ def losses(out):
     return [row["loss"] for row in read_metrics(out)]
 
 
-def test_training_on_streams_resumes_bit_by_bit(tars, tmp_path):
+def test_training_on_streams_resumes_bit_by_bit(tars, tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed, "BUFFERED", 16)
     given = (*TINY, "--images", f"stream:{tars}", "--seed", "5", "--log-with", "none")
     main([*given, "--max-steps", "6", "--out", str(tmp_path / "whole")])
     main([*given, "--max-steps", "6", "--out", str(tmp_path / "threads"), "--num-workers", "2"])
@@ -206,7 +208,8 @@ def test_training_on_streams_resumes_bit_by_bit(tars, tmp_path):
         (("--clips", "mosi"), "--clips mosi takes no streams"),
     ],
 )
-def test_what_streams_cannot_do_is_refused(tars, tmp_path, more, message):
+def test_what_streams_cannot_do_is_refused(tars, tmp_path, monkeypatch, more, message):
+    monkeypatch.setattr(streamed, "BUFFERED", 16)
     with pytest.raises(ValueError, match=message):
         main([*TINY, "--images", f"stream:{tars}", "--out", str(tmp_path / "run"), *more])
     assert not (tmp_path / "run").exists()

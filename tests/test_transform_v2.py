@@ -43,7 +43,7 @@ def test_an_image_becomes_the_clip_of_its_id(image):
 
 
 def test_the_protocol_is_that_of_torchvision():
-    """``make_params`` gets the inputs that are transformed, ``transform`` each of them with what it decided; only the first tensor is one."""
+    """``make_params`` gets the inputs that are transformed, ``transform`` each of them with what it decided; only one tensor is."""
     transform = PseudoMotion(PMG(num_frames=4, size=16))
     params = transform.make_params([IMAGE])
     assert torch.equal(transform.transform(IMAGE, params), transform.transform(IMAGE, params))
@@ -84,8 +84,8 @@ def test_a_sample_is_the_same_in_any_worker():
     ("make", "error", "message"),
     [
         (lambda: PseudoMotion("zoom"), TypeError, "pmg must be a PMG"),
-        (lambda: PseudoMotion(PMG(mix=Mixup())), ValueError, r"of one image each, which mix=Mixup\(.*\) does not"),
-        (lambda: PseudoMotion(PMG(("zoom", "cutmix"))), ValueError, "of one image each, which cutmix does not"),
+        (lambda: PseudoMotion(PMG(mix=Mixup())), ValueError, "of one image each, without mix"),
+        (lambda: PseudoMotion(PMG(("zoom", "cutmix"))), ValueError, "of one image each, without cutmix"),
         (lambda: PseudoMotion(PMG())({"text": "x"}), TypeError, "the sample must hold an image"),
         (lambda: PseudoMotion(PMG())(IMAGE[None]), ValueError, r"the image must have shape \(C, H, W\), got \(1, 3, 40, 60\)"),
         (lambda: PseudoMotion(PMG())({"image": IMAGE, "id": "a"}), TypeError, r"sample\['id'\] must be an int"),
@@ -115,7 +115,7 @@ def test_with_torchvision_a_sample_moves_as_one():
     for id_ in range(12):
         out = pipeline(sample | {"id": id_})
         assert type(out["image"]) is tv_tensors.Video
-        assert torch.equal(out["image"], clip_of(pmg, id_, square) / 255)
+        torch.testing.assert_close(out["image"].as_subclass(torch.Tensor), clip_of(pmg, id_, square) / 255)
         assert type(out["mask"]) is tv_tensors.Mask
         assert out["mask"].shape == (4, 1, 20, 30)
         assert type(out["points"]) is tv_tensors.KeyPoints

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from pseudomotion import PMG
 from pseudomotion.dataset import PseudoMotionDataset
 from pseudomotion.images import ImageFolder
+from pseudomotion.transforms import Affine
 
 
 def small_network() -> nn.Module:
@@ -27,7 +28,8 @@ def small_network() -> nn.Module:
 
 def train(images: str, *, size: int = 64, epochs: int = 4, batch_size: int = 8, num_workers: int = 2, device: str = "cpu") -> list[float]:
     """Returns the mean endpoint error of each epoch, in pixels, over the pixels that stay visible."""
-    pmg = PMG(("affine", "perspective"), num_frames=2, size=size, resampling="composed", padding_mode="reflection")
+    motion = Affine(degrees=(-10, 10), translate=(-0.1, 0.1), scale=(0.9, 1.1))  # larger than for pre-training: two frames, not sixteen
+    pmg = PMG((motion,), num_frames=2, size=size, padding_mode="reflection")
     dataset = PseudoMotionDataset(ImageFolder(images, size * 8 // 7), pmg, labels=["flow", "occlusion"])
     loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=num_workers, persistent_workers=num_workers > 0)
     network = small_network().to(device)

@@ -107,6 +107,11 @@ def _parser() -> command.Parser:
         help="start from a random window of this share of the image's area (default: the largest window)",
     )
     motion.add_argument("--mix", choices=["mixup", "videomix"], help="mix every clip with that of another image")
+    motion.add_argument(
+        "--objects",
+        choices=names.OBJECTS,
+        help="parts of other images move over every clip, of mixed shapes or as a published generator makes them (default: none)",
+    )
 
     what = parser.add_argument_group("clips")
     what.add_argument("--clips", type=count, required=True, metavar="N", help="number of clips")
@@ -126,7 +131,9 @@ def _parser() -> command.Parser:
     what.add_argument(
         "--quality", type=command.number(int, at_least=0, at_most=100), default=90, metavar="N", help="WebP: 100 is lossless (default: 90)"
     )
-    what.add_argument("--label", choices=settings.LABELS, default="transform", help="transform, the image's class, or 0 (default: transform)")
+    what.add_argument(
+        "--label", choices=settings.LABELS, default="transform", help="transform, the image's class, or 0 (default: transform)"
+    )
     what.add_argument(
         "--annotations", type=_names, default=(), metavar="NAMES", help=f"exact motion, comma-separated: {', '.join(settings.ANNOTATIONS)}"
     )

@@ -1,19 +1,19 @@
 """Clips and their annotations as the bytes of files."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8, UInt16
+from jaxtyping import Bool, Float32, Int64, UInt8, UInt16
 from PIL import Image
 
 from pseudomotion.export.settings import Settings
 from pseudomotion.files import MADE_BY
 from pseudomotion.video.write import encode_video
 
-__all__ = ["Piece", "encode_clip", "encode_flow", "encode_tracks", "kitti_flow", "middlebury_flow", "npz"]
+__all__ = ["Piece", "encode_clip", "encode_flow", "encode_instances", "encode_tracks", "kitti_flow", "middlebury_flow", "npz"]
 
 Frames = UInt8[np.ndarray, "T h w 3"]
 
@@ -94,7 +94,7 @@ def _png_16(image: UInt16[np.ndarray, "h w 3"]) -> bytes:
     codec.pix_fmt, codec.time_base = "rgb48be", Fraction(1)
     frame = av.VideoFrame(image.shape[1], image.shape[0], "rgb48be")
     plane = frame.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
     rows[:, : 6 * image.shape[1]] = image.astype(">u2").reshape(len(image), -1).view(np.uint8)  # (h, 6 w)
     frame.pts = 0
     return b"".join(bytes(packet) for part in (frame, None) for packet in codec.encode(part))
@@ -103,8 +103,8 @@ def _png_16(image: UInt16[np.ndarray, "h w 3"]) -> bytes:
 def encode_tracks(frames: Frames, points: Float32[np.ndarray, "T N 2"], visible: Bool[np.ndarray, "T N"]) -> Piece:
     """Point tracks with the names and axes of TAP-Vid's dictionaries.
 
-    "video" ``(T, h, w, 3)`` uint8; "points" ``(N, T, 2)`` float32, (x, y) from 0 at the left or upper edge of the frame to 1 at the right or
-    lower edge; "occluded" ``(N, T)`` bool. A point outside the frame counts as occluded.
+    "video" ``(T, h, w, 3)`` uint8; "points" ``(N, T, 2)`` float32, (x, y) from 0 at the left or upper edge of the frame to 1 at the right
+    or lower edge; "occluded" ``(N, T)`` bool. A point outside the frame counts as occluded.
 
     Args:
         frames: of the clip.
@@ -117,8 +117,16 @@ def encode_tracks(frames: Frames, points: Float32[np.ndarray, "T N 2"], visible:
     return Piece("tracks", None, "npz", npz(video=frames, points=scaled.transpose(1, 0, 2).astype(np.float32), occluded=~visible.T))
 
 
+def encode_instances(surfaces: Int64[np.ndarray, "T h w"]) -> Iterator[Piece]:
+    """A gray PNG of every frame: 0 for the back, 1 + k for layer k, as ``pseudomotion.labels.instances`` numbers them."""
+    for t, surface in enumerate(surfaces):
+        file = BytesIO()
+        Image.fromarray(surface.astype(np.uint8)).save(file, "png")  # a clip has at most 2 (1 + 64) surfaces, and a few of its transform
+        yield Piece("instances", t, "png", file.getvalue())
+
+
 def npz(**arrays: np.ndarray) -> bytes:
     """A compressed ``.npz`` file; the same arrays give the same bytes."""
-    file = BytesIO()
-    np.savez_compressed(file, **arrays)
+    file, write = BytesIO(), cast(Callable[..., None], np.savez_compressed)  # its stub takes arrays for its flag
+    write(file, **arrays)
     return file.getvalue()

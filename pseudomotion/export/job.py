@@ -2,23 +2,23 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.dataset import image_classes, needs_partners, partner_ids, shown_image
-from pseudomotion.export.encode import Piece, encode_clip, encode_flow, encode_tracks
+from pseudomotion.export.encode import Piece, encode_clip, encode_flow, encode_instances, encode_tracks, npz
 from pseudomotion.export.plans import Planned, save_plans
 from pseudomotion.export.settings import Settings
 from pseudomotion.export.shards import FolderShard, TarShard, on_disk
 from pseudomotion.files import whole_file
-from pseudomotion.labels import flow, occlusion, tracks
+from pseudomotion.labels import boxes, flow, instances, occlusion, tracks
 from pseudomotion.plan import MotionPlan
 from pseudomotion.pmg import PMG
 from pseudomotion.source import ImageSource, order
@@ -26,6 +26,8 @@ from pseudomotion.transforms import ALL_TRANSFORMS
 
 __all__ = ["Export", "Written"]
 
+WORK = ("read", "render", "annotate", "encode", "write")
+Seconds = dict[str, float]
 CLIPS, PLANS, RECORDS = "clips", "plans", "records"  # folders of an export
 
 
@@ -143,7 +145,7 @@ class Export:
             OSError, ValueError: if a file cannot be written, or no image be read.
 
         """
-        begin, seconds = time.perf_counter(), Counter[str]()
+        begin, seconds = time.perf_counter(), dict.fromkeys(WORK, 0.0)
         numbers, planned = self.settings.numbers(shard), self.planned(shard)
         records: list[dict[str, Any]] = []
         with self.shards.create(self.path(shard)) as files:
@@ -173,22 +175,22 @@ class Export:
     def sample(self, shard: int, count: int) -> float:
         """Mean bytes on the disk of a clip with all that belongs to it, measured on some clips of a shard; nothing is written."""
         planned = self.planned(shard)
-        chosen = planned.select(torch.arange(min(count, planned.count)))
-        made = list(self._clips(self.settings.numbers(shard)[: chosen.count], chosen, Counter()))
+        chosen = planned.select(torch.arange(min(count, planned.count), device="cpu"))
+        made = list(self._clips(self.settings.numbers(shard)[: chosen.count], chosen, dict.fromkeys(WORK, 0.0)))
         pieces = sum(self.shards.room(record, files) for record, files in made)
         plans = sum(tensor.numel() * tensor.element_size() for tensor in chosen.plan.state_dict().values())
         return (pieces + plans + sum(len(json.dumps(record)) for record, _ in made)) / chosen.count
 
-    def _clips(self, numbers: range, planned: Planned, seconds: Counter[str]) -> Iterator[tuple[dict[str, Any], list[Piece]]]:
+    def _clips(self, numbers: range, planned: Planned, seconds: Seconds) -> Iterator[tuple[dict[str, Any], list[Piece]]]:
         """Every clip's record and files, in order."""
-        for rows in torch.arange(planned.count).split(self.batch_size):
+        for rows in torch.split(torch.arange(planned.count, device="cpu"), self.batch_size):
             begin = time.perf_counter()
             part = planned.select(rows)
             images = self.source.get(part.ids)
             read = time.perf_counter()
             clips = self._render(images, part)
             rendered = time.perf_counter()
-            annotations = self._annotate(part.plan, clips)
+            annotations = self._annotate(part.plan)
             annotated = time.perf_counter()
             for name, spent in (("read", read - begin), ("render", rendered - read), ("annotate", annotated - rendered)):
                 seconds[name] += spent
@@ -196,10 +198,7 @@ class Export:
                 begin = time.perf_counter()
                 frames = clips[i].permute(1, 2, 3, 0).contiguous().numpy()  # (T, h, w, 3)
                 pieces = [*encode_clip(frames, self.settings)]
-                if "flow" in annotations:
-                    pieces += encode_flow(*(array[i].numpy() for array in annotations["flow"]), self.settings.flow_format)
-                if "tracks" in annotations:
-                    pieces.append(encode_tracks(frames, *(array[i].numpy() for array in annotations["tracks"])))
+                pieces += self._encode_annotations(frames, {name: [a[i].numpy() for a in arrays] for name, arrays in annotations.items()})
                 seconds["encode"] += time.perf_counter() - begin
                 yield record, pieces
 
@@ -208,14 +207,26 @@ class Export:
         own, partners = images[: part.count], images[part.count :]
         return self.pmg.render(own, part.plan, partner_images=partners if len(partners) else None).cpu()
 
-    def _annotate(self, plan: MotionPlan, clips: UInt8[Tensor, "b 3 T h w"]) -> dict[str, tuple[Tensor, Tensor]]:
-        """The labels asked for, of every clip of a plan; partners, which may follow, are left out by the caller."""
-        found: dict[str, tuple[Tensor, Tensor]] = {}
-        if "flow" in self.settings.annotations:
-            found["flow"] = flow(plan).cpu(), occlusion(plan).cpu()
-        if "tracks" in self.settings.annotations:
-            found["tracks"] = tracks(plan)
-        return found
+    def _annotate(self, plan: MotionPlan) -> dict[str, list[Tensor]]:
+        """The arrays of the annotations, of every clip of a plan; partners may follow."""
+        makers: dict[str, Callable[[], list[Tensor]]] = {
+            "flow": lambda: [flow(plan), occlusion(plan)],
+            "tracks": lambda: [*tracks(plan)],
+            "instances": lambda: [instances(plan)],
+            "boxes": lambda: [*boxes(plan)],
+        }
+        return {name: makers[name]() for name in self.settings.annotations}
+
+    def _encode_annotations(self, frames: UInt8[np.ndarray, "T h w 3"], arrays: dict[str, list[np.ndarray]]) -> Iterator[Piece]:
+        """The files of one clip's annotations."""
+        if "flow" in arrays:
+            yield from encode_flow(arrays["flow"][0], arrays["flow"][1], self.settings.flow_format)
+        if "tracks" in arrays:
+            yield encode_tracks(frames, arrays["tracks"][0], arrays["tracks"][1])
+        if "instances" in arrays:
+            yield from encode_instances(arrays["instances"][0])
+        if "boxes" in arrays:
+            yield Piece("boxes", None, "npz", npz(**dict(zip(("visible", "amodal", "share"), arrays["boxes"], strict=True))))
 
     def _records(self, numbers: list[int], part: Planned) -> list[dict[str, Any]]:
         names, transforms = list(ALL_TRANSFORMS), part.plan.transform.tolist()
@@ -227,4 +238,3 @@ class Export:
             name = names[transform] if transform >= 0 else "custom"
             records.append({"key": f"{number:08d}", "id": id_, "image": image, "transform": name, "label": label})
         return records
-

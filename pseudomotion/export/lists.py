@@ -94,7 +94,11 @@ def write_card(export: Export) -> None:
         files = f"[{CLIPS}/**/*.{settings.format}, {METADATA}]"
         _write_metadata(export)
     limits = {10**k: name for k, name in enumerate(("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"), 3)}
-    label = {"transform": f"the transform, a position in {', '.join(ALL_TRANSFORMS)}", "class": "the class of the image", "none": "always 0"}
+    label = {
+        "transform": f"the transform, a position in {', '.join(ALL_TRANSFORMS)}",
+        "class": "the class of the image",
+        "none": "always 0",
+    }
     text = CARD_TEXT.format(
         size=next(name for limit, name in limits.items() if settings.clips < limit or limit == 10**8),
         files=files,

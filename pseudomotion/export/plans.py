@@ -1,8 +1,8 @@
 """Plans of clips: some of them alone, for frames of another size, and the files in which an export keeps them."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64, Int64
@@ -18,7 +18,8 @@ __all__ = ["Planned", "load_plans", "resize_plan", "save_plans", "select_clips"]
 PREFIX = "plan."
 
 
-class Planned(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Planned:
     """The plan of some clips, and which images it is for.
 
     Args:
@@ -53,8 +54,7 @@ def select_clips(plan: MotionPlan, clips: Int64[Tensor, " n"]) -> MotionPlan:
     def part(tensor: Tensor) -> Tensor:
         return tensor[clips]
 
-    back, layers, blend = (None if fields is None else map_fields(fields, part) for fields in (plan.back, plan.layers, plan.blend))
-    assert back is not None and layers is not None
+    back, layers, blend = map_fields(plan.back, part), map_fields(plan.layers, part), plan.blend
     image = place[back.image]
     missing = (image < 0).any()
     if plan.texture_size is None:
@@ -62,6 +62,7 @@ def select_clips(plan: MotionPlan, clips: Int64[Tensor, " n"]) -> MotionPlan:
         missing |= ((texture < 0) & (layers.opacity > 0).any(-1)).any()
         layers = dataclasses.replace(layers, texture=texture.clamp(min=0))
     if blend is not None:
+        blend = map_fields(blend, part)
         partner = place[blend.partner]
         missing |= ((partner < 0) & (blend.weight > 0)).any()
         blend = dataclasses.replace(blend, partner=partner.clamp(min=0))

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from pseudomotion import __version__
-from pseudomotion.export.job import CLIPS, PLANS, RECORDS, Export, Written
+from pseudomotion.export.job import CLIPS, PLANS, RECORDS, Export
 from pseudomotion.files import MADE_BY, sweep, whole_file
 from pseudomotion.source import STOP_SIGNALS, signals_held
 from pseudomotion.transforms import ALL_TRANSFORMS
@@ -111,7 +111,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         if MADE_BY not in manifest["kind"]:
             raise ValueError("something else made it")
     except (ValueError, KeyError, TypeError) as error:
-        raise FileExistsError(f"cannot write to {path.parent}: {path} is no manifest of pmg-export ({error}); choose another folder") from error
+        raise FileExistsError(
+            f"cannot write to {path.parent}: {path} is no manifest of pmg-export ({error}); choose another folder"
+        ) from error
     return manifest
 
 
@@ -150,21 +152,28 @@ def run(export: Export, shards: Sequence[int], *, workers: int = 1) -> Report:
     """
     begin, seconds, size, clips = time.perf_counter(), Counter[str](), 0, 0
     skipped: dict[int, str] = {}
-    for folder in (CLIPS, PLANS, RECORDS):
-        if (export.out / folder).is_dir():
-            sweep(export.out / folder)  # what killed runs left
+    _sweep(export)  # what killed runs left
     total = sum(len(export.settings.numbers(shard)) for shard in shards)
-    with tqdm(total=total, desc="clips", unit="clip", delay=1, smoothing=0.05) as bar:
-        for written in over(export, Export.write, shards, workers, bar):
-            clips, size = clips + written.clips, size + written.size
-            seconds.update(written.seconds)
-            skipped |= written.skipped
+    try:
+        with tqdm(total=total, desc="clips", unit="clip", delay=1, smoothing=0.05) as bar:
+            for written in over(export, Export.write, shards, workers, bar):
+                clips, size = clips + written.clips, size + written.size
+                seconds.update(written.seconds)
+                skipped |= written.skipped
+    except BaseException:
+        _sweep(export)  # what workers that were killed left
+        raise
     return Report(clips, size, dict(seconds) | {"elapsed": time.perf_counter() - begin}, skipped)
 
 
-def over(
-    export: Export, work: Callable[..., Result], shards: Sequence[int], workers: int, bar: "tqdm[Any]"
-) -> Iterator[Result]:
+def _sweep(export: Export) -> None:
+    """Delete what processes that are over were writing."""
+    for folder in (CLIPS, PLANS, RECORDS):
+        if (export.out / folder).is_dir():
+            sweep(export.out / folder)
+
+
+def over(export: Export, work: Callable[..., Result], shards: Sequence[int], workers: int, bar: "tqdm[Any]") -> Iterator[Result]:
     """``work(export, shard, progress=...)`` for shards, in worker processes; results in the order in which they come."""
     if workers == 1 or len(shards) < 2:
         for shard in shards:

@@ -9,7 +9,7 @@ __all__ = ["ANNOTATIONS", "FLOW_FORMATS", "FORMATS", "LABELS", "LARGEST_SHARD", 
 
 FORMATS = ("mp4", "webp", "png")
 LABELS = ("transform", "class", "none")
-ANNOTATIONS = ("flow", "tracks")
+ANNOTATIONS = ("flow", "tracks", "instances", "boxes")
 FLOW_FORMATS = ("npz", "flo", "kitti")
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 PIXEL_FORMATS = ("yuv420p", "yuv444p")
@@ -33,8 +33,8 @@ class Settings:
         preset: x264's.
         pixel_format: "yuv420p", which every decoder reads, or "yuv444p", which keeps the color of every pixel.
         quality: of WebP, 0 to 100; 100 is lossless.
-        label: of each clip: "transform", the position of its transform in ``EXTRA_TRANSFORMS | TRANSFORMS``; "class", that of its image;
-            "none", always 0.
+        label: of each clip: "transform", the position of its transform in ``ALL_TRANSFORMS``, which the manifest lists; "class", that of
+            its image; "none", always 0.
         annotations: exact motion to write beside the clips, of ``ANNOTATIONS``.
         flow_format: "npz": one file per clip, float16. "flo": Middlebury's format, one file per pair of frames. "kitti": 16-bit PNG.
 

@@ -46,12 +46,13 @@ class FolderShard:
 
 
 class TarShard:
-    """A tar file of WebDataset samples: ``KEY.mp4`` or ``KEY.00001.png``, ``KEY.flow.npz`` or ``KEY.00000.flow.flo``, ``KEY.cls``,
-    ``KEY.json``.
+    """A tar file of WebDataset samples.
+
+    Members: ``KEY.mp4`` or ``KEY.00000.png``, ``KEY.flow.npz`` or ``KEY.00000.flow.flo``, ``KEY.cls``, ``KEY.json``.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self.tar, self.size = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT), 0
+        self.tar, self.size = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT), 0
 
     @classmethod
     @contextmanager

@@ -75,8 +75,11 @@ def _pieces(export: Export) -> Iterator[Piece]:
     if "flow" in settings.annotations:
         suffix = "png" if settings.flow_format == "kitti" else settings.flow_format
         yield from pieces("flow", suffix, None if suffix == "npz" else frames - 1)
-    if "tracks" in settings.annotations:
-        yield from pieces("tracks", "npz", None)
+    for name in ("tracks", "boxes"):
+        if name in settings.annotations:
+            yield from pieces(name, "npz", None)
+    if "instances" in settings.annotations:
+        yield from pieces("instances", "png", frames)
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:

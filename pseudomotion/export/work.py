@@ -4,6 +4,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -17,15 +18,17 @@ from pseudomotion.export.lists import write_card, write_list
 from pseudomotion.export.runner import check_room, over, prepare, readable_size, run
 from pseudomotion.export.settings import Settings
 from pseudomotion.export.verify import verify_names, verify_shard
+from pseudomotion.images.entries import is_stream, open_source
 from pseudomotion.images.files import image_suffixes, load_image
 from pseudomotion.mix import Mixup, VideoMix
+from pseudomotion.objects import PRESETS
 from pseudomotion.pmg import PMG
 from pseudomotion.source import FileSource, ImageSource
-from pseudomotion.train.sources import open_images
 
 __all__ = ["export"]
 
 MOST_FAULTS = 20  # lines of a report
+say = partial(print, flush=True)  # a command talks to its terminal
 
 
 def export(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
@@ -46,29 +49,28 @@ def export(options: argparse.Namespace, arguments: Sequence[str] | None) -> None
     if todo := job.missing(own):
         _write(job, todo, own, options)
     elif not own:
-        print(f"part {options.part[0]} of {options.part[1]} is empty: there are {job.settings.num_shards} folders or tar files")
+        say(f"part {options.part[0]} of {options.part[1]} is empty: there are {job.settings.num_shards} folders or tar files")
     if missing := job.missing(list(range(job.settings.num_shards))):
-        print(f"{len(missing)} of {job.settings.num_shards} folders or tar files are still to be written by the other parts")
+        say(f"{len(missing)} of {job.settings.num_shards} folders or tar files are still to be written by the other parts")
         return
     path = write_list(job, relative=options.relative)
     if options.huggingface:
         write_card(job)
     if not job.settings.tar and any(" " in str(part) for part in [job.out.absolute()] if not options.relative):
-        warnings.warn(f'{path} holds paths with spaces, in double quotes, which not every reader understands: see --relative', stacklevel=2)
-    print(f"{path}: all {job.settings.clips} clips are there")
+        warnings.warn(f"{path} holds paths with spaces, in double quotes, which not every reader understands: see --relative", stacklevel=2)
+    say(f"{path}: all {job.settings.clips} clips are there")
 
 
 def _write(job: Export, todo: list[int], own: list[int], options: argparse.Namespace) -> None:
     clips = sum(len(job.settings.numbers(shard)) for shard in todo)
     needed, free = check_room(job, todo)
     done = f" ({len(own) - len(todo)} of {len(own)} folders or tar files are there)" if len(todo) < len(own) else ""
-    print(f"{clips} clips to write{done}: about {readable_size(needed)}, {readable_size(free)} are free", flush=True)
+    say(f"{clips} clips to write{done}: about {readable_size(needed)}, {readable_size(free)} are free")
     report = run(job, todo, workers=options.workers)
     elapsed, work = report.seconds.pop("elapsed"), sum(report.seconds.values())
     shares = ", ".join(f"{name} {spent / work:.0%}" for name, spent in report.seconds.items())
-    print(
-        f"{report.clips} clips, {readable_size(report.size)}, in {elapsed:.0f} s: {report.clips / elapsed:.3g} clips/s; of the work: {shares}"
-    )
+    rate = report.clips / elapsed
+    say(f"{report.clips} clips, {readable_size(report.size)}, in {elapsed:.0f} s: {rate:.3g} clips/s; of the work: {shares}")
     if report.skipped:
         lines = [f"skipped {len(report.skipped)} broken files; the next image took the place of each:"]
         warnings.warn("\n".join([*lines, *(f"  {text}" for _, text in sorted(report.skipped.items()))]), stacklevel=2)
@@ -85,7 +87,7 @@ def _verify(job: Export, workers: int) -> None:
     if faults:
         more = f"; and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
         raise ValueError(f"{job.out} has {len(faults)} faults: {'; '.join(faults[:MOST_FAULTS])}{more}")
-    print(f"{job.out}: all {job.settings.clips} clips are there, once each, and can be decoded")
+    say(f"{job.out}: all {job.settings.clips} clips are there, once each, and can be decoded")
 
 
 def _job(options: argparse.Namespace) -> Export:
@@ -108,6 +110,7 @@ def _job(options: argparse.Namespace) -> Export:
     if not names:
         raise ValueError("--transforms names no transform")
     mix = {None: None, "mixup": Mixup(), "videomix": VideoMix()}[options.mix]
+    objects = PRESETS[options.objects]() if options.objects else None
     pmg = PMG(
         names,
         options.frames,
@@ -116,6 +119,7 @@ def _job(options: argparse.Namespace) -> Export:
         padding_mode=options.padding_mode,
         crop=options.crop,
         mix=mix,
+        objects=objects,
         seed=options.seed,
     )
     device = torch.device(options.device)
@@ -128,19 +132,9 @@ def _job(options: argparse.Namespace) -> Export:
 def _open(options: argparse.Namespace, size: int) -> ImageSource:
     if options.images and all(Path(path).suffix.lower() in image_suffixes() for path in options.images):
         return ImageFiles(options.images, size)
-    return open_images(
-        images=options.images,
-        source=options.source,
-        videos=options.videos,
-        size=size,
-        limit=None,
-        classes=None,
-        balanced=options.balanced,
-        bank=False,
-        seed=options.seed,
-        device=torch.device("cpu"),
-        num_workers=0,
-    )
+    if streams := [entry for entry in options.images or () if is_stream(entry)]:
+        raise ValueError(f"--images {streams[0]} is a stream; an export reads images by number: download the shards first")
+    return open_source(options.images, options.source, options.videos, size, seed=options.seed, balanced=options.balanced)
 
 
 class ImageFiles(FileSource):

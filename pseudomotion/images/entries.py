@@ -5,12 +5,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pseudomotion.images.bank import ImageBank
 from pseudomotion.images.concatenated import Concatenated
 from pseudomotion.images.folder import ImageFolder
 from pseudomotion.images.huggingface import HFImages
+from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.images.tar import TarImages
+from pseudomotion.images.videos import VideoFrames
 from pseudomotion.source import ImageSource
+
+
+def open_source(
+    images: Sequence[str] | None,
+    source: str | None,
+    videos: str | None,
+    size: int,
+    *,
+    seed: int = 0,
+    balanced: bool = False,
+    device: torch.device | str = "cpu",
+) -> ImageSource:
+    """The images that a command is told by ``--images``, ``--source`` or ``--videos``.
+
+    Args:
+        images: as for ``open_entries``.
+        source: a name of ``SOURCES``: synthetic images, of the source's own seed, so that they are the same in every run.
+        videos: a list of videos, of each of which a frame is an image.
+        size: side of the images in pixels; a single bank may have its own.
+        seed: of the frames of videos.
+        balanced: as for ``ImageFolder``.
+        device: where synthetic images are made.
+
+    Raises:
+        OSError: if there is no such file or folder.
+        ValueError: unless exactly one is given; for images of different sizes.
+
+    """
+    given = {"--images": images, "--source": source, "--videos": videos}
+    if sum(value is not None for value in given.values()) != 1:
+        raise ValueError(f"exactly one of {', '.join(given)} must say where images come from")
+    if source is not None:
+        made: ImageSource = SOURCES[source](size=size, device=device)
+        return made
+    if videos is not None:
+        return VideoFrames(videos, size, seed=seed)
+    return open_entries(images or (), size, balanced=balanced)
 
 
 def open_entries(entries: Sequence[str], size: int, *, balanced: bool = False) -> ImageSource:

@@ -48,19 +48,19 @@ class StreamedImages:
         shards: what to read; all images have one size.
         seed: of the order of shards and images.
         threads: that decode; 0 decodes in the caller's.
-        buffered: images that blocks hold, over all lanes, not decoded.
+        buffered: images that blocks hold, over all lanes, not decoded; None for 4,096.
 
     Attributes:
         skipped: error messages of images that could not be read, by id; another image of their block takes their place.
 
     """
 
-    def __init__(self, shards: Sequence[Shard], seed: int, *, threads: int = 0, buffered: int = BUFFERED) -> None:
+    def __init__(self, shards: Sequence[Shard], seed: int, *, threads: int = 0, buffered: int | None = None) -> None:
         if not shards:
             raise ValueError("shards must be at least one, got none")
         self.shards, self.seed = list(shards), checks.seed(seed)
         self.lanes = 1 << (min(len(shards), MOST_LANES).bit_length() - 1)  # a power of two
-        self.block_size = max(2, buffered // self.lanes)
+        self.block_size = max(2, (buffered or BUFFERED) // self.lanes)
         self.skipped: dict[int, str] = {}
         self._reading = [_Lane(partial(self._items, lane), partial(self._order, lane), self.block_size) for lane in range(self.lanes)]
         self._threads = ThreadPoolExecutor(threads) if threads else None

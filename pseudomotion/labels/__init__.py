@@ -5,9 +5,9 @@ A new label is a function ``(plan, size)`` in a file of its own, with an entry i
 
 from pseudomotion.labels.colors import flow_to_rgb
 from pseudomotion.labels.differences import Halves, frame_difference, split_by_difference
-from pseudomotion.labels.instances import Boxes, boxes, depth_order, instances
 from pseudomotion.labels.mixing import MixedLabels, mix_labels, unmixed
 from pseudomotion.labels.motion import DisplacementStats, displacement_stats, flow, occlusion, tracks
+from pseudomotion.labels.objects import Boxes, boxes, depth_order, instances
 from pseudomotion.labels.patches import PatchCorrespondence, patch_correspondence
 from pseudomotion.labels.warp import WarpedLabels, warp_labels
 

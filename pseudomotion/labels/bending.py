@@ -9,7 +9,7 @@ from torch import Tensor
 from pseudomotion import spline
 from pseudomotion.geometry import HORIZON
 
-Points = tuple[Float64[Tensor, "b K *places"], Float64[Tensor, "b K *places"], Bool[Tensor, "b K *places"]]
+Points = tuple[Float64[Tensor, "..."], Float64[Tensor, "..."], Bool[Tensor, "..."]]  # x, y, in front: each (b, K, *places)
 
 
 def linear(matrices: Float64[Tensor, "b K 3 3"], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,8 +45,9 @@ class Bends:
         """The surface in the clips at these positions in the batch."""
         if isinstance(clips, slice):
             return self
-        parts = (part[clips] for part in (self.to_frame, self.to_read, self.bend, self.box, self.recursive))
-        return Bends(*parts, self.reads_previous)
+        return Bends(
+            self.to_frame[clips], self.to_read[clips], self.bend[clips], self.box[clips], self.recursive[clips], self.reads_previous
+        )
 
     @property
     def _last(self) -> int:
@@ -108,9 +109,8 @@ class Bends:
 
     def _spread(self, frames: slice, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates of all points, ``(b, K, *places)``."""
-        x, y = torch.broadcast_tensors(x, y)
-        count = max(x.shape[1], len(range(*frames.indices(self._last))))
-        shape = (len(self.bend), count, *x.shape[2:])
+        count = max(x.shape[1], y.shape[1], len(range(*frames.indices(self._last))))
+        shape = (len(self.bend), count, *(max(sides) for sides in zip(x.shape[2:], y.shape[2:], strict=True)))
         return x.expand(shape), y.expand(shape)
 
     def _choose(self, recursive: Points, direct: Points) -> Points:

@@ -61,7 +61,7 @@ class Surfaces:
     window: Float64[Tensor, "B S 4"]  # part of the frame where the surface can be visible: edges in frame pixels
     recursive: Bool[Tensor, "B S"]  # reads its previous frame, so content that has left the frame is lost
     layered: tuple[Group, ...]  # surfaces in front of the first
-    bent: tuple[Clips | None, ...]  # clips in which each surface may bend
+    bent: tuple[Tensor | slice | None, ...]  # clips in which each surface may bend
     reads_previous: bool  # some surface is recursive
     textured: bool  # layers show textures
     stacked: int  # 1 + L, surfaces per clip; every multiple of it is the index of a back

@@ -9,6 +9,7 @@ from typing import Any
 from pseudomotion import command
 from pseudomotion.train.engine.options import parse
 from pseudomotion.train.options import EvaluateOptions, FinetuneOptions, PretrainOptions
+from pseudomotion.train.validate.options import ValidateOptions
 
 
 def pretrain() -> int:
@@ -28,14 +29,9 @@ def evaluate() -> int:
 
 def validate() -> int:
     """``pmg-validate``."""
-    prog = _quiet("validate")
-
-    def main() -> None:
-        with command.loading(prog):
-            module = _import("validate")
-        module.main()
-
-    return command.run(prog, main)
+    return _run(
+        "validate", ValidateOptions, "Compare ways to pre-train by what the encoder then knows of motion.", module="validate.command"
+    )
 
 
 def convert(arguments: Sequence[str] | None = None) -> int:
@@ -62,23 +58,17 @@ def _convert(options: argparse.Namespace) -> None:
     module.convert(options)
 
 
-def _run(name: str, config: type[Any], about: str) -> int:
-    prog = _quiet(name)
+def _run(name: str, config: type[Any], about: str, *, module: str = "") -> int:
+    prog = f"pmg-{name}"
+    warnings.formatwarning = lambda message, *_, **__: f"{prog}: {message}\n"  # without the line of code that warned
 
     def main() -> None:
         options = parse(config, prog, about)
         with command.loading(prog):
-            module = _import(name)
-        module.run(options)
+            imported = _import(module or name)
+        imported.run(options)
 
     return command.run(prog, main)
-
-
-def _quiet(name: str) -> str:
-    """The name of a command, whose warnings show no line of code."""
-    prog = f"pmg-{name}"
-    warnings.formatwarning = lambda message, *_, **__: f"{prog}: {message}\n"
-    return prog
 
 
 def _import(module: str) -> Any:

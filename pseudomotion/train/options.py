@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pseudomotion import names
 from pseudomotion.train.engine.options import check_groups, interval, option
 
-MODELS = ("micro", "tiny", "small", "base", "large", "huge")  # sizes; a test compares them with those of the models
+MODELS = ("micro", "mini", "tiny", "small", "base", "large", "huge")  # sizes; a test compares them with those of the models
 
 # Options that may change when a run is resumed, since they do not touch what is computed, or only prolong it.
 _ANY_TIME = "out resume epochs max_steps accumulate gradient_checkpointing num_workers compile cpu save_every keep log_every log_with"

@@ -6,11 +6,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pseudomotion.draws import Draws
-from pseudomotion.images import ImageBank, VideoFrames
-from pseudomotion.images.entries import is_stream, load_dataset, open_entries
+from pseudomotion.images import ImageBank
+from pseudomotion.images.entries import is_stream, load_dataset, open_entries, open_source
 from pseudomotion.images.streamed import Shard, StreamedImages, huggingface_shards, source_shards, tar_shards
 from pseudomotion.images.subset import Subset as Subset
-from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.source import FileSource, ImageSource
 from pseudomotion.train.engine.options import flag
 from pseudomotion.train.options import PretrainOptions
@@ -37,18 +36,9 @@ def open_images(options: PretrainOptions, size: int, device: torch.device) -> Im
         ValueError: unless exactly one of images, source and videos is given; for images of different sizes.
 
     """
-    given = {"--images": options.images, "--source": options.source, "--videos": options.videos}
-    if sum(value is not None for value in given.values()) != 1:
-        raise ValueError(f"exactly one of {', '.join(given)} must say where images come from")
-    opened: ImageSource
-    if options.source:
-        opened = SOURCES[options.source](size=size, device=device)  # of its own seed, as files are the same for every run
-    elif options.videos:
-        opened = VideoFrames(options.videos, size, seed=options.seed)
-    elif any(map(is_stream, options.images or ())):
+    if any(map(is_stream, options.images or ())) and options.source is None and options.videos is None:
         return _open_streams(options, size)
-    else:
-        opened = open_entries(options.images or (), size, balanced=options.balanced)
+    opened = open_source(options.images, options.source, options.videos, size, seed=options.seed, balanced=options.balanced, device=device)
     if options.limit is not None or options.classes is not None:
         opened = Subset(opened, options.limit, options.seed, classes=options.classes)
     if options.bank and not isinstance(opened, ImageBank):

@@ -15,6 +15,7 @@ from pseudomotion.transforms.base import Motion, Params, Range, Transform, View,
 
 GRID = 6  # G, control points per axis
 WAVES = 2  # plane waves whose sum bends along each axis
+DRIFT = 0.25  # wavelengths per clip that waves travel which do not travel otherwise, so that no two frames are alike
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Elastic(Transform):
         swing, _ = sincos(2 * math.pi * params["cycles"][:, None] * turns)
         kind = params["kind"][:, None]
         envelope = np.where(kind < 1 / 3, half, np.where(kind < 2 / 3, swing, (4 * turns).clip(max=1)))  # (b, T)
-        travelled = np.where(kind < 2 / 3, 0.0, params["cycles"][:, None] * turns)  # (b, T)
+        travelled = np.where(kind < 2 / 3, DRIFT, params["cycles"][:, None]) * turns  # (b, T)
         at = (np.arange(GRID) + 0.5) / GRID
         bends = np.zeros((*envelope.shape, 2, GRID, GRID))
         for n in range(2 * WAVES):

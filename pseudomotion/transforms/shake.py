@@ -42,9 +42,9 @@ class Shake(Transform):
         turns = steps(view.num_frames) / max(view.num_frames - 1, 1)  # (T,)
         numbers = np.stack([params[f"sine{n}"] for n in range(8 * 2 * SINES * 3)], -1).reshape(-1, 4, 2, 2, SINES, 3)
         inward = np.zeros((len(view.scale), view.num_frames, 4, 2))
-        for speed, (name, periods) in enumerate((("slow", SLOW), ("fast", FAST))):
+        for speed, (name, (low, high)) in enumerate((("slow", SLOW), ("fast", FAST))):
             amplitude, frequency, phase = np.moveaxis(numbers[:, None, :, :, speed], -1, 0)  # (b, 1, 4, 2, SINES)
-            sine, _ = geometry.sincos(2 * math.pi * (between(periods, frequency) * turns[:, None, None, None] + phase))
+            sine, _ = geometry.sincos(2 * math.pi * ((low + (high - low) * frequency) * turns[:, None, None, None] + phase))
             # A weighted mean of sines, shifted by 1: a corner never leaves the view.
             total, waves = (n[..., 0] + n[..., 1] + n[..., 2] for n in (amplitude, amplitude * sine))
             inward += params[name][:, None, None, None] * (1 + waves / total)

@@ -1,13 +1,17 @@
-"""A small part of Python, compiled by LLVM for the processor at hand: numbers, vectors of four, ``if``, ``while``, ``for ... in range``.
+"""A small part of Python, compiled by LLVM for the processor at hand: numbers, vectors of four, ``if``, ``while``, ``for``.
 
 ``@compiled`` takes a function whose parameters and result are annotated with the types below; a parameter without annotation is an ``Int``.
-Inside, the usual rules hold, with these exceptions: a variable keeps the type of its first value, a tuple is only known while compiling (a loop over
-one is unrolled), ``//`` and ``%`` are those of C, and the smaller type of an operation is converted (``Int`` to ``Float`` to ``Double``, a number to a vector of equal numbers). What is not a
-variable is evaluated while compiling, so constants and functions of the module can be used as they are. ``@operation`` makes an
-operation from a function that emits LLVM's instructions.
+Inside, Python's rules hold, with these exceptions:
 
-Not numba, because that took 11 seconds for these kernels, most of them for the types of numbers that are annotated here, and a second to
-load what it had compiled. LLVM alone takes one and a tenth.
+- A variable keeps the type of its first value. Values are converted where nothing is lost (``Int`` to ``Float`` to ``Double``, a number to
+  a vector of equal numbers); anything else must be asked for, as in ``Int(x)``.
+- Whatever is not a variable is evaluated while compiling: constants, functions and tuples. A loop over a tuple is unrolled.
+- ``//`` and ``%`` are those of C: the same as Python's for numbers that are not negative.
+
+``@operation`` makes an operation from a function that emits LLVM's instructions.
+
+Not numba, because that took 11 seconds for these kernels, most of them to infer the types that are annotated here, and one second to load
+what it had compiled. LLVM alone takes one second and a tenth.
 """
 
 import ast
@@ -20,6 +24,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -29,9 +34,9 @@ from llvmlite import binding, ir
 
 Bit, Byte, Half, Word, Int = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 Float, Double = ir.FloatType(), ir.DoubleType()
-Floats, Words, Pair = ir.VectorType(Float, 4), ir.VectorType(Word, 4), ir.VectorType(Float, 8)
+Floats, Words = ir.VectorType(Float, 4), ir.VectorType(Word, 4)
 Nothing = ir.VoidType()
-RANK = {str(kind): rank for rank, kind in enumerate((Bit, Int, Float, Double, Words, Floats, Pair))}
+RANK = {str(kind): rank for rank, kind in enumerate((Bit, Int, Float, Double, Words, Floats))}
 
 Value = Any  # an ir.Value, or a constant of Python
 
@@ -66,7 +71,8 @@ def convert(b: ir.IRBuilder, value: Value, kind: ir.Type) -> ir.Value:
 
 def widen(b: ir.IRBuilder, value: Value, kind: ir.Type) -> ir.Value:
     """A value or constant as a type of the same or a greater rank: nothing is lost without being asked for."""
-    if isinstance(value, float) and kind in (Bit, Int) or not is_constant(value) and RANK[str(value.type)] > RANK[str(kind)]:
+    lossy = isinstance(value, float) and kind in (Bit, Int) if is_constant(value) else RANK[str(value.type)] > RANK[str(kind)]
+    if lossy:
         raise TypeError(f"{'a fraction' if is_constant(value) else value.type} must be converted explicitly to be {kind}")
     return convert(b, value, kind)
 
@@ -108,10 +114,13 @@ class Function:
         self.function, self.inline, self.__doc__, self.__name__ = function, inline, function.__doc__, function.__name__
         signature = inspect.signature(function)
         self.parameters = {
-            name: Int if parameter.annotation is parameter.empty else parameter.annotation for name, parameter in signature.parameters.items()
+            name: Int if parameter.annotation is parameter.empty else parameter.annotation
+            for name, parameter in signature.parameters.items()
         }
         returned = signature.return_annotation
-        self.returned = Nothing if returned is signature.empty else ir.LiteralStructType(returned) if isinstance(returned, tuple) else returned
+        self.returned = (
+            Nothing if returned is signature.empty else ir.LiteralStructType(returned) if isinstance(returned, tuple) else returned
+        )
 
     def emit(self, module: ir.Module, linkage: str = "internal") -> ir.Function:
         """The function in a module, which it is added to if it is not there."""
@@ -165,7 +174,8 @@ class _Body:
         self.function, self.names = function, vars(builtins) | function.function.__globals__
         self.entry = ir.IRBuilder(emitted.append_basic_block())  # holds the variables
         self.b = ir.IRBuilder(emitted.append_basic_block())
-        self.start, self.variables, self.loops = self.b.block, {}, []
+        self.start, self.variables = self.b.block, dict[str, ir.AllocaInstr]()
+        self.loops = list[tuple[ir.Block, ir.Block]]()  # where ``continue`` and ``break`` lead
         for name, argument in zip(function.parameters, emitted.args, strict=True):
             self.assign(name, argument)
 
@@ -175,18 +185,23 @@ class _Body:
             self.b.ret_void() if self.function.returned == Nothing else self.b.unreachable()
         self.entry.branch(self.start)
 
-    # Statements
+    # Statements: methods are named after Python's nodes
 
     def suite(self, statements: Sequence[ast.stmt]) -> None:
         for statement in statements:
             if self.b.block.is_terminated:
                 return
             try:
-                getattr(self, type(statement).__name__)(statement)
-            except CompileError:
-                raise
+                self.visit(statement)
             except Exception as error:
+                if isinstance(error, CompileError) and "line" in str(error):  # of a function that is called, or a statement within this one
+                    raise
                 raise CompileError(f"{self.function.__name__}, line {statement.lineno} of it: {error}") from error
+
+    def visit(self, node: ast.AST) -> Value:
+        if not hasattr(self, type(node).__name__):
+            raise CompileError(f"{type(node).__name__} cannot be compiled")
+        return getattr(self, type(node).__name__)(node)
 
     def assign(self, name: str, value: Value) -> None:
         if isinstance(value, tuple):
@@ -197,7 +212,7 @@ class _Body:
             self.variables[name] = self.entry.alloca(kind, name=name)
         self.b.store(widen(self.b, value, self.variables[name].allocated_type), self.variables[name])
 
-    def Assign(self, node: ast.Assign) -> None:  # noqa: N802  # named after the nodes
+    def Assign(self, node: ast.Assign) -> None:
         (target,), value = node.targets, self.value(node.value)
         if isinstance(target, ast.Name):
             self.assign(target.id, value)
@@ -209,15 +224,16 @@ class _Body:
             assert isinstance(name, ast.Name)
             self.assign(name.id, part)
 
-    def AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802
+    def AugAssign(self, node: ast.AugAssign) -> None:
         assert isinstance(node.target, ast.Name)
         self.assign(node.target.id, self.binary(node.op, self.name(node.target.id), self.value(node.value)))
 
-    def Expr(self, node: ast.Expr) -> None:  # noqa: N802
+    def Expr(self, node: ast.Expr) -> None:
         self.value(node.value)
 
-    def Return(self, node: ast.Return) -> None:  # noqa: N802
-        value, kind = None if node.value is None else self.value(node.value), self.function.returned
+    def Return(self, node: ast.Return) -> None:
+        value: Any = None if node.value is None else self.value(node.value)
+        kind = self.function.returned
         if kind == Nothing:
             self.b.ret_void()
         elif isinstance(kind, ir.LiteralStructType) and is_constant(value):
@@ -228,7 +244,7 @@ class _Body:
         else:
             self.b.ret(widen(self.b, value, kind))
 
-    def If(self, node: ast.If) -> None:  # noqa: N802
+    def If(self, node: ast.If) -> None:
         test = self.value(node.test)
         if is_constant(test):
             return self.suite(node.body if test else node.orelse)
@@ -255,16 +271,17 @@ class _Body:
         self.b.branch(start)
         self.b.position_at_end(end)
 
-    def While(self, node: ast.While) -> None:  # noqa: N802
+    def While(self, node: ast.While) -> None:
         self.loop(lambda: self.value(node.test), lambda: self.suite(node.body), lambda: None)
 
-    def For(self, node: ast.For) -> None:  # noqa: N802
+    def For(self, node: ast.For) -> None:
         assert isinstance(node.target, ast.Name)
         if not isinstance(node.iter, ast.Call):
             for value in self.value(node.iter):
                 self.names = self.names | {node.target.id: value}
                 self.suite(node.body)
             return
+        assert isinstance(node.iter.func, ast.Name)
         assert node.iter.func.id == "range"
         name, limits = node.target.id, [self.value(argument) for argument in node.iter.args]
         begin, end, step = (0, limits[0], 1) if len(limits) == 1 else (*limits, 1)[:3]
@@ -275,10 +292,10 @@ class _Body:
             lambda: self.assign(name, self.binary(ast.Add(), self.name(name), step)),
         )
 
-    def Continue(self, node: ast.Continue) -> None:  # noqa: N802
+    def Continue(self, node: ast.Continue) -> None:
         self.b.branch(self.loops[-1][0])
 
-    def Break(self, node: ast.Break) -> None:  # noqa: N802
+    def Break(self, node: ast.Break) -> None:
         self.b.branch(self.loops[-1][1])
 
     # Expressions
@@ -293,12 +310,18 @@ class _Body:
         if isinstance(node, ast.Subscript):
             return self.value(node.value)[self.value(node.slice)]
         if isinstance(node, ast.Tuple):
-            return tuple(self.value(part) for part in node.elts)
+            return tuple(self.several(node.elts))
         if isinstance(node, ast.BinOp):
             return self.binary(node.op, self.value(node.left), self.value(node.right))
         if isinstance(node, ast.Compare):
             return self.comparison(node)
-        return getattr(self, type(node).__name__)(node)
+        return self.visit(node)
+
+    def several(self, nodes: Sequence[ast.expr]) -> list[Value]:
+        values: list[Value] = []
+        for node in nodes:
+            values += self.value(node.value) if isinstance(node, ast.Starred) else [self.value(node)]
+        return values
 
     def name(self, name: str) -> Value:
         return self.b.load(self.variables[name]) if name in self.variables else self.names[name]
@@ -313,7 +336,7 @@ class _Body:
             left, right = (convert(self.b, x, Double) if x.type == Int else x for x in (left, right))
         return getattr(self.b, whole if left.type in (Bit, Int, Words) else real)(left, right)
 
-    def UnaryOp(self, node: ast.UnaryOp) -> Value:  # noqa: N802
+    def UnaryOp(self, node: ast.UnaryOp) -> Value:
         value = self.value(node.operand)
         if isinstance(node.op, ast.Not):
             return not value if is_constant(value) else self.b.not_(self.truth(value))
@@ -360,10 +383,10 @@ class _Body:
             result.add_incoming(convert(builder, value, kind), end)
         return result
 
-    def IfExp(self, node: ast.IfExp) -> Value:  # noqa: N802
+    def IfExp(self, node: ast.IfExp) -> Value:
         return self.choose(self.value(node.test), lambda: self.value(node.body), lambda: self.value(node.orelse))
 
-    def BoolOp(self, node: ast.BoolOp) -> Value:  # noqa: N802
+    def BoolOp(self, node: ast.BoolOp) -> Value:
         first, *rest = node.values
         value = self.value(first)
         if not rest:
@@ -373,8 +396,8 @@ class _Body:
             return self.choose(value, lambda: self.BoolOp(others), lambda: Bit(0))
         return self.choose(value, lambda: Bit(1), lambda: self.BoolOp(others))
 
-    def Call(self, node: ast.Call) -> Value:  # noqa: N802
-        called, values = self.value(node.func), [self.value(argument) for argument in node.args]
+    def Call(self, node: ast.Call) -> Value:
+        called, values = self.value(node.func), self.several(node.args)
         if isinstance(called, ir.Type):
             return convert(self.b, values[0], called)
         if isinstance(called, Operation):
@@ -449,7 +472,13 @@ def load(functions: Sequence[Function], sources: Sequence[Path]) -> list[Callabl
     Machine code is kept on disk, under a name that depends on the ``sources`` it is made from, LLVM and the processor. Where nothing can be
     written, every process compiles anew.
     """
-    facts = [*(function.__name__ for function in functions), llvmlite.__version__, binding.get_process_triple(), binding.get_host_cpu_name(), _features()]
+    facts = [
+        *(function.__name__ for function in functions),
+        llvmlite.__version__,
+        binding.get_process_triple(),
+        binding.get_host_cpu_name(),
+        _features(),
+    ]
     name = hashlib.sha256(b"\0".join([*(path.read_bytes() for path in (Path(__file__), *sources)), *map(str.encode, facts)])).hexdigest()
     path, machine = folder() / f"{name[:32]}.o", _machine()
     code = _read(path)
@@ -459,11 +488,12 @@ def load(functions: Sequence[Function], sources: Sequence[Path]) -> list[Callabl
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    calls = []
+    calls: list[Callable[..., int]] = []
     for function in functions:
         kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * len(function.parameters))
-        calls.append(kind(engine.get_function_address(function.__name__)))
-        calls[-1].engine = engine  # owns the machine code
+        call: Any = kind(engine.get_function_address(function.__name__))
+        call.engine = engine  # owns the machine code
+        calls.append(call)
     return calls
 
 
@@ -483,4 +513,5 @@ def _write(path: Path, code: bytes) -> None:
         part.write_bytes(hashlib.sha256(code).digest() + code)
         part.replace(path)
     except OSError:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -65,7 +65,9 @@ def _read_row(target, place, width, plane, channels, item):
     full = width & ~3
     for x in range(0, full, 4):
         if item == 1:
-            _interleave(target + x * PIXEL, _unit(place + x), _unit(place + x + second), _unit(place + x + third), _unit(place + x + fourth))
+            _interleave(
+                target + x * PIXEL, _unit(place + x), _unit(place + x + second), _unit(place + x + third), _unit(place + x + fourth)
+            )
         else:
             at = place + 4 * x
             red, green, blue, alpha = V.load_floats(at), V.load_floats(at + second), V.load_floats(at + third), V.load_floats(at + fourth)
@@ -172,7 +174,7 @@ def _total(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
 @inlined
 def _lattice(at: Floats, cells: Float, start: Float, side) -> Floats:
     """Lattice coordinates of a bend. Beyond the padding of its control points all is zero, as within it."""
-    return V.clamp(V.fma(at, cells, start), 1.0, side - 2.5)
+    return V.clamp(V.fma(at, cells, start), 1.0, side - 2.001)
 
 
 @inlined
@@ -195,12 +197,9 @@ def _bend_anywhere(controls, side, scratch, s: Floats, t: Floats) -> (Floats, Fl
             weight = V.lane(down[j], k)
             x = V.fma(V.load_floats(place + j * side * 4), weight, x)
             y = V.fma(V.load_floats(place + (side + j) * side * 4), weight, y)
-        moved_x = moved_x + (x * across[k],)
-        moved_y = moved_y + (y * across[k],)
-    return (
-        _total(moved_x[0], moved_x[1], moved_x[2], moved_x[3]),
-        _total(moved_y[0], moved_y[1], moved_y[2], moved_y[3]),
-    )
+        moved_x = (*moved_x, x * across[k])
+        moved_y = (*moved_y, y * across[k])
+    return _total(*moved_x), _total(*moved_y)
 
 
 @compiled
@@ -255,7 +254,7 @@ def _bend_along(scratch, s: Floats) -> (Floats, Floats):
 
 @inlined
 def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, bent, folds):
-    """As ``_locate``; whether the homography is affine, bent and folded into what is read are constants, which leaves out what is not needed."""
+    """As ``_locate``, without what is not needed: whether places are mapped affinely, bent and folded are constants."""
     pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
     black = V.long(call, T.PADDING) == T.ZEROS
     low, high_u, high_v = 1 - Int(black), V.whole(source, T.WIDTH) + black, V.whole(source, T.HEIGHT) + black
@@ -271,7 +270,7 @@ def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, 
     opacity = V.real(m, T.OPACITY)
     if bent and V.whole(m, T.FLAGS) & T.AFFINE and d == 0 and -1 < 3 * a * cells_x < 1:
         along = 1
-        _collapse(controls, side, scratch, min(max(f * cells_y + start_y, 1.0), Float(side - 2.5)))
+        _collapse(controls, side, scratch, min(max(f * cells_y + start_y, 1.0), Float(side - 2.001)))
     for x in range(x0, x1, 4):
         xs = V.ramp() + x
         u, v = V.fma(xs, a, c), V.fma(xs, d, f)
@@ -766,7 +765,9 @@ def work_on_clip(call, clip, arena, rows, sums, queue, piece) -> Int:
                 base = arena + chain * V.long(call, T.CHAIN_BYTES)
                 for k in range(V.long(call, T.BUFFERS)):
                     if k % pieces == part:
-                        _clear_border(base + k * V.long(call, T.FRAME_BYTES), V.whole(V.long(call, T.PREVIOUS), T.PITCH), V.long(call, T.W), h)
+                        _clear_border(
+                            base + k * V.long(call, T.FRAME_BYTES), V.whole(V.long(call, T.PREVIOUS), T.PITCH), V.long(call, T.W), h
+                        )
                 base += V.long(call, T.BUFFERS) * V.long(call, T.FRAME_BYTES)
                 _prepare(call, V.whole(shown, T.SOURCES), V.whole(shown, T.SOURCES + 1), base, part, pieces, sums)
         else:

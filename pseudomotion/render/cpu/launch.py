@@ -29,7 +29,7 @@ KINDS = {
     torch.float32: layout.FLOAT32,
 }
 PIXEL = 16  # bytes, in a working frame
-_SOURCES = [Path(module.__file__) for module in (kernels, pack, vector, layout, outline)]
+_SOURCES = [Path(str(module.__file__)) for module in (kernels, pack, vector, layout, outline)]
 _pack, _work_on_clip = compiler.load([pack.pack, kernels.work_on_clip], _SOURCES)
 
 SPARE = 2**28  # bytes that are kept of clips that are no longer used
@@ -100,7 +100,7 @@ def _give_back(memory: np.ndarray) -> None:
     """Keep memory for later clips, at most ``SPARE`` bytes. No lock: garbage collection may call this anywhere, and each step is atomic."""
     _spare[memory.ctypes.data] = memory
     while sum(kept.nbytes for kept in list(_spare.values())) > SPARE:
-        _spare.pop(list(_spare)[0], None)
+        _spare.pop(next(iter(list(_spare)), 0), None)
 
 
 def _readable(pixels: Shaped[Tensor, "N C H W"]) -> Shaped[Tensor, "N C H W"]:
@@ -127,7 +127,7 @@ class _Call:
 
     def make(self, place: int, rows: int, size: int, dtype: type = np.float32) -> np.ndarray:
         """Set the address of a new array, and return it."""
-        made = np.empty((rows, size), dtype)
+        made: np.ndarray = np.empty((rows, size), dtype)
         self.lend(place, made)
         return made
 
@@ -179,12 +179,12 @@ def _pack_plan(call: _Call, plan: MotionPlan) -> _Facts:
         (layout.LAYER_COLOR, layers.motion.color),
         (layout.LAYER_BEND, layers.motion.bend),
         (layout.LAYER_DETAIL, plan.layer_detail),
-        *zip(range(layout.BLEND_PARTNER, layout.BLEND_FRAMES + 1), vars(blend).values() if blend is not None and plan.mixes else ()),
+        *((layout.BLEND_PARTNER + k, tensor) for k, tensor in enumerate(vars(blend).values() if blend is not None and plan.mixes else ())),
     ):
         call.lend(place, tensor)
     b, t, surfaces = len(plan), plan.num_frames, 1 + plan.num_layers
     levels = 1 + math.ceil(max([0.0, *(float(detail.max()) for detail in (plan.detail, plan.layer_detail) if detail.numel())]))
-    back_grid, layer_grid = back.motion.bend.shape[-1], layers.motion.bend.shape[-1]
+    back_grid, layer_grid = (motion.bend.shape[-1] for motion in (back.motion, layers.motion) if motion.bend is not None)
     call.put(layout.BATCH, b, t, plan.num_layers)
     call.put(layout.LEVELS, levels)
     call.put(layout.BACK_GRID, back_grid)

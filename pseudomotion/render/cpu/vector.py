@@ -199,7 +199,7 @@ def choose(b, test, yes: Floats, no: Floats):
 
 
 @operation
-def any(b, vector: Floats):  # noqa: A001
+def any(b, vector: Floats):
     """Whether some number is above zero."""
     above = b.fcmp_ordered(">", vector, ir.Constant(Floats, [0.0] * 4))
     return b.icmp_signed("!=", b.bitcast(above, ir.IntType(4)), ir.IntType(4)(0))

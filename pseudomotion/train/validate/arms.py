@@ -14,6 +14,8 @@ ARMS: dict[str, str | None] = {
     "zoom-affine": "",
     "zoom-affine-mixup": "--mix mixup",
     "perspective": "--transforms perspective",
+    "elastic": "--transforms elastic",
+    "shake": "--transforms shake",
     "cutmix": "--transforms cutmix",
     "all": "--transforms sliding_window zoom fade affine perspective color_jitter cutmix",
     "half": "--strength 0.5",

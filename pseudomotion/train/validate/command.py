@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from pseudomotion.files import MADE_BY, whole_file
-from pseudomotion.train.engine.options import parse
 from pseudomotion.train.validate.arms import name_of, words_of
 from pseudomotion.train.validate.options import CHANGEABLE, STAGES, ValidateOptions
 from pseudomotion.train.validate.report import make_page, make_table
@@ -26,13 +25,11 @@ PRETRAINING = "pre-training"
 SETTINGS, RESULTS, TABLE, PAGE = "settings.json", "validate.json", "table.md", "report.html"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = parse(ValidateOptions, "pmg-validate", "Compare ways to pre-train by what the encoder then knows of motion.", arguments)
+def run(options: ValidateOptions) -> None:
+    """Run the command."""
     found = validate(options)
     print(make_table(found))  # noqa: T201
     print(f"{options.out}/{PAGE}: the report; {RESULTS}, {TABLE}: its numbers")  # noqa: T201
-    return 0
 
 
 def validate(options: ValidateOptions) -> Row:

@@ -176,7 +176,8 @@ def ask(model: VideoMAEForVideoClassification, windows: Windows) -> dict[str, tu
         windows: what it is asked about.
 
     Returns:
-        By question: which answers about test clips (for classes: test videos) were right, and the film of each.
+        By question: which answers about test clips (for classes: test videos) were right, and the film of each. A question about a
+        direction that no clip to train or to test on moves in is left out.
 
     """
     films = np.array(windows.films)[windows.videos]
@@ -185,6 +186,8 @@ def ask(model: VideoMAEForVideoClassification, windows: Windows) -> dict[str, tu
     for name, (motion, twin) in QUESTIONS.items():
         value = windows.motion[:, MOTIONS.index(motion)]
         chosen = np.abs(value) > np.median(np.abs(value[~windows.test]))
+        if not ((chosen & windows.test).any() and (chosen & ~windows.test).any()):
+            continue
         for question, first in ((name, None), (CONTROL, still)) if name == "left/right" else ((name, None),):
             clips = windows.clips[torch.from_numpy(chosen)]
             own = tokens[chosen] if first is None else encode(model, first(clips))

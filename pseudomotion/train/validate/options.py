@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass
+from typing import ClassVar
 
-from transformers.hf_argparser import HfArg
-
+from pseudomotion.train.engine.options import option
+from pseudomotion.train.options import MODELS
 from pseudomotion.train.validate.arms import ARMS, name_of, words_of
-from pseudomotion.train.videomae.model import SIZES
 
 STAGES = ("fine-tuning", "low-shot", "linear")  # probes that are trained for a number of steps
 PROBES = (*STAGES, "direction")
@@ -19,38 +19,53 @@ CHANGEABLE = ("out", "arms", "seeds", "probe", "budget", "steps")
 class ValidateOptions:
     """Options of ``pmg-validate``."""
 
-    out: str = HfArg(help="folder to write to; a repeated command reads back the trials that are finished, and measures what is missing")
-    arms: list[str] = HfArg(
-        default_factory=lambda: ["scratch", "identity", "zoom-affine", "zoom-affine-mixup"],
-        help=f'ways to pre-train, compared with the first: {", ".join(ARMS)}; or your own, as "NAME: options of pmg-pretrain"',
+    group: ClassVar[str] = "options"
+
+    out: str = option(
+        help="folder to write to; a repeated command reads back the trials that are finished, and measures what is missing",
+        metavar="FOLDER",
     )
-    seeds: int = HfArg(default=2, help="trials of every arm; images, labeled clips, weights and order vary with the seed")
-    probe: list[str] = HfArg(
-        default_factory=lambda: list(STAGES),
+    arms: list[str] = option(
+        ["scratch", "identity", "zoom-affine", "zoom-affine-mixup"],
+        help=f'ways to pre-train, compared with the first: {", ".join(ARMS)}; or your own, as "NAME: options of pmg-pretrain"',
+        metavar="ARM",
+    )
+    seeds: int = option(2, help="trials of every arm; images, labeled clips, weights and order vary with the seed", metavar="N")
+    probe: list[str] = option(
+        list(STAGES),
         help="what encoders are measured by: fine-tuning, on all labeled clips; low-shot, on --shots of each class; linear, a linear probe "
         "of the classes; direction, linear probes of how real videos move (needs OpenCV)",
+        metavar="NAME",
     )
-    train: str | None = HfArg(default=None, help='real videos to train on, lines of "path label"; none for the built-in motion probe')
-    test: str | None = HfArg(default=None, help="list of real videos to test on")
-    film: str | None = HfArg(
-        default=None, help="regular expression: the part of a video's name that tells its film, for intervals; none: each video is one"
+    train: str | None = option(
+        None, help='real videos to train on, lines of "path label"; none for the built-in motion probe', metavar="LIST"
     )
-    stride: int = HfArg(default=2, help="of real videos: frames from one frame of a clip to the next")
-    gray: bool = HfArg(default=False, help="make all clips gray, which small models learn faster")
-    model: str = HfArg(default="micro", help="size of the model", metadata={"choices": tuple(SIZES)})
-    images: int = HfArg(default=600, help="images to pre-train on; of videos, a frame of each")
-    train_clips: int = HfArg(default=2400, help="clips of the motion probe to train on")
-    test_clips: int = HfArg(default=600, help="clips of the motion probe to test on")
-    shots: int = HfArg(default=20, help="clips per class in low-shot training")
-    batch_size: int = HfArg(default=32, help="clips of a step")
-    steps: list[int] = HfArg(
-        default_factory=lambda: list(DEFAULT_STEPS), help=f"of pre-training, and of the probes {', '.join(STAGES)}, four numbers"
+    test: str | None = option(None, help="list of real videos to test on", metavar="LIST")
+    film: str | None = option(
+        None,
+        help="regular expression: the part of a video's name that tells its film, for intervals; none: each video is one",
+        metavar="REGEX",
     )
-    budget: str | None = HfArg(
-        default=None, help="time for all trials, such as 8m, to which --steps are scaled by short trials; none: as they are"
+    stride: int = option(2, help="of real videos: frames from one frame of a clip to the next", metavar="N")
+    gray: bool = option(False, help="make all clips gray, which small models learn faster")
+    model: str = option("micro", help=f"size of the model: {', '.join(MODELS)}", choices=MODELS, metavar="SIZE")
+    images: int = option(600, help="images to pre-train on; of videos, a frame of each", metavar="N")
+    train_clips: int = option(2400, help="clips of the motion probe to train on", metavar="N")
+    test_clips: int = option(600, help="clips of the motion probe to test on", metavar="N")
+    shots: int = option(20, help="clips per class in low-shot training", metavar="N")
+    batch_size: int = option(32, help="clips of a step", metavar="N")
+    steps: list[int] = option(
+        list(DEFAULT_STEPS),
+        help=f"of pre-training, and of the probes {', '.join(STAGES)}, four numbers",
+        metavar="N",
     )
-    base_lr: float = HfArg(default=0.016, help="peak learning rate of all stages, for 256 clips a step")
-    cpu: bool = HfArg(default=False, help="train on the CPU even if there is a GPU")
+    budget: str | None = option(
+        None,
+        help="time for all trials, such as 8m, to which --steps are scaled by short trials; none: as they are",
+        metavar="TIME",
+    )
+    base_lr: float = option(0.016, help="peak learning rate of all stages, for 256 clips a step", metavar="RATE")
+    cpu: bool = option(False, help="train on the CPU even if there is a GPU")
 
     def __post_init__(self) -> None:
         """Check the values."""

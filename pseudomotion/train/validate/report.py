@@ -191,7 +191,7 @@ def _draw(found: Row) -> bytes:
     loss.set(xlabel="step of pre-training", ylabel="masked loss")
     accuracy.set(ylabel="top-1 accuracy in percent", xticks=range(len(questions)))
     accuracy.set_xticklabels(questions, rotation=30, ha="right", fontsize=8)
-    accuracy.legend(fontsize=8)
+    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8)
     file = io.BytesIO()
     FigureCanvasAgg(figure).print_png(file)
     return file.getvalue()

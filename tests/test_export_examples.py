@@ -1,0 +1,102 @@
+"""The examples beside the export: over a cluster with Ray, flow training on the fly, and lists as other repositories read them."""
+
+import os
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+from pictures import save
+from PIL import Image
+from test_examples import EXAMPLES, example
+from test_export import files_of, records_of, videomae_list
+
+import pseudomotion
+from pseudomotion import PMG
+from pseudomotion.export import Export, Settings, main, prepare, write_list
+from pseudomotion.images import ImageFolder, builtin_picture
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for k in range(6):
+        save(tmp_path / "images" / f"{k}.png", k)
+    return tmp_path / "images"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ray_writes_what_one_process_writes(folder, tmp_path, monkeypatch):
+    """On one local node. A folder that is there is not written again."""
+    ray = pytest.importorskip("ray")
+    root = str(Path(pseudomotion.__file__).parents[1])
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
+    try:
+        module, settings = example("export_ray"), {"size": 16, "num_frames": 4, "shard_size": 4}
+        job = Export(ImageFolder(folder, 18), PMG(num_frames=4, size=16), tmp_path / "ray", Settings(clips=14, shard_size=4))
+        prepare(job)
+        job.write(1)
+        before = job.path(1).stat().st_mtime_ns
+        module.export(str(folder), str(tmp_path / "ray"), 14, **settings)
+        assert job.path(1).stat().st_mtime_ns == before
+        module.export(str(folder), str(tmp_path / "ray"), 14, **settings)  # nothing left to do
+    finally:
+        ray.shutdown()
+    assert len(videomae_list(tmp_path / "ray" / "train.csv")) == 14
+    assert main(["--images", str(folder), "--image-size", "18", "--out", str(tmp_path / "one"), "--clips", "14", "--folder", "4",
+                 "--frames", "4", "--size", "16", "--workers", "1"]) == 0  # fmt: skip
+    assert files_of(tmp_path / "ray") == files_of(tmp_path / "one")
+
+
+def test_what_the_flow_network_is_trained_on(tmp_path):
+    """Each frame, sampled by torch where the flow of the frame before points, is that frame; and training runs on it."""
+    (tmp_path / "images").mkdir()
+    for k in range(4):
+        picture = builtin_picture(96, 96).roll((17 * k, 29 * k), (1, 2)).permute(1, 2, 0).numpy()
+        Image.fromarray(picture).save(tmp_path / "images" / f"{k}.png")
+    module, seen = example("flow_training"), []
+
+    class Watched(module.PseudoMotionDataset):
+        def __getitems__(self, indices):
+            items = super().__getitems__(indices)
+            seen.extend(items)
+            return items
+
+    module.PseudoMotionDataset = Watched
+    errors = module.train(str(tmp_path / "images"), size=48, epochs=2, batch_size=4, num_workers=0)
+    assert [item["id"] for item in sorted(seen, key=lambda item: item["id"])] == list(range(8))
+    assert all(0 < error < 20 for error in errors)
+    for item in seen:
+        frames, (u, v), visible = item["video"].float(), item["flow"][0], ~item["occlusion"][0]
+        y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+        places = torch.stack([(2 * (x + u) + 1) / 48 - 1, (2 * (y + v) + 1) / 48 - 1], -1)
+        warped = torch.nn.functional.grid_sample(frames[None, :, 1], places[None], align_corners=False, padding_mode="border")[0]
+        off, still = (((frames[:, 0] - other).abs().mean(0) * visible).sum() / visible.sum() for other in (warped, frames[:, 1]))
+        assert visible.float().mean() > 0.5
+        assert off < 0.5 * still
+
+
+def vjepa_list(path):
+    """As V-JEPA 2 reads its list: pandas, no header, divided at spaces."""
+    data = pandas.read_csv(path, header=None, delimiter=" ")
+    return list(data.values[:, 0]), list(data.values[:, 1])
+
+
+def test_v_jepa_reads_the_list_of_videomae(folder, tmp_path):
+    job = Export(ImageFolder(folder, 18), PMG(num_frames=4, size=16), tmp_path / "out", Settings(clips=5, shard_size=2))
+    prepare(job)
+    for shard in job.part(1, 1):
+        job.write(shard)
+    paths, labels = vjepa_list(write_list(job))
+    assert list(zip(paths, labels, strict=True)) == videomae_list(tmp_path / "out" / "train.csv")
+    assert all(os.path.isabs(path) and os.path.getsize(path) for path in paths)
+    assert labels == [record["label"] for record in records_of(tmp_path / "out")]
+    relative, _ = vjepa_list(write_list(job, relative=True))
+    assert [str(tmp_path / "out" / path) for path in relative] == paths
+
+
+def test_every_example_is_tested():
+    """Here or beside the trainer's."""
+    text = "".join((Path(__file__).parent / name).read_text() for name in ("test_examples.py", "test_export_examples.py"))
+    missing = [path.stem for path in EXAMPLES.glob("*.py") if f'"{path.stem}"' not in text and path.stem != "training_loop"]
+    assert not missing
