@@ -94,7 +94,7 @@ def _sizes(size: tuple[int, int], levels: int, at_least: int = 0) -> Sizes:
     return Sizes(tuple(parts), max(pitch(size[1]), at_least), line)
 
 
-Chunk = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], np.ndarray, bool]
+Chunk = tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"], np.ndarray, bool]
 """Clips; their partners' positions, in the batch or, where stepped, among the clips; which are written out; whether they are stepped."""
 
 
