@@ -33,6 +33,7 @@ from pseudomotion import geometry, outline, spline
 from pseudomotion.motion import Layers, Motion, map_fields
 from pseudomotion.passes import Pass, find_detail, find_passes
 from pseudomotion.transforms import ALL_TRANSFORMS
+from pseudomotion.versions import from_version_1
 
 PADDING_MODES = ("zeros", "border", "reflection")
 
@@ -220,7 +221,7 @@ class MotionPlan:
         """
         version = int(state.get("version", torch.tensor(1, device="cpu")))
         if version == 1:
-            state = _from_version_1(state)
+            state = from_version_1(state)
         elif version != cls.VERSION:
             raise ValueError(f"state is a MotionPlan of version {version}; this release reads versions 1 and {cls.VERSION}")
         mixed, textured = any(name.startswith("blend.") for name in state), "texture_size" in state
@@ -352,51 +353,6 @@ def _of_motion(name: str, motion: Motion, shape: tuple[int, ...]) -> dict[str, t
         f"{name}.color": (motion.color, (*shape, 3, 4), torch.float32),
         f"{name}.bend": (bend, (*shape, 2, grid, grid), torch.float32),
     }
-
-
-def _from_version_1(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert a version 1 state, in which the back was layer 0 of a stack."""
-    old = (
-        "source",
-        "homography",
-        "color",
-        "box",
-        "opacity",
-        "reads_previous",
-        "partner",
-        "partner_weight",
-        "partner_box",
-        "partner_frames",
-    )
-    names = {*old, "transform", "source_size", "frame_size"}
-    if set(state) != names:
-        missing, unknown = sorted(names - set(state)), sorted(set(state) - names)
-        raise ValueError(f"state must have the fields of a MotionPlan; missing: {missing}, unknown: {unknown}")
-    homography, color, opacity, box = (state[name] for name in ("homography", "color", "opacity", "box"))
-    if (opacity[:, 0] != 1).any():
-        raise ValueError("state has a back with opacity below 1, which is no longer supported")
-    new = {
-        "version": torch.tensor(MotionPlan.VERSION, device="cpu"),
-        "padding_mode": torch.tensor(PADDING_MODES.index("zeros"), device="cpu"),
-        "back.image": state["source"][:, 0],
-        "back.reads_previous": state["reads_previous"],
-        "back.motion.homography": homography[:, 0],
-        "back.motion.color": color[:, 0],
-        "back.motion.bend": homography[:, 0, :, :2, :0, None][..., :0],
-        "layers.texture": state["source"][:, 1:],
-        "layers.box": box[:, 1:],
-        "layers.outline": box.new_tensor(outline.SHARP).expand(*box[:, 1:].shape[:2], -1),
-        "layers.motion.homography": homography[:, 1:],
-        "layers.motion.color": color[:, 1:],
-        "layers.motion.bend": homography[:, 1:, :, :2, :0, None][..., :0],
-        "layers.opacity": opacity[:, 1:],
-        "transform": state["transform"],
-        "image_size": state["source_size"],
-        "frame_size": state["frame_size"],
-    }
-    if (state["partner_weight"] > 0).any():
-        new |= {name: state[name.replace("blend.", "partner_").replace("partner_partner", "partner")] for name in BLEND_FIELDS}
-    return new
 
 
 @np.errstate(all="ignore")  # as in planning

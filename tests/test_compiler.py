@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("llvmlite", reason="the renderer for CPUs needs llvmlite, which is not installed")
 
-from pseudomotion.render.cpu import compiler
+from pseudomotion.render.cpu import machine
 from pseudomotion.render.cpu.compiler import CompileError, Double, Int, compiled, inlined
 
 STEPS = (1, 10, 100)
@@ -15,7 +15,7 @@ STEPS = (1, 10, 100)
 
 def loaded(function, tmp_path, monkeypatch):
     monkeypatch.setenv("PSEUDOMOTION_CACHE", str(tmp_path))
-    return compiler.load([function], [])[0]
+    return machine.load([function], [])[0]
 
 
 def numbers(a, b) -> Int:

@@ -27,7 +27,7 @@ from pseudomotion.render.output import Output
 
 pytest.importorskip("llvmlite", reason="the renderer for CPUs needs llvmlite, which is not installed")
 
-from pseudomotion.render.cpu import compiler, launch
+from pseudomotion.render.cpu import compiler, launch, machine
 
 NAMES = tuple(TRANSFORMS)
 PADDING = ["zeros", "border", "reflection"]
@@ -440,13 +440,13 @@ def doubled(number) -> compiler.Int:
 
 def test_machine_code_is_kept_where_that_can_be_written(tmp_path, monkeypatch):
     def load():
-        return compiler.load([doubled], [Path(__file__)])[0]
+        return machine.load([doubled], [Path(__file__)])[0]
 
     monkeypatch.setenv("PSEUDOMOTION_CACHE", str(tmp_path / "kept"))
     assert load()(21) == 42
     (kept,) = (tmp_path / "kept").iterdir()
-    translate = mock.Mock(side_effect=compiler._translate)
-    monkeypatch.setattr(compiler, "_translate", translate)
+    translate = mock.Mock(side_effect=machine._translate)
+    monkeypatch.setattr(machine, "_translate", translate)
     assert load()(21) == 42
     assert not translate.called
     kept.write_bytes(kept.read_bytes()[:-1])  # cut short

@@ -26,7 +26,7 @@ PROJECT = ROOT.parent
 # Each file imports only from its own rank and lower ones. What is not listed is the edge: it imports inward, and nothing imports it.
 RANKS = [
     ["geometry", "motion", "outline", "spline", "untraced"],
-    ["color", "draws"],
+    ["color", "draws", "versions"],
     ["passes", "transforms"],
     ["checks", "plan"],
     ["render"],

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pseudomotion import outline
 from pseudomotion.plan import PADDING_MODES, MotionPlan
-from pseudomotion.render.cpu import compiler, kernels, pack, vector
+from pseudomotion.render.cpu import coverage, kernels, locate, machine, pack, sources, vector
 from pseudomotion.render.cpu import table as layout
 from pseudomotion.render.output import Output
 
@@ -29,8 +29,8 @@ KINDS = {
     torch.float32: layout.FLOAT32,
 }
 PIXEL = 16  # bytes, in a working frame
-_SOURCES = [Path(str(module.__file__)) for module in (kernels, pack, vector, layout, outline)]
-_pack, _work_on_clip = compiler.load([pack.pack, kernels.work_on_clip], _SOURCES)
+_SOURCES = [Path(str(module.__file__)) for module in (kernels, coverage, locate, sources, pack, vector, layout, outline)]
+_pack, _work_on_clip = machine.load([pack.pack, kernels.work_on_clip], _SOURCES)
 
 SPARE = 2**28  # bytes that are kept of clips that are no longer used
 PIECE = 16  # rows of a frame that a thread makes at a time where threads share a clip

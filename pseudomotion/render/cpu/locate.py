@@ -1,0 +1,217 @@
+"""Where the pixels of a row of a frame read in a working frame: homographies, bends, padding."""
+
+# mypy: ignore-errors
+# LLVM compiles these functions; their annotations are its types.
+
+from pseudomotion.geometry import HORIZON
+from pseudomotion.render.cpu import table as T
+from pseudomotion.render.cpu import vector as V
+from pseudomotion.render.cpu.compiler import Double, Float, Floats, Int, Words, compiled, inlined
+from pseudomotion.render.cpu.coverage import coverage
+
+SPOT = 16  # bytes a pixel: what is noted about where it reads; for four pixels their places, then the following
+ACROSS, DOWN, COVERED = 16, 32, 48  # how far right of and below that, and how much a layer covers
+
+
+@inlined
+def along_row(m, axis, y) -> Double:
+    """What is the same for all pixels of row y of a frame in a row of its homography."""
+    return Double(V.real(m, T.MATRIX + 3 * axis + 1)) * y + V.real(m, T.MATRIX + 3 * axis + 2)
+
+
+@inlined
+def _note(spot, pitch, u: Floats, v: Floats, low: Floats, high_u: Floats, high_v: Floats):
+    """Note where four points lie in a working frame, into which they are clamped: the pixels above and left of them, and how far beyond."""
+    u, v = V.clamp(u, low, high_u), V.clamp(v, low, high_v)
+    left, top = Words(u), Words(v)
+    V.store_words(top * Words(pitch) + left, spot)
+    V.store(u - Floats(left), spot + ACROSS)
+    V.store(v - Floats(top), spot + DOWN)
+
+
+@inlined
+def _fold(at: Floats, period: Floats) -> Floats:
+    """Coordinates on an axis that is repeated back and forth; a period is there and back."""
+    at = V.fabs(at)
+    at = at - V.floor(at / period) * period
+    return min(at, period - at)
+
+
+@inlined
+def _weights(f: Floats) -> (Floats, Floats, Floats, Floats):
+    """Of the four control points of a cubic B-spline about points that lie f, in [0, 1), behind the second."""
+    back, f2 = 1 - f, f * f
+    f3 = f2 * f
+    first, last = back * back * back * (1 / 6), f3 * (1 / 6)
+    second = V.fma(f3, 0.5, V.fma(f2, -1.0, 2 / 3))
+    return first, second, 1 - first - second - last, last
+
+
+@inlined
+def _total(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
+    """The sums over each of four vectors."""
+    w, x, y, z = V.transpose(a, b, c, d)
+    return w + x + (y + z)
+
+
+@inlined
+def _lattice(at: Floats, cells: Float, start: Float, side) -> Floats:
+    """Lattice coordinates of a bend. Beyond the padding of its control points all is zero, as within it."""
+    return V.clamp(V.fma(at, cells, start), 1.0, side - 2.001)
+
+
+@inlined
+def _bend_anywhere(controls, side, scratch, s: Floats, t: Floats) -> (Floats, Floats):
+    """How far a bend moves four points at lattice coordinates (s, t), in pixels.
+
+    Four neighboring control points of a row are one vector, so every point needs four of them for x and four for y.
+    """
+    column, row = Words(s), Words(t)
+    V.store_words((row - 1) * Words(side) + column - 1, scratch)
+    w0, w1, w2, w3 = _weights(s - Floats(column))
+    across = V.transpose(w0, w1, w2, w3)
+    w0, w1, w2, w3 = _weights(t - Floats(row))
+    down = (w0, w1, w2, w3)
+    moved_x, moved_y = (), ()
+    for k in V.FOUR:
+        place = controls + V.whole(scratch, k) * 4
+        x, y = Floats(0.0), Floats(0.0)
+        for j in V.FOUR:
+            weight = V.lane(down[j], k)
+            x = V.fma(V.load_floats(place + j * side * 4), weight, x)
+            y = V.fma(V.load_floats(place + (side + j) * side * 4), weight, y)
+        moved_x = (*moved_x, x * across[k])
+        moved_y = (*moved_y, y * across[k])
+    return _total(*moved_x), _total(*moved_y)
+
+
+@compiled
+def _collapse(controls, side, scratch, t: Float):
+    """The polynomials that a bend is along a row, at lattice coordinate t, into ``scratch``.
+
+    For x, then for y, these are 16 coefficients of degree 0, 16 of degree 1 and so on: one for every column of the lattice.
+    """
+    row = Int(t)
+    w0, w1, w2, w3 = _weights(Floats(t - row))
+    weights = (w0, w1, w2, w3)
+    for axis in range(2):
+        sums, target = scratch + 512, scratch + axis * 256
+        V.store(0.0, sums + 64)
+        for i in range(0, side, 4):
+            total = Floats(0.0)
+            for j in V.FOUR:
+                total = V.fma(V.load_floats(controls + ((axis * side + row - 1 + j) * side + i) * 4), weights[j], total)
+            V.store(total, sums + i * 4)
+        for i in range(0, side - 3, 4):  # column i + 1 lies between the second and the third of these
+            p0, p1, p2, p3 = (
+                V.load_floats(sums + i * 4),
+                V.load_floats(sums + i * 4 + 4),
+                V.load_floats(sums + i * 4 + 8),
+                V.load_floats(sums + i * 4 + 12),
+            )
+            V.store_floats(V.fma(p1, 4.0, p0 + p2) * (1 / 6), target + i * 4 + 4)
+            V.store_floats((p2 - p0) * 0.5, target + i * 4 + 68)
+            V.store_floats(V.fma(p1, -1.0, (p0 + p2) * 0.5), target + i * 4 + 132)
+            V.store_floats(V.fma(p3 - p0, 1 / 6, (p1 - p2) * 0.5), target + i * 4 + 196)
+
+
+@inlined
+def _polynomial(coefficients, f: Floats) -> Floats:
+    high = V.fma(f, V.real(coefficients, 48), V.real(coefficients, 32))
+    return V.fma(f, V.fma(f, high, V.real(coefficients, 16)), V.real(coefficients, 0))
+
+
+@inlined
+def _bend_along(scratch, s: Floats) -> (Floats, Floats):
+    """As ``_bend_anywhere``, at four points of one row that lie in two neighboring columns at most."""
+    first, last = Int(V.first(s)), Int(V.last(s))
+    f = s - first
+    x, y = _polynomial(scratch + first * 4, f), _polynomial(scratch + 256 + first * 4, f)
+    if first != last:
+        g = s - last
+        there = V.choose(s < max(first, last), 0.0, 1.0) if last > first else V.choose(s < max(first, last), 1.0, 0.0)
+        x = V.lerp(x, _polynomial(scratch + last * 4, g), there)
+        y = V.lerp(y, _polynomial(scratch + 256 + last * 4, g), there)
+    return x, y
+
+
+@inlined
+def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, bent, folds):
+    """As ``locate``, without what is not needed: whether places are mapped affinely, bent and folded are constants."""
+    pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
+    black = V.long(call, T.PADDING) == T.ZEROS
+    low, high_u, high_v = 1 - Int(black), V.whole(source, T.WIDTH) + black, V.whole(source, T.HEIGHT) + black
+    scale = 1.0 / (1 << V.whole(source, T.LEVEL))
+    scales, shift_u, shift_v = Float(scale), Float(0.5 * scale - 0.5), Float(0.5 * scale - 0.5)
+    if not folds:
+        shift_u, shift_v = shift_u + (1 - left), shift_v + (1 - top)
+    a, d, g = V.real(m, T.MATRIX), V.real(m, T.MATRIX + 3), V.real(m, T.MATRIX + 6)
+    c, f, h = Float(along_row(m, 0, y)), Float(along_row(m, 1, y)), Float(along_row(m, 2, y))
+    period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
+    cells_x, cells_y, start_x, start_y = V.real(m, T.CELLS), V.real(m, T.CELLS + 1), V.real(m, T.CELLS + 2), V.real(m, T.CELLS + 3)
+    side, controls, along = V.whole(m, T.GRID) + 6, V.long(call, T.CONTROLS) + V.whole(m, T.BEND) * 4, 0
+    opacity = V.real(m, T.OPACITY)
+    if bent and V.whole(m, T.FLAGS) & T.AFFINE and d == 0 and -1 < 3 * a * cells_x < 1:
+        along = 1
+        _collapse(controls, side, scratch, min(max(f * cells_y + start_y, 1.0), Float(side - 2.001)))
+    for x in range(x0, x1, 4):
+        xs = V.ramp() + x
+        u, v = V.fma(xs, a, c), V.fma(xs, d, f)
+        if not affine:
+            near = 1.0 / max(V.fma(xs, g, h), HORIZON)
+            u, v = u * near, v * near
+        if bent:
+            s = _lattice(u, cells_x, start_x, side)
+            if along:
+                far_x, far_y = _bend_along(scratch, s)
+                u, v = u + far_x, v + far_y
+            else:
+                far_x, far_y = _bend_anywhere(controls, side, scratch, s, _lattice(v, cells_y, start_y, side))
+                u, v = u + far_x, v + far_y
+        if surface:
+            V.store(coverage(surface, u, v) * opacity, spots + COVERED)
+        u, v = V.fma(u, scales, shift_u), V.fma(v, scales, shift_v)
+        if folds:
+            u, v = _fold(u, period_u) + (1 - left), _fold(v, period_v) + (1 - top)
+        _note(spots, pitch, u, v, low, high_u, high_v)
+        spots += 4 * SPOT
+
+
+@compiled
+def locate(call, x0, x1, y, m, source, surface, spots, scratch):
+    """Note where pixels x0 to x1 of row y of a frame read in a working frame, and how much a layer's outline covers them.
+
+    Args:
+        call: sizes and addresses, as ``table`` lays them out.
+        x0: the first pixel.
+        x1: after the last.
+        y: the row.
+        m: row of the table of the frame that is made.
+        source: row of the table of what is read.
+        surface: row of the table of the layer; 0 for a back, which covers all.
+        spots: memory for what is noted.
+        scratch: more memory.
+
+    """
+    pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
+    black = V.long(call, T.PADDING) == T.ZEROS
+    low, high_u, high_v = 1 - Int(black), V.whole(source, T.WIDTH) + black, V.whole(source, T.HEIGHT) + black
+    scale = 1.0 / (1 << V.whole(source, T.LEVEL))
+    shift = 0.5 * scale - 0.5
+    flags, folds = V.whole(m, T.FLAGS), V.long(call, T.PADDING) == T.REFLECTION
+    if folds:
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, flags & T.BENT, 1)
+    elif flags & T.BENT:
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, 1, 0)
+    elif not flags & T.AFFINE:
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 0, 0, 0)
+    elif surface:
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 1, 0, 0)
+    else:
+        a, d = Float(V.real(m, T.MATRIX) * scale), Float(V.real(m, T.MATRIX + 3) * scale)
+        c = Float(along_row(m, 0, y) * scale + shift + (1 - left))
+        f = Float(along_row(m, 1, y) * scale + shift + (1 - top))
+        for x in range(x0, x1, 4):
+            xs = V.ramp() + x
+            _note(spots, pitch, V.fma(xs, a, c), V.fma(xs, d, f), low, high_u, high_v)
+            spots += 4 * SPOT
