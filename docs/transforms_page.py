@@ -13,6 +13,7 @@ from pseudomotion import PMG, TRANSFORMS
 from pseudomotion.labels import displacement_stats
 from pseudomotion.preview import main as pmg_preview
 from pseudomotion.train.probe import CLASSES, MotionProbe, textures
+from pseudomotion.transforms import ALL_TRANSFORMS
 
 CLIPS = 4096
 PROBE_SIZE, PROBE_FRAMES, NAMES, GAP = 64, 6, 110, 4
@@ -21,7 +22,7 @@ PROBE_SIZE, PROBE_FRAMES, NAMES, GAP = 64, 6, 110, 4
 def make(folder: Path) -> None:
     """Write an image of every transform, and the page that shows them."""
     folder.mkdir(exist_ok=True)
-    sections = [_section(name, folder) for name in TRANSFORMS]
+    sections = [_section(name, folder) for name in ALL_TRANSFORMS]
     (folder / "transforms.md").write_text("\n".join([*sections, _calibration()]))
     _probe().save(folder / "probe.png")
 
@@ -30,7 +31,7 @@ def _section(name: str, folder: Path) -> str:
     options = ["--transforms", name, "--samples", "2", "--frames", "8", "--size", "96", "--no-labels", "--seed", "4", "--force"]
     if pmg_preview([str(folder / f"{name}.png"), *options]):
         raise RuntimeError(f"no picture of {name}")
-    cls = TRANSFORMS[name]
+    cls = ALL_TRANSFORMS[name]
     reads = "the previous frame" if cls.reads_previous else "the image"
     facts = f"Each frame reads {reads}." + (" Needs RGB images." if cls.needs_rgb else "")
     return "\n".join(
