@@ -116,7 +116,7 @@ def crop_box(draws: Draws, frame_size: tuple[int, int], area: tuple[float, float
 class RandomErasing:
     """Random erasing (Zhong et al. 2017, arXiv 1708.04896): a box of the clip, the same in all frames, becomes noise.
 
-    Works on clips that are normalised already; the noise is drawn from a standard normal distribution for every pixel and channel.
+    Works on clips that are normalized already; the noise is drawn from a standard normal distribution for every pixel and channel.
 
     Args:
         p: probability per clip.

@@ -30,7 +30,7 @@ class Operation(NamedTuple):
 
 
 def _moved(frame: Image.Image, x_of_y: float, x: float, y_of_x: float, y: float) -> Image.Image:
-    """The frame read at ``(x + x_of_y * y, y + y_of_x * x)``; grey where that is outside."""
+    """The frame read at ``(x + x_of_y * y, y + y_of_x * x)``; gray where that is outside."""
     return frame.transform(
         frame.size, Image.Transform.AFFINE, (1, x_of_y, x, y_of_x, 1, y), resample=Image.Resampling.BICUBIC, fillcolor=GREY
     )

@@ -168,7 +168,7 @@ def from_patches(patches: Float[Tensor, "b n v"], config: VideoMAEConfig) -> Flo
 
 
 def to_colors(pixels: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
-    """Pixels that were normalised by ImageNet's mean and deviation, as colors in [0, 1] again."""
+    """Pixels that were normalized by ImageNet's mean and deviation, as colors in [0, 1] again."""
     mean, std = _statistics(pixels.device)
     return pixels * std + mean
 
@@ -188,11 +188,11 @@ def reconstruct(model: VideoMAEForPreTraining, pixels: Float[Tensor, "b t c h w"
 
     Args:
         model: in evaluation mode or not; it is not changed.
-        pixels: normalised by ImageNet's mean and deviation.
+        pixels: normalized by ImageNet's mean and deviation.
         mask: bool ``(B, N)``, True for hidden tokens.
 
     Returns:
-        Clips in [0, 1] of the shape of ``pixels``: hidden patches grey; hidden patches as predicted.
+        Clips in [0, 1] of the shape of ``pixels``: hidden patches gray; hidden patches as predicted.
 
     """
     values = to_patches(to_colors(pixels), model.config)
