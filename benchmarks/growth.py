@@ -97,8 +97,8 @@ def draw(found: Row, path: Path) -> bool:
         panel.set_xlabel(name)
         panel.grid(alpha=0.3)
         if shown:
-            panel.legend(loc="lower center", fontsize=8)
-    panels[0].set_ylim(bottom=0)
+            panel.legend(loc="upper center", fontsize=8)
+    panels[0].set_ylim(0, 1.4 * max(cost for line in drawn for cost in line.costs))  # room for the legends
     panels[0].set_ylabel("ns per byte of clips")
     figure.suptitle(f"{found['device']['name']}: cost per byte of clips; ideally constant")
     FigureCanvasAgg(figure)
