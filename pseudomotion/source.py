@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import errno
 import multiprocessing.util  # registers its exit handler, which must run after ours
+from multiprocessing import resource_tracker
 import os
 import signal
 import time
@@ -177,7 +178,8 @@ def batches(
         epoch: at least 0.
         seed: of the order; None is 0.
         shuffle: False: in order, every item once.
-        num_workers: worker processes that read; 0 reads in this one. They ignore SIGINT and SIGTERM: this process decides.
+        num_workers: worker processes that read; 0 reads in this one. They ignore SIGINT and SIGTERM: this process decides. Start method
+            ``forkserver`` is replaced by ``spawn``.
         rank: of this process among ``world_size``.
         world_size: number of processes that share the epoch.
         even: every rank gets the same number of items, as distributed training requires: the last ``len(source) % world_size`` ids of the
@@ -212,7 +214,8 @@ def read_batches(
     Args:
         source: what to read.
         parts: int64 ids of every batch; any sequence, which may compute them when asked.
-        num_workers: worker processes that read; 0 reads in this one. They ignore SIGINT and SIGTERM: this process decides.
+        num_workers: worker processes that read; 0 reads in this one. They ignore SIGINT and SIGTERM: this process decides. Start method
+            ``forkserver`` is replaced by ``spawn``.
         pin: copy what workers read to pinned memory, in a thread, for copies to a GPU that the host does not wait for.
 
     Yields:
@@ -243,6 +246,8 @@ def _read_in_workers(
         batch_size=None,
         num_workers=num_workers,
         pin_memory=pin,
+        # A fork server would pass the blocked signals on to everyone's processes, and SIGTERM to the process group would end it.
+        multiprocessing_context="spawn" if num_workers and multiprocessing.get_start_method() == "forkserver" else None,
         worker_init_fn=partial(_ignore_signals, os.getpid()),
         generator=torch.Generator("cpu"),  # of its own: the loader would take a seed for its workers from torch's default generator
     )
@@ -269,6 +274,7 @@ def signals_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    resource_tracker.ensure_running()  # multiprocessing starts it with the first queue, and unblocks both signals after that
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield

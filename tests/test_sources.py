@@ -263,14 +263,21 @@ import multiprocessing, os, signal, sys
 import torch
 from pseudomotion.images import ImageFolder, batches
 
+def stop():  # as a terminal does, or SLURM; here before a worker runs any of our code
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+
+if __name__ == "__mp_main__":
+    stop()
+
 def main(folder, method, num_workers):
     multiprocessing.set_start_method(method)
-    multiprocessing.set_forkserver_preload(["pseudomotion.images"])
+    os.register_at_fork(after_in_child=stop)
     torch.set_num_threads(1)
     source, seen = ImageFolder(folder, 16), {}
     for images, ids in batches(source, 1, num_workers=num_workers):
         workers = multiprocessing.active_children()
-        for worker in workers:  # as a terminal does, or SLURM
+        for worker in workers:
             os.kill(worker.pid, signal.SIGTERM)
             os.kill(worker.pid, signal.SIGINT)
         seen[int(ids)] = images[0]
