@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import errno
 import multiprocessing.util  # registers its exit handler, which must run after ours
-from multiprocessing import resource_tracker
 import os
 import signal
 import time
@@ -17,6 +16,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
