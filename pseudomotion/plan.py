@@ -56,6 +56,17 @@ class Back:
     motion: Motion
     reads_previous: Bool[Tensor, " B"]
 
+    def composed(self) -> "Back":
+        """As ``MotionPlan.composed``."""
+        motion, recursive = self.motion, self.reads_previous
+        if recursive.any() and motion.bend is not None:
+            if motion.bend[recursive][:, 1:].any():
+                raise ValueError("a plan in which clips bend their previous frame cannot be composed")
+            motion = dataclasses.replace(motion, bend=torch.where(recursive[:, None, None, None, None], motion.bend[:, :1], motion.bend))
+        composed = compose(*(_to_numpy(tensor) for tensor in (motion.homography, motion.color, recursive)))
+        homography, color = (torch.from_numpy(array).to(recursive.device) for array in composed)
+        return Back(self.image, dataclasses.replace(motion, homography=homography, color=color), torch.zeros_like(recursive))
+
 
 @dataclass(frozen=True, eq=False)
 class Blend:
@@ -191,17 +202,7 @@ class MotionPlan:
             ValueError: if a clip bends its previous frame, because bends that follow each other are no single bend.
 
         """
-        motion = self.back.motion
-        if (recursive := self.back.reads_previous).any() and motion.bend is not None:
-            if motion.bend[recursive][:, 1:].any():
-                raise ValueError("a plan in which clips bend their previous frame cannot be composed")
-            bend = torch.where(recursive[:, None, None, None, None], motion.bend[:, :1], motion.bend)
-            motion = dataclasses.replace(motion, bend=bend)
-        composed = compose(*(_to_numpy(tensor) for tensor in (motion.homography, motion.color, self.back.reads_previous)))
-        homography, color = (torch.from_numpy(array).to(self.device) for array in composed)
-        motion = dataclasses.replace(motion, homography=homography, color=color)
-        back = dataclasses.replace(self.back, motion=motion, reads_previous=torch.zeros_like(self.back.reads_previous))
-        return dataclasses.replace(self, back=back)
+        return dataclasses.replace(self, back=self.back.composed())
 
     def state_dict(self) -> dict[str, Tensor]:
         """All fields as a flat dict of tensors, with a format version, for ``torch.save`` or safetensors."""

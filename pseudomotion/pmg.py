@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from pseudomotion import checks
@@ -14,7 +14,7 @@ from pseudomotion.draws import Draws
 from pseudomotion.mix import Mix, warn_alone
 from pseudomotion.motion import Layers, Motion, alike, concatenate, concatenate_layers, map_fields, to_tensors
 from pseudomotion.objects import Objects
-from pseudomotion.plan import PADDING_MODES, Back, MotionPlan, compose
+from pseudomotion.plan import PADDING_MODES, Back, MotionPlan
 from pseudomotion.render import DATA_FORMATS, RENDERERS, Prepared, explain, prepare, render
 from pseudomotion.transforms import ALL_TRANSFORMS, Transform
 from pseudomotion.transforms.base import View
@@ -217,7 +217,8 @@ class PMG(nn.Module):
             layers = concatenate_layers(
                 [layers, self.objects.make_layers(draws, texture_size or image_size, frame_size, self.num_frames, shown)]
             )
-        reads_previous = np.array([transform.reads_previous for transform in self.transforms])[chosen]
+        reads_previous = torch.from_numpy(np.array([transform.reads_previous for transform in self.transforms])[chosen])
+        back = Back(torch.arange(len(chosen), device="cpu"), motion, reads_previous)
         blend = None
         if self.mix is not None:
             mixed = draws.partner("mix") if partner is None else partner
@@ -225,7 +226,7 @@ class PMG(nn.Module):
         known = list(ALL_TRANSFORMS.values())
         index = np.array([known.index(type(t)) if type(t) in known else -1 for t in self.transforms])[chosen]
         return MotionPlan(
-            back=_make_back(motion, reads_previous, composed=self.resampling == "composed"),
+            back=back.composed() if self.resampling == "composed" else back,
             layers=to_tensors(layers),
             blend=blend,
             padding_mode=self.padding_mode,
@@ -316,12 +317,3 @@ def _plan_motion(transforms: Sequence[Transform], chosen: Int64[np.ndarray, " b"
         return array[in_order]
 
     return to_tensors(map_fields(concatenate(alike(motions), axis=0), sort)), map_fields(concatenate(layers, axis=0), sort)
-
-
-def _make_back(motion: Motion, reads_previous: Bool[np.ndarray, " b"], *, composed: bool) -> Back:
-    """The back of every clip, showing the clip's own image. ``composed``: multiply the steps so that every frame reads the image."""
-    if composed:
-        homography, color = compose(motion.homography.numpy(), motion.color.numpy(), reads_previous)
-        motion = dataclasses.replace(motion, homography=torch.from_numpy(homography), color=torch.from_numpy(color))
-        reads_previous = np.zeros_like(reads_previous)
-    return Back(torch.arange(len(reads_previous), device="cpu"), motion, torch.from_numpy(reads_previous))
