@@ -4,13 +4,12 @@ import math
 import multiprocessing
 import operator
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-
-from pseudomotion.transforms import ALL_TRANSFORMS, Transform
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DTYPES = (torch.uint8, *FLOATS)
@@ -18,7 +17,7 @@ CHANNELS = (1, 3, 4)
 LARGEST_SIDE = 2**15
 MOST_FRAMES = 4096
 
-Transforms = Sequence[str | Transform] | Mapping[str | Transform, float]
+Number = TypeVar("Number", int, float)
 
 
 def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
@@ -38,12 +37,17 @@ def integer(name: str, value: Any, allowed: str = "an int") -> int:
         raise TypeError(f"{name} must be {allowed}, got {value!r}") from None
 
 
+def bounded_int(name: str, value: Any, low: int, high: int) -> int:
+    """An integer from ``low`` to ``high``."""
+    number = integer(name, value)
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, got {number}")
+    return number
+
+
 def positive_int(name: str, value: Any, largest: int) -> int:
     """An integer from 1 to ``largest``."""
-    value = integer(name, value)
-    if not 1 <= value <= largest:
-        raise ValueError(f"{name} must be from 1 to {largest}, got {value}")
-    return value
+    return bounded_int(name, value, 1, largest)
 
 
 def number(name: str, value: Any) -> float:
@@ -56,24 +60,40 @@ def number(name: str, value: Any) -> float:
         raise TypeError(f"{name} must be a number, got {value!r}") from None
 
 
-def probability(value: Any) -> float:
-    """``p``, a number from 0 to 1."""
-    p = number("p", value)
+def probability(value: Any, name: str = "p") -> float:
+    """A number from 0 to 1."""
+    p = number(name, value)
     if not 0 <= p <= 1:
-        raise ValueError(f"p must be from 0 to 1, got {value!r}")
+        raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
     return p
 
 
-def weight(name: str, value: Any) -> float:
-    """A finite number of at least 0."""
-    w = number(name, value)
-    if not 0 <= w < math.inf:
-        raise ValueError(f"{name} must have weights of at least 0, got {value!r}")
-    return w
+def weights(name: str, value: Mapping[Any, Any] | Sequence[Any]) -> tuple[float, ...]:
+    """The weights of a mapping's keys, or equal ones of a sequence's entries, scaled to a sum of 1."""
+    found = [number(name, w) for w in value.values()] if isinstance(value, Mapping) else [1.0] * len(value)
+    if not all(0 <= w < math.inf for w in found) or sum(found) <= 0:
+        raise ValueError(f"{name} must have weights of at least 0, not all 0, got {found}")
+    return tuple(w / sum(found) for w in found)
 
 
 def _is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def pair(name: str, value: Any, kind: Callable[[str, Any], Number], allowed: str) -> tuple[Number, Number]:
+    """Two numbers from any sequence, such as a list or Hydra's ListConfig; ``kind`` is ``integer`` or ``number``."""
+    if _is_sequence(value) and len(value) == 2:
+        with suppress(TypeError):
+            return kind(name, value[0]), kind(name, value[1])
+    raise TypeError(f"{name} must be {allowed}, got {value!r}")
+
+
+def interval(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
+    """A pair of numbers in ascending order, from ``low`` to ``high``."""
+    first, last = pair(name, value, number, "a pair of numbers (low, high)")
+    if not low <= first <= last <= high:
+        raise ValueError(f"{name} must be a pair (low, high) with {low:g} <= low <= high <= {high:g}, got {value!r}")
+    return first, last
 
 
 def frame_size(size: Any) -> tuple[int, int] | None:
@@ -99,9 +119,7 @@ def crop(value: Any) -> tuple[float, float] | None:
     """``(min_scale, max_scale)``, fractions of an area, or None."""
     if value is None:
         return None
-    if not _is_sequence(value) or len(value) != 2:
-        raise TypeError(f"crop must be a pair (min_scale, max_scale) or None, got {value!r}")
-    low, high = (number("crop", scale) for scale in value)
+    low, high = pair("crop", value, number, "a pair (min_scale, max_scale) or None")
     if not 0 < low <= high <= 1:
         raise ValueError(f"crop must satisfy 0 < min_scale <= max_scale <= 1, got {value!r}")
     return low, high
@@ -151,30 +169,6 @@ def output_dtype(dtype: Any, *, normalized: bool) -> torch.dtype | None:
     if normalized and dtype == torch.uint8:
         raise ValueError("dtype must be a float type if mean and std are given: uint8 cannot hold normalized values")
     return dtype
-
-
-def transforms_and_weights(transforms: Any) -> tuple[tuple[Transform, ...], tuple[float, ...]]:
-    """Transform objects, and their weights scaled to a sum of 1."""
-    if isinstance(transforms, (str, Transform)):
-        raise TypeError(f"transforms must be a sequence or a mapping to weights, got {transforms!r}; write ({transforms!r},)")
-    if not isinstance(transforms, (Sequence, Mapping)):
-        raise TypeError(f"transforms must be a sequence or a mapping to weights, got {type(transforms).__name__}")
-    if not transforms:
-        raise ValueError("transforms must have at least one entry")
-    weights = [number("transforms", w) for w in transforms.values()] if isinstance(transforms, Mapping) else [1.0] * len(transforms)
-    if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
-        raise ValueError(f"transforms must have weights of at least 0, not all 0, got {weights}")
-    return tuple(_transform(entry) for entry in transforms), tuple(w / sum(weights) for w in weights)
-
-
-def _transform(entry: Any) -> Transform:
-    if isinstance(entry, Transform):
-        return entry
-    if not isinstance(entry, str):
-        raise TypeError(f"transforms must hold names or Transform objects, got {entry!r}")
-    if entry not in ALL_TRANSFORMS:
-        raise ValueError(f"unknown transform {entry!r}; known are {', '.join(ALL_TRANSFORMS)}")
-    return ALL_TRANSFORMS[entry]()
 
 
 def shape(value: Any) -> tuple[int, int, int, int]:
@@ -348,23 +342,6 @@ def per_channel(name: str, value: tuple[float, ...] | None, channels: int) -> tu
     if value is not None and len(value) != channels:
         raise ValueError(f"{name} has {len(value)} values, but images have {channels} channels")
     return value
-
-
-def bounded_int(name: str, value: Any, low: int, high: int) -> int:
-    """An integer from ``low`` to ``high``."""
-    number = integer(name, value)
-    if not low <= number <= high:
-        raise ValueError(f"{name} must be from {low} to {high}, got {number}")
-    return number
-
-
-def interval(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
-    """A pair of numbers in ascending order, from ``low`` to ``high``."""
-    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(v, (int, float)) for v in value):
-        raise TypeError(f"{name} must be a pair of numbers (low, high), got {value!r}")
-    if not low <= value[0] <= value[1] <= high:
-        raise ValueError(f"{name} must be a pair (low, high) with {low:g} <= low <= high <= {high:g}, got {value!r}")
-    return float(value[0]), float(value[1])
 
 
 def rank(value: Any, world_size: Any) -> None:

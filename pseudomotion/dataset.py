@@ -16,14 +16,14 @@ from pseudomotion.images.subset import Subset
 from pseudomotion.labels import LABELS, tracks
 from pseudomotion.plan import MotionPlan
 from pseudomotion.pmg import PMG
-from pseudomotion.source import ImageSource
+from pseudomotion.source import ImageSource, InEpochs
 
 __all__ = ["PseudoMotionDataset", "image_classes", "needs_partners", "partner_ids", "shown_image"]
 
 CHOICES = ("transform", "class", "none")
 
 
-class PseudoMotionDataset(Dataset[dict[str, Any]]):
+class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
     """A map-style dataset of clips: one per image and epoch, for any ``DataLoader`` and trainer.
 
     Item ``i`` in epoch ``e`` has id ``i + e * len(source)``, so it is the same in any worker and order, and moves otherwise in every epoch.
@@ -48,6 +48,7 @@ class PseudoMotionDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, source: ImageSource, pmg: PMG, *, labels: Sequence[str] = (), label: str = "transform") -> None:
+        super().__init__()
         if not isinstance(pmg, PMG):
             raise TypeError(f"pmg must be a PMG, got {type(pmg).__name__}")
         if isinstance(labels, str):
@@ -58,22 +59,6 @@ class PseudoMotionDataset(Dataset[dict[str, Any]]):
         self.label = checks.one_of("label", label, CHOICES)
         if label == "class" and image_classes(source) is None:
             raise ValueError(f"label must not be 'class': images of {type(source).__name__} have no classes")
-        self._epoch = torch.zeros((), dtype=torch.int64, device="cpu")
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # persistent workers see it change
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose clips items are."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; call it before each pass, also with persistent workers.
-
-        Raises:
-            TypeError, ValueError: for anything but an integer from 0.
-
-        """
-        self._epoch.fill_(checks.bounded_int("epoch", epoch, 0, 2**31))
 
     def __len__(self) -> int:
         """Number of images."""

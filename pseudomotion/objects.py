@@ -20,6 +20,7 @@ from pseudomotion.motion import Layers, Motion, alike, concatenate, map_fields
 from pseudomotion.plan import compose
 from pseudomotion.transforms import Affine, Elastic, Transform
 from pseudomotion.transforms.base import Range, View, allowed, averaged, between, check_ranges, steps
+from pseudomotion.transforms.by_name import Transforms, transforms_and_weights
 
 __all__ = ["MIXED", "PRESETS", "SHAPES", "Objects"]
 
@@ -124,7 +125,7 @@ class Objects:
     size_law: str = "uniform"
     aspect: Range = allowed((0.6, 1.7), 0.01, 100)
     shapes: str | Sequence[str] | Mapping[str, float] = "mixed"
-    transforms: checks.Transforms = ("affine", "zoom", "sliding_window")
+    transforms: Transforms = ("affine", "zoom", "sliding_window")
     speed: Range = allowed((0.0, 0.03), 0, 10)
     acceleration: Range = allowed((-0.001, 0.001), -1, 1)
     paces: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"steady": 1.0})
@@ -141,9 +142,7 @@ class Objects:
         """Check the options."""
         check_ranges(self)
         checks.one_of("size_law", self.size_law, LAWS)
-        if not isinstance(self.count, (tuple, list)) or len(self.count) != 2:
-            raise TypeError(f"Objects.count must be a pair of ints (smallest, largest), got {self.count!r}")
-        low, high = (checks.integer("Objects.count", value) for value in self.count)
+        low, high = checks.pair("Objects.count", self.count, checks.integer, "a pair of ints (smallest, largest)")
         if not 0 <= low <= high <= MOST:
             raise ValueError(
                 f"Objects.count must be a pair (smallest, largest) with 0 <= smallest <= largest <= {MOST}, got {self.count!r}"
@@ -151,11 +150,10 @@ class Objects:
         object.__setattr__(self, "count", (low, high))
         _weights("shapes", self._shapes, tuple(SHAPES))
         _weights("paces", self.paces, PACES)
-        transforms, _ = checks.transforms_and_weights(self.transforms)
+        transforms, _ = transforms_and_weights(self.transforms)
         if layered := [transform.name for transform in transforms if transform.num_layers]:
             raise ValueError(f"Objects.transforms must not paint layers of their own, got {', '.join(layered)}")
-        if not 0 <= checks.number("Objects.soft", self.soft) <= 1:
-            raise ValueError(f"Objects.soft must be a probability from 0 to 1, got {self.soft!r}")
+        checks.probability(self.soft, "Objects.soft")
 
     @classmethod
     def yu2024(cls, *, count: tuple[int, int] = (32, 32)) -> "Objects":
@@ -215,7 +213,7 @@ class Objects:
     @property
     def needs_rgb(self) -> tuple[str, ...]:
         """Names of the transforms that apply color maps, so images need three channels."""
-        transforms, _ = checks.transforms_and_weights(self.transforms)
+        transforms, _ = transforms_and_weights(self.transforms)
         return tuple(transform.name for transform in transforms if transform.needs_rgb)
 
     @np.errstate(all="ignore")  # extreme ranges can overflow; that is the user's choice, not worth a warning
@@ -324,7 +322,7 @@ class Objects:
 
     def _motion(self, draws: Draws, num_frames: int) -> Motion:
         """How the transforms move the objects on their canvas, relative to frame 0."""
-        transforms, weights = checks.transforms_and_weights(self.transforms)
+        transforms, weights = transforms_and_weights(self.transforms)
         chosen = draws.choice("object transform", weights).numpy()
         view = View.first((CANVAS, CANVAS), (CANVAS, CANVAS), num_frames, None, draws)
         motions, objects = [], []
@@ -388,10 +386,7 @@ def _weights(name: str, value: Any, known: tuple[str, ...]) -> tuple[tuple[str, 
         raise TypeError(f"Objects.{name} must be a sequence of names or a mapping of them to weights, got {value!r}")
     if unknown := [entry for entry in value if entry not in known]:
         raise ValueError(f"Objects.{name} must be among {', '.join(known)}, got {unknown[0]!r}")
-    weights = [checks.number(f"Objects.{name}", weight) for weight in value.values()] if isinstance(value, Mapping) else [1.0] * len(value)
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) <= 0:
-        raise ValueError(f"Objects.{name} must have weights of at least 0, not all 0, got {weights}")
-    return tuple(value), tuple(weight / sum(weights) for weight in weights)
+    return tuple(value), checks.weights(f"Objects.{name}", value)
 
 
 def _scaling(factor: Numbers) -> Float64[np.ndarray, "n 3 3"]:

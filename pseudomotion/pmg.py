@@ -18,6 +18,7 @@ from pseudomotion.plan import PADDING_MODES, Back, MotionPlan
 from pseudomotion.render import DATA_FORMATS, RENDERERS, Prepared, explain, prepare, render
 from pseudomotion.transforms import ALL_TRANSFORMS, Transform
 from pseudomotion.transforms.base import View
+from pseudomotion.transforms.by_name import Transforms, transforms_and_weights
 from pseudomotion.untraced import untraced
 
 RESAMPLINGS = ("recursive", "composed")
@@ -71,7 +72,7 @@ class PMG(nn.Module):
 
     def __init__(
         self,
-        transforms: checks.Transforms = ("zoom", "affine"),
+        transforms: Transforms = ("zoom", "affine"),
         num_frames: int = 16,
         size: int | tuple[int, int] | None = 224,
         *,
@@ -89,7 +90,7 @@ class PMG(nn.Module):
         validate: bool = False,
     ) -> None:
         super().__init__()
-        self.transforms, self.weights = checks.transforms_and_weights(transforms)
+        self.transforms, self.weights = transforms_and_weights(transforms)
         self.num_frames = checks.positive_int("num_frames", num_frames, checks.MOST_FRAMES)
         self.size = checks.frame_size(size)
         self.resampling = checks.one_of("resampling", resampling, RESAMPLINGS)

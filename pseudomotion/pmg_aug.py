@@ -158,7 +158,4 @@ def _sources(images: ImageSource | Mapping[ImageSource | str, float] | None) -> 
     for entry in weighted:
         if entry != FRAMES and not isinstance(entry, ImageSource):
             raise TypeError(f'images must be None, an image source, or a mapping of sources and "frames" to weights, got {entry!r}')
-    weights = [checks.weight("images", value) for value in weighted.values()]
-    if sum(weights) <= 0:
-        raise ValueError(f"images must have weights that are not all 0, got {weights}")
-    return tuple(weighted), tuple(value / sum(weights) for value in weights)
+    return tuple(weighted), checks.weights("images", weighted)

@@ -59,6 +59,29 @@ class ImageSource(Protocol):
         """The images of some ids, which are at least 0; ``id % len(source)`` is the image's index."""
 
 
+class InEpochs:
+    """Mixin for datasets whose items differ from epoch to epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoch = torch.zeros((), dtype=torch.int64, device="cpu")
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # persistent workers see it change
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next pass."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch. Call it before each pass, also with persistent workers.
+
+        Raises:
+            TypeError, ValueError: for anything but an integer from 0 to 2**31.
+
+        """
+        self._epoch.fill_(checks.bounded_int("epoch", epoch, 0, 2**31))
+
+
 class FileReader(ABC):
     """Reads items from files, one at a time, and passes over broken ones.
 

@@ -191,7 +191,7 @@ def test_every_shape_spans_its_box_and_has_an_inside(name):
         ({"shapes": {"box": -1.0}}, ValueError, "weights of at least 0"),
         ({"transforms": ("cutmix",)}, ValueError, "must not paint layers of their own, got cutmix"),
         ({"bend": (0.0, 0.5)}, ValueError, "Objects.bend must be a pair .* <= 0.48"),
-        ({"soft": 2.0}, ValueError, "Objects.soft must be a probability"),
+        ({"soft": 2.0}, ValueError, "Objects.soft must be from 0 to 1"),
         ({"size_law": "cube"}, ValueError, "size_law must be one of 'uniform', 'inverse_cube'"),
     ],
 )

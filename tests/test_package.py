@@ -25,10 +25,10 @@ PROJECT = ROOT.parent
 
 # Each file imports only from its own rank and lower ones. What is not listed is the edge: it imports inward, and nothing imports it.
 RANKS = [
-    ["geometry", "motion", "outline", "spline", "untraced"],
+    ["checks", "geometry", "motion", "outline", "spline", "untraced"],
     ["color", "draws", "versions"],
     ["passes", "transforms"],
-    ["checks", "plan"],
+    ["plan"],
     ["render"],
     ["mix", "objects", "source"],
     ["pmg"],

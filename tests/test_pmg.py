@@ -181,7 +181,7 @@ WRONG_ARGUMENTS = [
     ({"crop": (0, 1)}, ValueError, "crop must satisfy 0 < min_scale <= max_scale <= 1, got (0, 1)"),
     ({"crop": (0.9, 0.2)}, ValueError, "crop must satisfy 0 < min_scale <= max_scale <= 1"),
     ({"crop": 0.5}, TypeError, "crop must be a pair (min_scale, max_scale) or None, got 0.5"),
-    ({"crop": ("0.1", 1)}, TypeError, "crop must be a number, got '0.1'"),
+    ({"crop": ("0.1", 1)}, TypeError, "crop must be a pair (min_scale, max_scale) or None, got ('0.1', 1)"),
     ({"crop": "ab"}, TypeError, "crop must be a pair (min_scale, max_scale) or None, got 'ab'"),
     ({"seed": 1.5}, TypeError, "seed must be an int or None, got 1.5"),
     ({"seed": 2**64}, ValueError, "seed must fit in 64 bits"),

@@ -177,7 +177,7 @@ def test_errors_name_what_is_wrong(pmg, clips, message):
         ({"pmg": torch.nn.Identity()}, "pmg must be a PMG"),
         ({"p": 1.1}, "p must be from 0 to 1"),
         ({"images": "folder"}, "images must be None, an image source"),
-        ({"images": {"frames": 0}}, "images must have weights that are not all 0"),
+        ({"images": {"frames": 0}}, "images must have weights of at least 0, not all 0"),
         ({"images": {"frames": -1}}, "images must have weights of at least 0"),
     ],
 )

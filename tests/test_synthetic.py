@@ -149,7 +149,7 @@ def test_bad_ids(source, ids, error, message):
         (lambda: Noise(exponent=(1, 9)), ValueError, "exponent must be a pair"),
         (lambda: Mixture({}), TypeError, "weights must be a mapping of at least one source"),
         (lambda: Mixture({"clouds": 1}), ValueError, "unknown source 'clouds'; known are shaders"),
-        (lambda: Mixture({"noise": 0}), ValueError, "weights must be finite, at least 0 and not all 0"),
+        (lambda: Mixture({"noise": 0}), ValueError, "weights must have weights of at least 0, not all 0"),
         (lambda: Mixture({3: 1.0}), TypeError, "weights must have names or image sources"),
         (lambda: Mixture({Noise(size=20): 1}, size=40).get(torch.tensor([1])), ValueError, "Noise must give uint8 images"),
         (lambda: FractalDB(2, size=40).get(torch.tensor([-1])), ValueError, "ids must be at least 0, got -1"),

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pseudomotion import PMG, TRANSFORMS, geometry, transforms
+from pseudomotion import PMG, TRANSFORMS, Objects, checks, geometry, transforms
 from pseudomotion.draws import Draws
 from pseudomotion.motion import map_fields
 from pseudomotion.transforms import ALL_TRANSFORMS, Affine, ColorJitter, CutMix, Fade, Perspective, SlidingWindow, Zoom
 from pseudomotion.transforms.base import View
+from pseudomotion.transforms.by_name import transforms_and_weights
 
 NAMES = list(ALL_TRANSFORMS)
 MOVING = [name for name in NAMES if name != "identity"]
@@ -152,10 +154,38 @@ def test_ranges_are_checked(name):
             object.__setattr__(transform, field.name, bad)  # the constructor is type-checked while tests run
             with pytest.raises(TypeError, match=rf"{cls.__name__}\.{field.name} must be a pair of numbers \(low, high\), got "):
                 transform.__post_init__()
-        transform = cls()
-        object.__setattr__(transform, field.name, [low, high])
-        transform.__post_init__()
-        assert getattr(transform, field.name) == (low, high)
+        for kind in (list, Row):
+            transform = cls()
+            object.__setattr__(transform, field.name, kind([low, high]))
+            transform.__post_init__()
+            assert getattr(transform, field.name) == (low, high)
+
+
+class Row(Sequence):
+    """As Hydra's ListConfig: neither a list nor a tuple."""
+
+    def __init__(self, entries):
+        self.entries = entries
+
+    def __len__(self):
+        return len(self.entries)
+
+    def __getitem__(self, index):
+        return self.entries[index]
+
+
+def test_any_sequence_is_taken():
+    objects = Objects()
+    for name, value in (("count", (0, 2)), ("size", (0.2, 0.4))):
+        object.__setattr__(objects, name, Row(value))  # the constructor is type-checked while tests run
+    objects.__post_init__()
+    assert (objects.count, objects.size) == ((0, 2), (0.2, 0.4))
+    assert checks.crop(Row([0.2, 1])) == (0.2, 1)
+    assert checks.frame_size(Row([8, 9])) == (8, 9)
+    assert checks.interval("radius", Row([1, 2]), 0, 3) == (1, 2)
+    assert transforms_and_weights(Row(["zoom", "fade"]))[1] == (0.5, 0.5)
+    with pytest.raises(TypeError, match=r"count must be a pair of ints \(smallest, largest\), got"):
+        checks.pair("count", Row([0, 1.5]), checks.integer, "a pair of ints (smallest, largest)")
 
 
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])

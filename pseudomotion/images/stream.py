@@ -8,14 +8,13 @@ from functools import partial
 from io import BytesIO
 from typing import NamedTuple
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from pseudomotion import checks
 from pseudomotion.images.files import MAX_PIXELS, decode_image
-from pseudomotion.source import is_transient, retry
+from pseudomotion.source import InEpochs, is_transient, retry
 
 
 class Entry(NamedTuple):
@@ -33,12 +32,12 @@ class Entry(NamedTuple):
     content: Callable[[], bytes]
 
 
-class Stream(IterableDataset[tuple[Tensor, int]], ABC):
+class Stream(InEpochs, IterableDataset[tuple[Tensor, int]], ABC):
     """Base class of streams: pairs of an image, uint8 ``(3, h, w)``, and its id. Subclasses define ``entries``.
 
     An id is made of the image file's bytes, its name if it has one that is the same everywhere, and the epoch, so the same image in another
-    epoch has another motion. Broken images are left out; in an even split among ranks another readable image, under an id of its own, takes
-    a broken one's place.
+    epoch has another motion. The epoch also changes any shuffled order. Broken images are left out; in an even split among ranks another
+    readable image, under an id of its own, takes a broken one's place.
 
     Attributes:
         strict: raise at the first broken image instead of skipping it.
@@ -56,6 +55,7 @@ class Stream(IterableDataset[tuple[Tensor, int]], ABC):
         max_pixels: int = MAX_PIXELS,
         strict: bool = False,
     ) -> None:
+        super().__init__()
         self.size = checks.item_size(size)
         checks.rank(rank, world_size)
         self.rank, self.world_size = rank, world_size
@@ -63,22 +63,6 @@ class Stream(IterableDataset[tuple[Tensor, int]], ABC):
         self.max_pixels = checks.bounded_int("max_pixels", max_pixels, 1, 2**62)
         self.strict = strict
         self.skipped: dict[str, str] = {}
-        self._epoch = torch.zeros((), dtype=torch.int64, device="cpu")
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # persistent workers see it change
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next pass goes through."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, which changes every image's id and any shuffled order. Call it before each pass, also with persistent workers.
-
-        Raises:
-            TypeError, ValueError: for anything but an integer from 0.
-
-        """
-        self._epoch.fill_(checks.bounded_int("epoch", epoch, 0, 2**62))
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:

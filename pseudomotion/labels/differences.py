@@ -71,10 +71,7 @@ def frame_difference(
     stride = checks.positive_int("stride", stride, checks.LARGEST_SIDE)
     if isinstance(clips, Tensor):
         checks.one_of("data_format", data_format, DATA_FORMATS)
-        if clips.ndim != 5:
-            raise ValueError(f"clips must have shape (B, C, T, h, w) or (B, T, C, h, w), got {tuple(clips.shape)}")
-        if clips.dtype not in checks.DTYPES:
-            raise TypeError(f"clips must be uint8 or float, got {clips.dtype}")
+        checks.clips(clips)
         frames = clips.movedim(2 if data_format == "BCTHW" else 1, 0)[::stride]
         if len(frames) < 2:
             raise ValueError(f"clips must have at least two frames at stride {stride}, got {len(frames)}")

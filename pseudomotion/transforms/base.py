@@ -1,7 +1,6 @@
 """``Transform``, the base class: fields are ranges, ``make_params`` draws from them, ``make_plan`` turns the draws into motion."""
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from pseudomotion import checks, outline
 from pseudomotion import color as color_maps
-from pseudomotion import outline
 from pseudomotion.draws import Draws, Numbers
 from pseudomotion.geometry import level_of_detail, stack
 from pseudomotion.motion import Layers, Motion, map_fields
@@ -152,7 +151,7 @@ class Transform(ABC):
     num_layers: ClassVar[int] = 0  # number of layers it paints over the back
 
     def __post_init__(self) -> None:
-        """Check every range, and convert lists to tuples."""
+        """Check every range, and convert it to a tuple of floats."""
         check_ranges(self)
 
     @abstractmethod
@@ -165,7 +164,7 @@ class Transform(ABC):
 
 
 def check_ranges(options: Any) -> None:
-    """Check the fields of a dataclass that were declared with ``allowed``, and convert lists to tuples.
+    """Check the fields of a dataclass that were declared with ``allowed``, sequences of two numbers, and convert them to tuples of floats.
 
     Raises:
         TypeError, ValueError: as ``Transform`` says.
@@ -174,13 +173,8 @@ def check_ranges(options: Any) -> None:
     for field in dataclasses.fields(options):
         if "allowed" not in field.metadata:
             continue
-        value, (low, high) = getattr(options, field.name), field.metadata["allowed"]
         name = f"{type(options).__name__}.{field.name}"
-        if not isinstance(value, (tuple, list)) or not all(isinstance(v, (int, float)) for v in value):
-            raise TypeError(f"{name} must be a pair of numbers (low, high), got {value!r}")
-        if len(value) != 2 or not all(map(math.isfinite, value)) or not low <= value[0] <= value[1] <= high:
-            raise ValueError(f"{name} must be a pair (low, high) with {low:g} <= low <= high <= {high:g}, got {value!r}")
-        object.__setattr__(options, field.name, tuple(value))
+        object.__setattr__(options, field.name, checks.interval(name, getattr(options, field.name), *field.metadata["allowed"]))
 
 
 def averaged(scale: Numbers) -> Numbers:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.images.synthetic.base import Images, SyntheticSource
 from pseudomotion.source import ImageSource
@@ -39,9 +40,8 @@ class Mixture(SyntheticSource):
         super().__init__(size=size, seed=seed, device=device)
         if not isinstance(weights, Mapping) or not weights:
             raise TypeError(f"weights must be a mapping of at least one source to its weight, got {weights!r}")
+        checks.weights("weights", weights)
         self.weights = [float(weight) for weight in weights.values()]
-        if not all(0 <= weight < float("inf") for weight in self.weights) or sum(self.weights) <= 0:
-            raise ValueError(f"weights must be finite, at least 0 and not all 0, got {self.weights}")
         self.sources = [self._source(entry, seed) for entry in weights]
 
     def _source(self, entry: str | ImageSource, seed: int | None) -> ImageSource:
