@@ -112,22 +112,8 @@ class PMG(nn.Module):
     def extra_repr(self) -> str:
         """The constructor's arguments, for ``repr``."""
         weighted = ", ".join(f"{t}: {w:g}" for t, w in zip(self.transforms, self.weights, strict=True))
-        rest = (
-            "num_frames",
-            "size",
-            "resampling",
-            "padding_mode",
-            "crop",
-            "mix",
-            "objects",
-            "mean",
-            "std",
-            "dtype",
-            "data_format",
-            "seed",
-            "renderer",
-        )
-        return f"{{{weighted}}}, " + ", ".join(f"{name}={getattr(self, name)!r}" for name in rest)
+        names = "num_frames size resampling padding_mode crop mix objects mean std dtype data_format seed renderer"
+        return f"{{{weighted}}}, " + ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
 
     @untraced
     def forward(
@@ -285,14 +271,7 @@ class PMG(nn.Module):
         if images.is_floating_point() and not torch.compiler.is_compiling() and (self.validate or images.device.type == "cpu"):
             images = checks.values(images)
             textures = None if textures is None else checks.values(textures)
-        return render(
-            images,
-            plan,
-            textures=textures,
-            count=batch,
-            renderer=self.renderer,
-            **self._format(),
-        )
+        return render(images, plan, textures=textures, count=batch, renderer=self.renderer, **self._format())
 
     def explain(self) -> str:
         """Say which renderer would run on which device, and why."""

@@ -49,14 +49,8 @@ class ItemSource(Protocol[BatchOut]):
 
 
 @runtime_checkable
-class ImageSource(Protocol):
+class ImageSource(ItemSource[UInt8[Tensor, "B 3 H W"]], Protocol):
     """A map-style dataset of images: ``len(source)`` images, fetched in batches by id."""
-
-    def __len__(self) -> int:
-        """Number of images."""
-
-    def get(self, ids: Int64[Tensor, " B"]) -> UInt8[Tensor, "B 3 H W"]:
-        """The images of some ids, which are at least 0; ``id % len(source)`` is the image's index."""
 
 
 class InEpochs:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def _chunks(source: ImageSource, num_workers: int) -> Iterator[UInt8[Tensor, "b 
             bar.update(len(chunk))
 
 
-def _write(path: Path, chunks: Iterable[Tensor], n: int, groups: Tensor | None, skipped: dict[int, str]) -> None:
+def _write(path: Path, chunks: Iterator[Tensor], n: int, groups: Tensor | None, skipped: dict[int, str]) -> None:
     """Write a safetensors file chunk by chunk; ``save_file`` of safetensors wants all of it in memory.
 
     A file is the length of a JSON header in 8 bytes, the header, and the tensors' bytes. The header comes last, since ``skipped`` is
@@ -172,29 +173,17 @@ def _write(path: Path, chunks: Iterable[Tensor], n: int, groups: Tensor | None, 
 
         if groups is not None:
             append("groups", "I64", groups.shape, [groups.cpu()])
-        first, rest = _peek(chunks)
+        first = next(chunks)
         if (size := n * first[0].numel()) > (free := shutil.disk_usage(path.parent).free):
             raise OSError(
                 f"{path.parent} has {free / 1e9:.3g} GB free, {n} images of {first.shape[-2]} x {first.shape[-1]} take {size / 1e9:.3g}"
             )
-        append("images", "U8", (n, *first.shape[1:]), rest)
+        append("images", "U8", (n, *first.shape[1:]), chain([first], chunks))
         text = torch.frombuffer(bytearray(json.dumps(skipped).encode()), dtype=torch.uint8)
         append("skipped", "U8", text.shape, [text])
         file.seek(0)
         encoded = json.dumps(header).encode().ljust(HEADER - 8)
         file.write(len(encoded).to_bytes(8, "little") + encoded)
-
-
-def _peek(chunks: Iterable[Tensor]) -> tuple[Tensor, Iterator[Tensor]]:
-    """The first chunk, and all of them."""
-    iterator = iter(chunks)
-    first = next(iterator)
-
-    def all_of_them() -> Iterator[Tensor]:
-        yield first
-        yield from iterator
-
-    return first, all_of_them()
 
 
 def _check_fits(n: int, h: int, w: int, device: torch.device) -> None:

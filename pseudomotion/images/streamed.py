@@ -17,7 +17,7 @@ from pseudomotion.images.files import decode_image
 from pseudomotion.images.huggingface import HFStream
 from pseudomotion.images.shards import Shards
 from pseudomotion.images.shards import _expanded as expand_shards
-from pseudomotion.images.stream import Entry
+from pseudomotion.images.stream import Entry, Stream
 from pseudomotion.source import ImageSource, is_transient, retry
 
 ENDLESS = 2**62  # length of a source that begins again where it ends
@@ -141,13 +141,13 @@ class _Lane:
 
 def tar_shards(urls: str, size: int) -> list[Shard]:
     """The shards of a pattern as for ``Shards``: local or remote, compressed or not."""
-    return [partial(_decoded, partial(_entries_of_tar, url, size), size) for url in expand_shards(urls)]
+    return [partial(_items, Shards, url, size, shuffle=0, strict=True) for url in expand_shards(urls)]
 
 
 def huggingface_shards(dataset: Any, size: int) -> list[Shard]:
     """The shards of a streaming ``datasets.IterableDataset``."""
     count = dataset.n_shards
-    return [partial(_decoded, partial(_entries_of_rows, dataset.shard(num_shards=count, index=k), size), size) for k in range(count)]
+    return [partial(_items, HFStream, dataset.shard(num_shards=count, index=k), size) for k in range(count)]
 
 
 def source_shards(source: ImageSource) -> list[Shard]:
@@ -163,17 +163,11 @@ def source_shards(source: ImageSource) -> list[Shard]:
     return [partial(items, first) for first in range(0, len(source), CHUNK)]
 
 
-def _entries_of_tar(url: str, size: int) -> Iterator[Entry]:
-    stream = Shards(url, size, shuffle=0, strict=True)
-    return stream.entries()
+def _items(kind: type[Stream], *arguments: Any, **options: Any) -> Iterator[Item]:
+    """The images of a new stream."""
+    stream = kind(*arguments, **options)
 
-
-def _entries_of_rows(dataset: Any, size: int) -> Iterator[Entry]:
-    return HFStream(dataset, size).entries()
-
-
-def _decoded(entries: Callable[[], Iterator[Entry]], size: int) -> Iterator[Item]:
     def load(entry: Entry) -> Tensor:
-        return decode_image(BytesIO(entry.content()), entry.name, (size, size))
+        return decode_image(BytesIO(entry.content()), entry.name, stream.size)
 
-    return (Item(entry.name, partial(load, entry)) for entry in entries())
+    return (Item(entry.name, partial(load, entry)) for entry in stream.entries())

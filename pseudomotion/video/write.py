@@ -19,11 +19,9 @@ from pseudomotion.render import DATA_FORMATS
 if TYPE_CHECKING:
     import av
 
-__all__ = ["LARGEST_SIDE", "PIXEL_FORMATS", "encode_video", "write_video"]
+__all__ = ["LARGEST_SIDE", "encode_video", "write_video"]
 
 LARGEST_SIDE = 16384  # of x264's frames
-
-PIXEL_FORMATS = ("yuv420p", "yuv444p")
 
 _BT709 = 1  # the code of ITU-R BT.709 for primaries, transfer functions and matrices alike (ITU-T H.273)
 _LIMITED_RANGE = 1

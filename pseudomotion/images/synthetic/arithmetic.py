@@ -98,10 +98,10 @@ def perlin(x: Field, y: Field, salt: Tensor) -> Field:
     return 2.8 * lerp(upper, lower, v)
 
 
-def fbm(x: Field, y: Field, salt: Tensor, octaves: int = 3) -> Field:
-    """Fractional Brownian motion: octaves of gradient noise, each at twice the frequency and half the amplitude; about -1 to 1."""
+def fbm(x: Field, y: Field, salt: Tensor) -> Field:
+    """Fractional Brownian motion: three octaves of gradient noise, each at twice the frequency and half the amplitude; about -1 to 1."""
     total = perlin(x, y, salt)
-    for octave in range(1, octaves):
+    for octave in (1, 2):
         # Octaves are rotated against each other, so that their lattices do not line up.
         x, y = 1.6 * x - 1.2 * y + 5.3, 1.2 * x + 1.6 * y - 2.7
         total = total + perlin(x, y, salt + octave) * 0.5**octave

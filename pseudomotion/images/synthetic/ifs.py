@@ -25,7 +25,7 @@ LOOKS = ((4_000, 0.92), (16_000, 0.81))
 LIVELY = 0.7  # the least such ratio for a perturbation to be used
 FARTHEST = 1e4  # an orbit that gets here diverges
 VARIANTS = 25
-WEIGHT = 0.4
+FACTORS = (1 - 2 * 0.4, 1 - 0.4, 1 + 0.4, 1 + 2 * 0.4)
 _CHAOS = 100  # seed of the chaos game's random sequence, the same for all fractals, as published
 
 
@@ -97,16 +97,15 @@ def draw_ifs(draws: Draws) -> IFS:
     )
 
 
-def perturb(ifs: IFS, variant: Int64[Tensor, " n"], weight: float = WEIGHT) -> IFS:
+def perturb(ifs: IFS, variant: Int64[Tensor, " n"]) -> IFS:
     """The published instances: variant 0 is the system itself; the others multiply one of the six coefficients, in all maps.
 
-    Variants 1 to 4 multiply a by ``1 - 2 weight``, ``1 - weight``, ``1 + weight``, and ``1 + 2 weight``, 5 to 8 multiply b, and so on. A
-    variant without an attractor gives the system itself.
+    Variants 1 to 4 multiply a by 0.2, 0.6, 1.4 and 1.8, 5 to 8 multiply b, and so on. A variant without an attractor gives the system
+    itself.
     """
     variant = torch.where(ifs.variants.gather(1, variant[:, None])[:, 0], variant, 0)
     which = torch.arange(6, device="cpu") == ((variant - 1) // 4)[:, None]
-    factors = torch.tensor([1 - 2 * weight, 1 - weight, 1 + weight, 1 + 2 * weight], dtype=torch.float32, device="cpu")
-    factor = factors[(variant - 1) % 4]
+    factor = torch.tensor(FACTORS, dtype=torch.float32, device="cpu")[(variant - 1) % 4]
     factor = torch.where(which & (variant > 0)[:, None], factor[:, None], 1.0)
     return IFS(ifs.maps * factor[:, None], ifs.steps, ifs.variants)
 
@@ -124,7 +123,7 @@ def play(ifs: IFS, points: int, device: torch.device, orbits: int = ORBITS) -> t
     x = torch.zeros(len(ifs), orbits, dtype=torch.float32, device=device)
     y = torch.zeros_like(x)
     xs, ys = (torch.empty(len(ifs), rounds, orbits, dtype=torch.float32, device=device) for _ in range(2))
-    numbers = _chaos_numbers(rounds, orbits, device)
+    numbers = uniform(_CHAOS, torch.arange(SETTLE + rounds, device="cpu"), "chaos game", orbits, device)
     for step in range(SETTLE + rounds):
         which = torch.searchsorted(steps, numbers[step].expand(len(ifs), -1).contiguous(), right=True)
         a, b, c, d, e, f = rows[which + first_row].unbind(-1)
@@ -134,27 +133,20 @@ def play(ifs: IFS, points: int, device: torch.device, orbits: int = ORBITS) -> t
     return xs.flatten(1), ys.flatten(1)
 
 
-def _chaos_numbers(rounds: int, orbits: int, device: torch.device) -> Float32[Tensor, "steps orbits"]:
-    """The random sequence of the chaos game."""
-    return uniform(_CHAOS, torch.arange(SETTLE + rounds, device="cpu"), "chaos game", orbits, device)
-
-
-def pixels(
-    x: Float32[Tensor, "n p"], y: Float32[Tensor, "n p"], size: int, padding: int = PADDING
-) -> tuple[Int32[Tensor, "n p"], Int32[Tensor, "n p"]]:
+def pixels(x: Float32[Tensor, "n p"], y: Float32[Tensor, "n p"], size: int) -> tuple[Int32[Tensor, "n p"], Int32[Tensor, "n p"]]:
     """Pixel columns and rows of points, each axis scaled to fill the image without its padding.
 
     Diverged points fall on the edge of the padding; an axis without extent is centered.
     """
-    return _axis(x, size, padding), _axis(y, size, padding)
+    return _axis(x, size), _axis(y, size)
 
 
-def _axis(x: Float32[Tensor, "n p"], size: int, padding: int) -> Int32[Tensor, "n p"]:
+def _axis(x: Float32[Tensor, "n p"], size: int) -> Int32[Tensor, "n p"]:
     x = x.nan_to_num(FARTHEST).clamp(-FARTHEST, FARTHEST)
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
     extent = high - low
     place = torch.where(extent > 0, (x - low) / extent.clamp(min=1e-30), 0.5)
-    return (place * (size - 1 - 2 * padding) + padding).to(torch.int32)
+    return (place * (size - 1 - 2 * PADDING) + PADDING).to(torch.int32)
 
 
 def filled(ifs: IFS, points: int, device: torch.device) -> Int64[Tensor, " n"]:
