@@ -6,7 +6,7 @@ A peer's note says what it does differently.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,21 +87,26 @@ def kornia_per_batch(job: Job) -> Callable[[], Tensor]:
     return run
 
 
+def _per_sample(images: Iterable[Any], maps: Iterable[Any], num_frames: int, warp: Callable[[Any, Any], Any]) -> list[list[Any]]:
+    """The frames of every image: one warp per step and sample, as in a dataset's ``__getitem__``."""
+    clips = []
+    for image, matrix in zip(images, maps, strict=True):
+        frames = [image]
+        for _ in range(num_frames - 1):
+            frames.append(warp(frames[-1], matrix))
+        clips.append(frames)
+    return clips
+
+
 def kornia_per_sample(job: Job) -> Callable[[], Tensor]:
-    """One warp per step and sample, as in a dataset's ``__getitem__``."""
+    """One warp per step and sample."""
     kornia = _imported("kornia.geometry.transform")
-    maps, size = job.steps[:, :2].to(job.images), job.images.shape[2:]
+    maps, size = job.steps[:, :2].to(job.images).split(1), job.images.shape[2:]
 
-    def run() -> Tensor:
-        clips = []
-        for image, matrix in zip(job.images.split(1), maps.split(1), strict=True):
-            frames = [image]
-            for _ in range(job.num_frames - 1):
-                frames.append(kornia.warp_affine(frames[-1], matrix, size, align_corners=True))
-            clips.append(torch.stack(frames, 2))
-        return torch.cat(clips)
+    def warp(frame: Tensor, matrix: Tensor) -> Tensor:
+        return kornia.warp_affine(frame, matrix, size, align_corners=True)
 
-    return run
+    return lambda: torch.cat([torch.stack(frames, 2) for frames in _per_sample(job.images.split(1), maps, job.num_frames, warp)])
 
 
 def kornia_video(job: Job) -> Callable[[], Tensor]:
@@ -144,16 +149,10 @@ def torchvision_per_sample(job: Job) -> Callable[[], Tensor]:
     inverse = geometry.about((0.5, 0.5), geometry.inverse(job.steps.numpy()))  # torchvision's pixel centers lie at half-integers
     coefficients = (inverse / inverse[:, 2:, 2:]).reshape(-1, 9)[:, :8].tolist()
 
-    def run() -> Tensor:
-        clips = []
-        for image, row in zip(job.images.split(1), coefficients, strict=True):
-            frames = [image]
-            for _ in range(job.num_frames - 1):
-                frames.append(functional.perspective(frames[-1], None, None, coefficients=row))
-            clips.append(torch.stack(frames, 2))
-        return torch.cat(clips)
+    def warp(frame: Tensor, row: list[float]) -> Tensor:
+        return functional.perspective(frame, None, None, coefficients=row)
 
-    return run
+    return lambda: torch.cat([torch.stack(frames, 2) for frames in _per_sample(job.images.split(1), coefficients, job.num_frames, warp)])
 
 
 def triton_augment(job: Job) -> Callable[[], Tensor]:
@@ -199,19 +198,17 @@ def own_reference(job: Job) -> Callable[[], Tensor]:
 
 def kornia_rs(job: Job) -> Callable[[], Tensor]:
     """One warp a step and sample, channels last."""
-    warp = _imported("kornia_rs.imgproc").warp_perspective
+    rs = _imported("kornia_rs.imgproc")
     if job.images.device.type != "cpu":
         raise Unavailable("kornia-rs runs on the CPU; measured there")
     images = np.ascontiguousarray((job.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
     maps = [tuple(matrix.flatten().tolist()) for matrix in job.steps]
 
+    def warp(frame: np.ndarray, matrix: tuple[float, ...]) -> np.ndarray:
+        return np.asarray(rs.warp_perspective(frame, matrix, frame.shape[:2], "bilinear"))
+
     def run() -> Tensor:
-        clips = []
-        for image, matrix in zip(images, maps, strict=True):
-            frames = [image]
-            for _ in range(job.num_frames - 1):
-                frames.append(np.asarray(warp(frames[-1], matrix, image.shape[:2], "bilinear")))
-            clips.append(np.stack(frames))
+        clips = [np.stack(frames) for frames in _per_sample(images, maps, job.num_frames, warp)]
         return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
 
     return run
