@@ -25,7 +25,7 @@ PROJECT = ROOT.parent
 
 # Each file imports only from its own rank and lower ones. What is not listed is the edge: it imports inward, and nothing imports it.
 RANKS = [
-    ["checks", "geometry", "motion", "outline", "spline", "untraced"],
+    ["checks", "geometry", "motion", "names", "outline", "spline", "untraced"],
     ["color", "draws", "versions"],
     ["passes", "transforms"],
     ["plan"],

@@ -1,9 +1,10 @@
-"""The transforms that make motion, by name. A new transform takes one file in this package and one import here.
+"""The transforms that make motion, by name. A new one takes a file in this package, its import here, and its name in ``names``.
 
-``TRANSFORMS`` holds the paper's eight, ``EXTRA_TRANSFORMS`` all others, which are not from the paper. A plan stores positions in
-``ALL_TRANSFORMS``, which starts with the paper's.
+``TRANSFORMS`` holds the paper's eight in its order (section 3.2), ``EXTRA_TRANSFORMS`` all others, which are not from the paper. A plan
+stores positions in ``ALL_TRANSFORMS``, which starts with the paper's; so names are only ever appended.
 """
 
+from pseudomotion import names
 from pseudomotion.transforms.affine import Affine as Affine
 from pseudomotion.transforms.base import Transform as Transform
 from pseudomotion.transforms.color_jitter import ColorJitter as ColorJitter
@@ -16,13 +17,10 @@ from pseudomotion.transforms.shake import Shake as Shake
 from pseudomotion.transforms.sliding_window import SlidingWindow as SlidingWindow
 from pseudomotion.transforms.zoom import Zoom as Zoom
 
-_imported = [value for value in vars().values() if isinstance(value, type) and issubclass(value, Transform) and value is not Transform]
+_imported = {cls.name: cls for cls in vars().values() if isinstance(cls, type) and issubclass(cls, Transform) and cls is not Transform}
 
-# In the paper's order (section 3.2).
-TRANSFORMS: dict[str, type[Transform]] = {
-    transform.name: transform for transform in (Identity, SlidingWindow, Zoom, Fade, Affine, Perspective, ColorJitter, CutMix)
-}
-EXTRA_TRANSFORMS: dict[str, type[Transform]] = {cls.name: cls for cls in _imported if cls.name not in TRANSFORMS}
+TRANSFORMS: dict[str, type[Transform]] = {name: _imported[name] for name in names.TRANSFORMS}
+EXTRA_TRANSFORMS: dict[str, type[Transform]] = {name: _imported[name] for name in names.EXTRA_TRANSFORMS}
 ALL_TRANSFORMS: dict[str, type[Transform]] = TRANSFORMS | EXTRA_TRANSFORMS
 
 __all__ = ["ALL_TRANSFORMS", "EXTRA_TRANSFORMS", "TRANSFORMS", "Transform"]

@@ -37,6 +37,7 @@ class SyntheticSource(ABC):
 
     """
 
+    name: ClassVar[str]  # in ``SOURCES``
     endless: ClassVar[bool] = False  # every id has an image of its own; otherwise id and id + len() have the same
 
     def __init__(self, *, size: int = 224, seed: int | None = None, device: torch.device | str = "cpu") -> None:

@@ -33,6 +33,7 @@ class DeadLeaves(SyntheticSource):
 
     """
 
+    name = "dead_leaves"
     endless = True
 
     def __init__(

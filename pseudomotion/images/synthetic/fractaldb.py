@@ -52,6 +52,8 @@ class FractalDB(SyntheticSource):
 
     """
 
+    name = "fractaldb"
+
     def __init__(
         self,
         categories: int = 1000,

@@ -30,6 +30,7 @@ class Noise(SyntheticSource):
 
     """
 
+    name = "noise"
     endless = True
 
     def __init__(

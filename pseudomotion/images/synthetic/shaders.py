@@ -43,6 +43,7 @@ class Shaders(SyntheticSource):
 
     """
 
+    name = "shaders"
     endless = True
 
     def __init__(

@@ -60,6 +60,8 @@ class VisualAtom(SyntheticSource):
 
     """
 
+    name = "visual_atom"
+
     def __init__(
         self,
         categories: int = 1000,
