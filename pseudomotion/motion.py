@@ -60,11 +60,14 @@ class Layers:
 
 
 def map_fields(value: Fields, function: Callable[[Any], Any]) -> Fields:
-    """A copy of a dataclass with a function applied to all its arrays and tensors, nested dataclasses included."""
+    """A copy of a dataclass with a function applied to all its arrays and tensors, nested dataclasses and tuples included."""
 
     def mapped(entry: Any) -> Any:
         if dataclasses.is_dataclass(entry):
             return map_fields(entry, function)
+        if isinstance(entry, tuple):
+            parts = map(mapped, entry)
+            return type(entry)(*parts) if hasattr(entry, "_fields") else tuple(parts)
         return function(entry) if isinstance(entry, (Tensor, np.ndarray)) else entry
 
     # Not dataclasses.replace, which would validate a plan and group its passes again.

@@ -19,7 +19,7 @@ Conventions of the whole library
 
 import dataclasses
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -103,8 +103,9 @@ class MotionPlan:
         frame_size: ``(h, w)`` of the frames.
 
     Computed from these: ``detail`` ``(B, T)`` and ``layer_detail`` ``(B, L, T)``, the level of the image pyramid that every frame reads
-    (0 where it reads the previous frame); ``mixes``, whether any clip is mixed; ``shaped``, whether anything is bent or has an outline
-    other than a box; ``passes`` and, per layer, ``layer_passes``, which group clips for rendering.
+    (0 where it reads the previous frame); ``reduces``, whether any visible one is above 0; ``mixes``, whether any clip is mixed;
+    ``shaped``, whether anything is bent or has an outline other than a box; ``passes`` and, per layer, ``layer_passes``, which group clips
+    for rendering.
 
     Raises:
         ValueError: if shapes, dtypes or modes do not agree, for unknown outlines, and for bends that might fold (above 0.48 cells).
@@ -123,6 +124,7 @@ class MotionPlan:
     frame_size: tuple[int, int]
     detail: Float64[Tensor, "B T"] = field(init=False, repr=False)
     layer_detail: Float64[Tensor, "B L T"] = field(init=False, repr=False)
+    reduces: bool = field(init=False, repr=False)
     mixes: bool = field(init=False, repr=False)
     shaped: bool = field(init=False, repr=False)
     passes: tuple[Pass, ...] = field(init=False, repr=False)
@@ -145,6 +147,7 @@ class MotionPlan:
             layer_passes.append(find_passes(theirs, np.zeros(len(shown), dtype=bool), layer_detail[shown, layer], shown, shape))
         object.__setattr__(self, "detail", torch.from_numpy(detail).to(device))
         object.__setattr__(self, "layer_detail", torch.from_numpy(layer_detail).to(device))
+        object.__setattr__(self, "reduces", bool(detail.any() or layer_detail[layers.opacity > 0].any()))
         object.__setattr__(self, "mixes", self.blend is not None and bool((self.blend.weight > 0).any()))
         object.__setattr__(self, "passes", find_passes(motion, recursive, detail, np.arange(len(self))))
         object.__setattr__(self, "layer_passes", tuple(layer_passes))
@@ -181,16 +184,24 @@ class MotionPlan:
         )
 
     def to(self, device: torch.device | str) -> "MotionPlan":
-        """The plan with its tensors on ``device``."""
+        """The plan with its tensors on ``device``: itself, if they are there."""
+        if torch.device(device) == self.device:
+            return self
         away = torch.device(device).type != "cpu"  # copies to the host must be synchronous, or stale memory could be read
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=away)
 
-        moved = map_fields(self, move)
-        object.__setattr__(moved, "passes", _move_passes(self.passes, move))
-        object.__setattr__(moved, "layer_passes", tuple(_move_passes(passes, move) for passes in self.layer_passes))
-        return moved
+        return map_fields(self, move)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tensors on the CPU as arrays: a process that is sent a plan gets one message, not an open file of shared memory per tensor."""
+        return vars(map_fields(self, _to_numpy) if self.device.type == "cpu" else self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore what ``__getstate__`` returned."""
+        vars(self).update(state)
+        vars(self).update(vars(map_fields(self, torch.as_tensor)))
 
     def composed(self) -> "MotionPlan":
         """The same motion with every frame reading the image: one resampling per frame instead of up to T.
@@ -289,10 +300,6 @@ FIELDS = (
 
 def _to_numpy(tensor: Tensor) -> np.ndarray:
     return tensor.numpy(force=True)
-
-
-def _move_passes(passes: tuple[Pass, ...], move: Callable[[Tensor], Tensor]) -> tuple[Pass, ...]:
-    return tuple(p._replace(clips=move(p.clips)) for p in passes)
 
 
 def _check(plan: MotionPlan) -> None:

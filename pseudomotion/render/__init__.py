@@ -22,7 +22,7 @@ from pseudomotion.plan import MotionPlan
 from pseudomotion.render import reference
 from pseudomotion.render.output import DATA_FORMATS, Output, finish, to_unit
 from pseudomotion.render.prepared import Prepared
-from pseudomotion.render.proof import agree, reduces
+from pseudomotion.render.proof import agree
 
 __all__ = ["DATA_FORMATS", "RENDERERS", "Prepared", "choose", "explain", "prepare", "render"]
 
@@ -236,9 +236,9 @@ def _compiled_by(device: torch.device, renderer: str) -> str | None:
 
 def _unfit(dtype: torch.dtype | None, out_dtype: torch.dtype | None, needs_grad: bool) -> str | None:
     """Why the fused renderer does not support these images; None if it does."""
-    allowed = ", ".join(str(allowed).removeprefix("torch.") for allowed in FUSED_DTYPES)
     for name, given in (("images are", dtype), ("clips are to be", out_dtype)):
         if given is not None and given not in FUSED_DTYPES:
+            allowed = ", ".join(str(allowed).removeprefix("torch.") for allowed in FUSED_DTYPES)
             return f"{name} {str(given).removeprefix('torch.')}; the fused renderer supports {allowed}"
     return "images require gradients, which the fused renderer does not compute" if needs_grad else None
 
@@ -282,7 +282,7 @@ def _fused_agrees(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: O
         plan,
         unit=255.0 if output.dtype == torch.uint8 else 1 / min(output.std or [1.0]),
         key=(
-            *(images.device, images.dtype, images.shape[1], plan.image_size, plan.texture_size, reduces(plan)),
+            *(images.device, images.dtype, images.shape[1], plan.image_size, plan.texture_size, plan.reduces),
             *(plan.num_layers, plan.num_frames, plan.frame_size, plan.padding_mode, plan.blend is not None, plan.shaped),
             replace(output, count=0),
         ),

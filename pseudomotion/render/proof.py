@@ -40,18 +40,14 @@ def agree(fused: Render, reference: Render, images: Images, plan: MotionPlan, *,
 
     """
     transforms = plan.transform.tolist()
-    new = [transform for transform in dict.fromkeys(transforms) if (key, transform) not in _found]
+    different = dict.fromkeys(transforms)
+    new = [transform for transform in different if (key, transform) not in _found]
     if new:
         # The clip that reads the most reduced image, too: it decides how images are packed, and so which kernels run.
         clips = [*(transforms.index(transform) for transform in new), int(_reduction(plan).argmax())]
         agreed = _compare(fused, reference, images, *_excerpt(plan, clips), unit * TOLERANCE)
         _found.update({(key, transform): agreed for transform in new})
-    return all(_found[key, transform] for transform in set(transforms))
-
-
-def reduces(plan: MotionPlan) -> bool:
-    """Whether some frame reads a reduced image."""
-    return bool(_reduction(plan).any())
+    return all(_found[key, transform] for transform in different)
 
 
 def _reduction(plan: MotionPlan) -> Float64[Tensor, " B"]:

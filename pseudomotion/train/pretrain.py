@@ -19,14 +19,14 @@ from pseudomotion.images import ImageFolder
 from pseudomotion.images.streamed import ENDLESS
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.mix import Mix
-from pseudomotion.source import ImageSource
+from pseudomotion.source import ImageSource, ItemSource
 from pseudomotion.train.comparators import PerlinClips, make_mosi_task
 from pseudomotion.train.engine.loop import Task, make_accelerator, train
 from pseudomotion.train.engine.optimize import parameter_groups
 from pseudomotion.train.engine.options import parse
 from pseudomotion.train.engine.stream import to_device
 from pseudomotion.train.options import PretrainOptions as PretrainOptions
-from pseudomotion.train.sources import MultiScaleClips, Subset, WithPartners, open_images
+from pseudomotion.train.sources import MultiScaleClips, Planned, Subset, WithPartners, WithPlans, open_images
 from pseudomotion.train.videomae.hub import save_for_hub
 from pseudomotion.train.videomae.masking import tube_mask, tube_tokens
 from pseudomotion.train.videomae.model import (
@@ -99,13 +99,14 @@ class MaskedModeling(Task):
     Args:
         model: as ``pretraining_model`` makes it.
         source: what clips are made of, by id.
-        make_clips: items of the source and their ids, on the device, to normalized clips ``(B, T, C, H, W)``.
+        make_clips: items of the source, on the device, and their ids, to normalized clips ``(B, T, C, H, W)``. Where the source gives
+            ``Planned`` batches, their images and plan instead.
         options: ``mask_ratio``, ``weight_decay``, ``seed`` and ``picture_every`` count.
 
     """
 
     def __init__(
-        self, model: VideoMAEForPreTraining, source: ImageSource, make_clips: Callable[[Tensor, Tensor], Tensor], options: PretrainOptions
+        self, model: VideoMAEForPreTraining, source: ItemSource[Any], make_clips: Callable[[Tensor, Any], Tensor], options: PretrainOptions
     ) -> None:
         self.model, self.objective, self.source, self.make_clips = model, MaskedLoss(model), source, make_clips
         self.options, self.evaluate_every = options, options.picture_every
@@ -123,9 +124,10 @@ class MaskedModeling(Task):
         """All weights at one learning rate."""
         return parameter_groups(self.model, self.options.weight_decay)
 
-    def inputs(self, items: Tensor, ids: Tensor, device: torch.device) -> MaskedClips:
+    def inputs(self, items: Tensor | Planned, ids: Tensor, device: torch.device) -> MaskedClips:
         """Clips and masks, on the device."""
-        pixels = self.make_clips(to_device(items, device), ids)
+        images, motion = items if isinstance(items, Planned) else (items, ids)
+        pixels = self.make_clips(to_device(images, device), motion)
         return MaskedClips(pixels, *(to_device(tokens, device) for tokens in self._masks(ids)))
 
     def _masks(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +149,7 @@ class MaskedModeling(Task):
 
 def _clips(
     options: PretrainOptions, config: VideoMAEConfig, device: torch.device
-) -> tuple[ImageSource, Callable[[Tensor, Tensor], Tensor]]:
+) -> tuple[ItemSource[Any], Callable[[Tensor, Any], Tensor]]:
     """What to read, and how clips are made of it."""
     size, frames, seed = config.image_size, config.num_frames, options.seed
     if options.clips == "perlin":
@@ -157,8 +159,9 @@ def _clips(
         pmg = _pmg(options, config, mix, mean=IMAGENET_MEAN, std=IMAGENET_STD, dtype=torch.float32, data_format="BTCHW")
         images = _images(options, config, device)
         if options.partners == "batch" or (mix is None and all(transform.num_layers == 0 for transform in pmg.transforms)):
-            return images, lambda items, ids: pmg(items, ids=ids)
-        return WithPartners(images, seed), lambda items, ids: pmg(items[:, 0], ids=ids, partner_images=items[:, 1])
+            return WithPlans(images, pmg, device), pmg.render
+        planned = WithPlans(WithPartners(images, seed), pmg, device)
+        return planned, lambda items, plan: pmg.render(items[:, 0], plan, partner_images=items[:, 1])
     videos = MultiScaleClips(str(options.videos), frames, options.stride, size, seed=seed)
     if options.clips == "videos":
         return videos, lambda clips, ids: normalize(clips)

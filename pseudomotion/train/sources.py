@@ -1,16 +1,21 @@
 """What pre-training reads: images or real clips by number, and how clips for the model are made of them."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
+from pseudomotion import PMG, MotionPlan
 from pseudomotion.draws import Draws
 from pseudomotion.images import ImageBank
 from pseudomotion.images.entries import is_stream, load_dataset, open_entries, open_source
 from pseudomotion.images.streamed import Shard, StreamedImages, huggingface_shards, source_shards, tar_shards
 from pseudomotion.images.subset import Subset as Subset
-from pseudomotion.source import FileSource, ImageSource
+from pseudomotion.render import Prepared
+from pseudomotion.source import FileSource, ImageSource, ItemSource
 from pseudomotion.train.engine.options import flag
 from pseudomotion.train.options import PretrainOptions
 from pseudomotion.video import VideoClips, read_clip
@@ -89,6 +94,39 @@ class WithPartners:
             return torch.stack([self.source.get(ids), self.source.partners(ids, self.seed)], 1)
         both: Tensor = self.source.get(torch.cat([ids, partners]))
         return both.reshape(2, len(ids), *both.shape[1:]).transpose(0, 1)
+
+
+class Planned(NamedTuple):
+    """A batch of images, and the plan of their clips."""
+
+    images: Tensor  # uint8 (B, 3, H, W), or (B, 2, 3, H, W) with partners
+    plan: MotionPlan | Prepared
+
+
+class WithPlans:
+    """Images, each batch with the plan of its clips: processes that read also plan, and the training process only renders.
+
+    Args:
+        images: may come with partners.
+        pmg: makes the plans.
+        device: where ``pmg`` will render. For a CUDA device the plans are packed for its kernels, too.
+
+    """
+
+    def __init__(self, images: ItemSource[Tensor], pmg: PMG, device: torch.device) -> None:
+        self.images, self.partners = images, isinstance(images, WithPartners)
+        self.plan: Callable[..., MotionPlan | Prepared] = pmg.prepare if device.type == "cuda" else pmg.plan
+        self.groups: Tensor | None = getattr(images, "groups", None)
+        self.skipped: dict[int, str] = getattr(images, "skipped", {})
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def get(self, ids: Tensor) -> Planned:
+        """Images and the plan of their clips."""
+        images = self.images.get(ids)
+        return Planned(images, self.plan((len(images), *images.shape[-3:]), ids=ids, partner_images=self.partners))
 
 
 class MultiScaleClips(FileSource):

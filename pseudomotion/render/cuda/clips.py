@@ -24,32 +24,32 @@ import triton
 import triton.language as tl
 
 from pseudomotion.render.cuda.pixels import (
-    between,
+    apply_color,
+    bilinear_taps,
     coverage,
-    decode,
-    encode,
-    lerp,
+    lerp_pixels,
     load_int32,
     load_surface,
-    locate,
+    pack_fields,
     partner_share,
     partner_weight,
     project,
-    read,
-    recolor,
+    rigid_taps,
     sample,
+    sample_surface,
     store,
+    unpack_fields,
 )
 from pseudomotion.render.cuda.table import (
     BLACK,
     BOUNDS,
     CLIP,
+    EXPONENT,
+    EXPONENT_BYTES,
     FLAGS,
     FRAME,
     HEADER,
     INDEX,
-    MAGIC,
-    MAGIC_BYTES,
     OPACITY,
     OUTLINE,
     PARTNER,
@@ -84,10 +84,10 @@ def pack(
             alpha = blue
             if C == 4:
                 alpha = _load_channel(at + channel_stride + channel_stride + channel_stride, inside, packed)
-        if packed.dtype.element_ty == tl.int32:  # noqa: SIM108  a constant: only one branch has types that fit
+        if packed.dtype.element_ty == tl.int32:
             word = red | (green << 8) | (blue << 16) | (alpha << 24)
         else:
-            word = encode(red, green, blue, alpha, ASM)
+            word = pack_fields(red, green, blue, alpha, ASM)
         tl.store(target + column, word, mask=(line < height + 3) & (column < width + 3))
 
 
@@ -113,7 +113,7 @@ def halve(
 
     ``source`` and ``target`` are the offsets of both copies within an image's words.
     """
-    magic = load_int32(table + MAGIC)
+    exponent = load_int32(table + EXPONENT)
     h, w = (height + 1) // 2, (width + 1) // 2
     tiles = (h + 3 + LINES - 1) // LINES
     line = tl.program_id(0) % tiles * LINES + tl.arange(0, LINES)[:, None]
@@ -124,18 +124,18 @@ def halve(
         # Pixel x is word x + 1. At an odd edge the last row or column counts twice, which gives the average of the pixels that exist.
         left, top = column * 2 - 1, (line * 2 - 1) * PITCH
         right, bottom = tl.minimum(left + 1, width), tl.minimum(line * 2, height) * PITCH
-        red, green, blue, alpha = decode(tl.load(start + source + (top + left), mask=inside, other=BLACK), magic, C, ASM)
+        red, green, blue, alpha = unpack_fields(tl.load(start + source + (top + left), mask=inside, other=BLACK), exponent, C, ASM)
         for corner in tl.static_range(1, 4):
             at = (top if corner == 1 else bottom) + (left if corner == 2 else right)
-            r, g, b, a = decode(tl.load(start + source + at, mask=inside, other=BLACK), magic, C, ASM)
+            r, g, b, a = unpack_fields(tl.load(start + source + at, mask=inside, other=BLACK), exponent, C, ASM)
             red, green, blue, alpha = red + r, green + g, blue + b, alpha + a
-        word = encode(red * 0.25, green * 0.25, blue * 0.25, alpha * 0.25, ASM)
+        word = pack_fields(red * 0.25, green * 0.25, blue * 0.25, alpha * 0.25, ASM)
         tl.store(start + target + line * PITCH + column, word, mask=(line < h + 3) & (column < w + 3))
 
 
 @triton.jit
 def _paint_layers(
-    red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic, magic_bytes,
+    red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, exponent, exponent_bytes,
     C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, ASM: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr,
 ):
@@ -148,14 +148,13 @@ def _paint_layers(
         from_left, from_top = load_int32(row + BOUNDS), load_int32(row + BOUNDS + 1)
         to_right, to_bottom = load_int32(row + BOUNDS + 2), load_int32(row + BOUNDS + 3)
         if (left < to_right) & (top < to_bottom) & (left + COLS > from_left) & (top + ROWS > from_top):
-            a, b, c, d, e, f, g, h, i, kind, words, width, height = load_surface(packed, row)
-            u, v = project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS)
-            their_red, their_green, their_blue, their_alpha = read(
-                packed, row, kind, words, width, height, u, v, magic, magic_bytes, C, PITCH, PADDING, ASM
+            m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, image, width, height = load_surface(packed, row)
+            u, v = project(frames, row, m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, x, y, BENDS)
+            their_red, their_green, their_blue, their_alpha = sample_surface(
+                packed, row, kind, image, width, height, u, v, exponent, exponent_bytes, C, PITCH, PADDING, ASM
             )
             share = coverage(frames + load_int32(row + OUTLINE), u, v, SHAPED) * tl.load(row + OPACITY)
-            red, green = lerp(red, their_red, share), lerp(green, their_green, share)
-            blue, alpha = lerp(blue, their_blue, share), lerp(alpha, their_alpha, share)
+            red, green, blue, alpha = lerp_pixels(red, green, blue, alpha, their_red, their_green, their_blue, their_alpha, share)
     return red, green, blue, alpha
 
 
@@ -172,15 +171,18 @@ def paint_clips(
     frame = tl.program_id(0) // tiles % num_frames
     entry = table + HEADER + (tl.program_id(0) // tiles // num_frames + first) * CLIP
     clip, partner = load_int32(entry + INDEX), load_int32(entry + PARTNER)
-    magic, magic_bytes = load_int32(table + MAGIC), load_int32(table + MAGIC_BYTES)
+    exponent, exponent_bytes = load_int32(table + EXPONENT), load_int32(table + EXPONENT_BYTES)
     row_step = num_frames * FRAME
-    own_row = frames + (clip * surfaces * num_frames + frame) * FRAME
+    row = frames + (clip * surfaces * num_frames + frame) * FRAME
     place = out + clip.to(tl.int64) * clip_stride + frame.to(tl.int64) * frame_stride
     left = tile % across * COLS
     column = left + tl.arange(0, COLS)[None, :]
     x = column.to(tl.float32)
     weight = partner_weight(entry, frame)
-    a, b, c, d, e, f, g, h_, i, kind, words, width, height = load_surface(packed, own_row)
+    parts = 1
+    if MIXES:
+        parts = tl.where(weight > 0, 2, 1)
+    m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, image, width, height = load_surface(packed, row)
     for band in range(bands):
         top = (tile // across * bands + band) * ROWS
         line = top + tl.arange(0, ROWS)[:, None]
@@ -188,38 +190,32 @@ def paint_clips(
         mask = (line < h) & (column < w)
         at = tl.max_contiguous(line * w + column, (1, VEC))
         if BYTES:
-            offset, fx, fy = locate(a, b, c, d, e, f, g, h_, i, kind, x, y, width, height, PITCH, PADDING)
-            red, green, blue, alpha = sample(words + offset, fx, fy, magic, magic_bytes, C, PITCH, ASM)
+            offset, fx, fy = rigid_taps(m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, x, y, width, height, PITCH, PADDING)
+            red, green, blue, alpha = sample(image + offset, fx, fy, exponent, exponent_bytes, C, PITCH, ASM)
             if C == 3:
-                red, green, blue = recolor(own_row, kind, red, green, blue, 127.0)
+                red, green, blue = apply_color(row, kind, red, green, blue, 127.0)
             store(place + at, channel_stride, table + SCALE, table + SHIFT_BYTES, red, green, blue, alpha, mask, C)
-        elif MIXES:
+        else:
             red, green = tl.full((ROWS, COLS), 1.0, tl.float32), tl.full((ROWS, COLS), 1.0, tl.float32)
             blue, alpha = red, green
-            for part in range(tl.where(weight > 0, 2, 1)):  # the clip, then its partner
-                row = frames + (tl.where(part == 0, clip, partner) * surfaces * num_frames + frame) * FRAME
-                ta, tb, tc, td, te, tf, tg, th, ti, their_kind, their_words, their_width, their_height = load_surface(packed, row)
-                u, v = project(frames, row, ta, tb, tc, td, te, tf, tg, th, ti, their_kind, x, y, BENDS)
-                their_red, their_green, their_blue, their_alpha = read(
-                    packed, row, their_kind, their_words, their_width, their_height, u, v, magic, magic_bytes, C, PITCH, PADDING, ASM
+            for part in range(parts):  # the clip, then its partner
+                if MIXES:
+                    row = frames + (tl.where(part == 0, clip, partner) * surfaces * num_frames + frame) * FRAME
+                    m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, image, width, height = load_surface(packed, row)
+                u, v = project(frames, row, m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, x, y, BENDS)
+                their_red, their_green, their_blue, their_alpha = sample_surface(
+                    packed, row, kind, image, width, height, u, v, exponent, exponent_bytes, C, PITCH, PADDING, ASM
                 )
                 if LAYERED:
                     their_red, their_green, their_blue, their_alpha = _paint_layers(
-                        their_red, their_green, their_blue, their_alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic,
-                        magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                        their_red, their_green, their_blue, their_alpha, packed, frames, row, row_step, surfaces, left, top, x, y, exponent,
+                        exponent_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                     )
-                share = tl.where(part == 0, 1.0, partner_share(entry, weight, x, y))
-                red, green = lerp(red, their_red, share), lerp(green, their_green, share)
-                blue, alpha = lerp(blue, their_blue, share), lerp(alpha, their_alpha, share)
-            store(place + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)
-        else:
-            u, v = project(frames, own_row, a, b, c, d, e, f, g, h_, i, kind, x, y, BENDS)
-            red, green, blue, alpha = read(packed, own_row, kind, words, width, height, u, v, magic, magic_bytes, C, PITCH, PADDING, ASM)
-            if LAYERED:
-                red, green, blue, alpha = _paint_layers(
-                    red, green, blue, alpha, packed, frames, own_row, row_step, surfaces, left, top, x, y, magic, magic_bytes, C, PITCH,
-                    PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
-                )
+                if MIXES:
+                    share = tl.where(part == 0, 1.0, partner_share(entry, weight, x, y))
+                    red, green, blue, alpha = lerp_pixels(red, green, blue, alpha, their_red, their_green, their_blue, their_alpha, share)
+                else:
+                    red, green, blue, alpha = their_red, their_green, their_blue, their_alpha
             store(place + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)
 
 
@@ -242,7 +238,7 @@ def step_clips(
     slot = tl.program_id(0) // tiles
     entry = table + HEADER + (first + slot) * CLIP
     clip, flags = load_int32(entry + INDEX), load_int32(entry + FLAGS)
-    magic, magic_bytes = load_int32(table + MAGIC), load_int32(table + MAGIC_BYTES)
+    exponent, exponent_bytes = load_int32(table + EXPONENT), load_int32(table + EXPONENT_BYTES)
     row_step = num_frames * FRAME
     before = working + ((frame + 1) % 2 * slots).to(tl.int64) * slot_words
     own = before + slot.to(tl.int64) * slot_words
@@ -252,7 +248,7 @@ def step_clips(
     column = left + tl.arange(0, COLS)[None, :]
     x = column.to(tl.float32)
     row = frames + (clip * surfaces * num_frames + tl.minimum(frame, num_frames - 1)) * FRAME
-    a, b, c, d, e, f, g, h_, i, kind, words, width, height = load_surface(packed, row)
+    m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, image, width, height = load_surface(packed, row)
     for band in range(bands):
         top = (tile // across * bands + band) * ROWS
         line = top + tl.arange(0, ROWS)[:, None]
@@ -268,31 +264,33 @@ def step_clips(
                 blue, alpha = red, green
                 for part in range(tl.where(weight > 0, 2, 1)):  # the clip, then its partner
                     done = before + tl.where(part == 0, slot, their_slot).to(tl.int64) * slot_words
-                    their_red, their_green, their_blue, their_alpha = decode(tl.load(done + stored, mask=mask, other=BLACK), magic, C, ASM)
+                    word = tl.load(done + stored, mask=mask, other=BLACK)
+                    their_red, their_green, their_blue, their_alpha = unpack_fields(word, exponent, C, ASM)
                     if LAYERED:
                         back = frames + (tl.where(part == 0, clip, partner) * surfaces * num_frames + frame - 1) * FRAME
                         their_red, their_green, their_blue, their_alpha = _paint_layers(
                             their_red, their_green, their_blue, their_alpha, packed, frames, back, row_step, surfaces, left, top, x, y,
-                            magic, magic_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                            exponent, exponent_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                         )
                     share = tl.where(part == 0, 1.0, partner_share(entry, weight, x, y))
-                    red, green = lerp(red, their_red, share), lerp(green, their_green, share)
-                    blue, alpha = lerp(blue, their_blue, share), lerp(alpha, their_alpha, share)
+                    red, green, blue, alpha = lerp_pixels(red, green, blue, alpha, their_red, their_green, their_blue, their_alpha, share)
                 store(place - frame_stride + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)
         if frame < num_frames:
-            u, v = project(frames, row, a, b, c, d, e, f, g, h_, i, kind, x, y, BENDS)
+            u, v = project(frames, row, m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, x, y, BENDS)
             if (frame > 0) & ((flags & RECURSIVE) != 0):
-                offset, fx, fy = between(u, v, width, height, WPITCH, PADDING)
-                red, green, blue, alpha = sample(own + offset, fx, fy, magic, magic_bytes, C, WPITCH, ASM)
+                offset, fx, fy = bilinear_taps(u, v, width, height, WPITCH, PADDING)
+                red, green, blue, alpha = sample(own + offset, fx, fy, exponent, exponent_bytes, C, WPITCH, ASM)
                 if C == 3:
-                    red, green, blue = recolor(row, kind, red, green, blue, 0.0)
+                    red, green, blue = apply_color(row, kind, red, green, blue, 0.0)
             else:
-                red, green, blue, alpha = read(packed, row, kind, words, width, height, u, v, magic, magic_bytes, C, PITCH, PADDING, ASM)
-            tl.store(after + stored, encode(red, green, blue, alpha, ASM), mask=mask)
+                red, green, blue, alpha = sample_surface(
+                    packed, row, kind, image, width, height, u, v, exponent, exponent_bytes, C, PITCH, PADDING, ASM
+                )
+            tl.store(after + stored, pack_fields(red, green, blue, alpha, ASM), mask=mask)
             if not MIXES:
                 if LAYERED:
                     red, green, blue, alpha = _paint_layers(
-                        red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, magic, magic_bytes, C, PITCH,
-                        PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                        red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, exponent, exponent_bytes,
+                        C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                     )
                 store(place + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)

@@ -8,11 +8,12 @@ asynchronously. Nothing is read back.
 
 Launches per batch: one that packs the images into words and one for each reduced copy of them, which are needed where frames show more than
 1.5 image pixels per pixel; one for all clips that read images in every frame; and T per chunk of clips that read their previous frame
-(T + 1 with mixing). A chunk's working frames and finished frames fit in the device's L2 cache together. Only the first launch of each
-kernel goes through Triton's just-in-time compiler; the others call the compiled kernel.
+(T + 1 with mixing). A chunk's working frames and finished frames fit in the device's L2 cache together.
 """
 
-from typing import Any
+from collections.abc import Hashable
+from functools import cache
+from typing import Any, ClassVar
 
 import torch
 import triton  # type: ignore[import-untyped]
@@ -78,6 +79,7 @@ def chunk_size(device: torch.device | None, channels: int, frame_size: tuple[int
     return max(int(L2_SHARE * cache / frames), fill)
 
 
+@cache
 def _device(device: torch.device | None) -> tuple[int, int]:
     """L2 cache in bytes and number of processors."""
     if device is None or device.type != "cuda":
@@ -120,7 +122,6 @@ def run(
         "COLS": COLS,
         "VEC": VEC,
     }
-    plain = packed.bytes and not (mixes or options["LAYERED"] or options["BENDS"])
     processors = _device(device)[1]
     with torch.cuda.device(images.get_device()):
         table = packed.table
@@ -133,35 +134,54 @@ def run(
         working_pitch = pitch(w)
         slot_words = (h + 3) * working_pitch
         working = torch.full((2 * slots * slot_words,), layout.BLACK.value, dtype=torch.int64, device=device)
-        step = _Kernel(kernels.step_clips, num_warps=WARPS, WPITCH=working_pitch, **options)
+        step = _Kernel(kernels.step_clips, device, WPITCH=working_pitch, **options)
         for first, n, stepped in packed.launches:
             bands, tiles = _tiles(h, w, n if stepped else n * t, processors)
             if stepped:
+                before = words, table, frames, clips, first, surfaces, slots
+                after = working, *strides, t, h, w, bands, slot_words
                 for frame in range(t + mixes):
-                    step(
-                        n * tiles, words, table, frames, clips, first, surfaces, slots, frame, working, *strides, t, h, w, bands, slot_words
-                    )
+                    step(n * tiles, *before, frame, *after)
             else:
-                paint = _Kernel(kernels.paint_clips, num_warps=WARPS, BYTES=plain, **options)
+                plain = packed.bytes and not (mixes or options["LAYERED"] or options["BENDS"])
+                paint = _Kernel(kernels.paint_clips, device, BYTES=plain, **options)
                 paint(n * t * tiles, words, table, frames, clips, first, surfaces, *strides, t, h, w, bands)
     return clips
 
 
 class _Kernel:
-    """A kernel with its constants. Its first launch compiles it, or finds it compiled; later ones skip Triton's checks of the arguments.
+    """A kernel with its constants, for launches on one device whose arguments Triton compiles alike.
 
-    Later launches must have tensors of the same dtypes and alignment, and the same integers but those that the kernel does not specialize.
+    Triton compares all arguments and all constants of a module at every launch, which takes five times as long as the launch. So the
+    kernels that it compiled are kept here and called directly.
     """
 
-    def __init__(self, kernel: Any, *, num_warps: int, **constants: Any) -> None:
-        self.kernel, self.constants, self.num_warps = kernel, constants, num_warps
-        self.compiled: Any = None
+    compiled: ClassVar[dict[Hashable, Any]] = {}
+
+    def __init__(self, kernel: Any, device: torch.device, **constants: Any) -> None:
+        self.kernel, self.device, self.constants = kernel, device, constants
+        self.launch: Any = None
 
     def __call__(self, programs: int, *args: Any) -> None:
-        if self.compiled is None:
-            self.compiled = self.kernel[(programs,)](*args, **self.constants, num_warps=self.num_warps)  # None by Triton's interpreter
-        else:
-            self.compiled[(programs, 1, 1)](*args, *(self.constants.values() if TAKES_CONSTANTS else ()))
+        if self.launch is None:
+            key = self._key(args)
+            self.launch = self.compiled.get(key)
+            if self.launch is None:
+                self.launch = self.kernel[(programs,)](*args, **self.constants, num_warps=WARPS)  # None by Triton's interpreter
+                self.compiled[key] = self.launch
+                return
+        self.launch[(programs, 1, 1)](*args, *(self.constants.values() if TAKES_CONSTANTS else ()))
+
+    def _key(self, args: tuple[Any, ...]) -> Hashable:
+        """Everything that Triton compiles a kernel for, at least as fine as its own key."""
+        free = getattr(self.kernel, "do_not_specialize", ())  # Triton's interpreter compiles nothing
+
+        def kind(name: str, value: Any) -> Hashable:
+            if isinstance(value, Tensor):
+                return value.dtype, value.data_ptr() % 16
+            return value.bit_length() > 31 if name in free else value
+
+        return self.kernel, self.device, *self.constants.values(), *map(kind, self.kernel.arg_names, args)
 
 
 def _assembles(device: torch.device) -> bool:
@@ -199,7 +219,8 @@ def _pack_images(images: Shaped[Tensor, "N C _ _"], words: Shaped[Tensor, " n"],
     block = min(BLOCK // 4, triton.next_power_of_2(width + 3))
     lines = BLOCK // block
     options = {"C": c, "PITCH": sizes.pitch, "LINES": lines, "BLOCK": block, "ASM": _assembles(images.device)}
-    kernels.pack[(b * -(-(height + 3) // lines),)](images, words, *images.stride(), height, width, each, **options)
+    pack = _Kernel(kernels.pack, images.device, **options)
+    pack(b * -(-(height + 3) // lines), images, words, *images.stride(), height, width, each)
+    halve = _Kernel(kernels.halve, images.device, **options)
     for (h, w, line), (half_h, _, half_line) in zip(sizes.levels, sizes.levels[1:], strict=False):
-        programs = b * -(-(half_h + 3) // lines)
-        kernels.halve[(programs,)](words, table, line * sizes.pitch, half_line * sizes.pitch, h, w, each, **options)
+        halve(b * -(-(half_h + 3) // lines), words, table, line * sizes.pitch, half_line * sizes.pitch, h, w, each)

@@ -1,14 +1,22 @@
-"""Device functions for a tile of pixels: project, sample, recolor, paint layers, mix, store.
+"""Device functions for a tile of pixels: project, sample, apply the color map, paint layers, mix, store.
 
-**Values.** v in [0, 1] is held as the float32 ``S = 1 + v * 255 / 256`` in [1, 2). Its 23 bits after the exponent are a fixed-point number,
-so a pixel is packed and unpacked by moving bytes: no conversions between integers and floats, of which a GPU computes only a quarter or an
-eighth as many as additions. Everything after sampling is linear in S, and the host folds the constants into the table.
+**Values.** A value v in [0, 1] is held as the float32 ``S = 1 + v * 255 / 256``, which lies in [1, 2). All floats in [1, 2) have the same
+exponent, so their 23 fraction bits are a fixed-point number: a pixel is packed and unpacked by moving bytes. Conversions between integers
+and floats, of which a GPU computes only a quarter or an eighth as many per clock as additions, are not needed. Everything after sampling is
+linear in S, so the host folds the change from v to S into the constants of the table.
 
-**Words.** Images of 8 bits are packed to int32 words, one byte per channel; a byte b is unpacked to ``128 + b / 256 = 127 + S``. Other
-images, reduced copies and working frames are packed to int64 words of four 16-bit fields ``0x8000 | v * 32640``. One load reads all
-channels of a pixel. Packed images have a black border, one pixel before and two behind, so that sampling needs no masks.
+**Packed images.** A pixel is one word, and one load reads all its channels:
 
-**Order.** Functions always return four channels; where images have fewer, the missing ones are copies that the compiler removes.
+- *bytes*: int32, one byte per channel. A byte b is unpacked to ``128 + b / 256``, which is ``127 + S``. For 8-bit images.
+- *fields*: int64, four 16-bit fields ``0x8000 | v * 32640``, unpacked to S. For float images, reduced copies and working frames.
+
+Rows are PITCH words apart. Every image has a black border, one pixel before and two pixels behind, so that sampling beyond the edge needs
+no masks: pixel x is word x + 1 of its row, and all coordinates below count from the first word.
+
+**Channels.** Functions take and return four channels. Where images have fewer, the others are copies, which the compiler removes.
+
+**Surfaces.** The back of a clip and each of its layers is a surface. ``m0`` to ``m8`` are the rows of the 3x3 matrix that maps frame pixels
+to coordinates of what a surface reads.
 """
 
 # mypy: ignore-errors
@@ -64,7 +72,7 @@ def load_int32(pointer):
 
 
 @triton.jit
-def as_float(word):
+def bits_to_float(word):
     """The float32 with the bits of an int32."""
     return word.to(tl.float32, bitcast=True)
 
@@ -98,56 +106,63 @@ def lerp(first, second, share):
 
 
 @triton.jit
-def _bilinear(a, b, c, d, fx, fy, magic, SELECTOR: tl.constexpr, ASM: tl.constexpr):
-    """One channel of four words, interpolated."""
-    a, b = as_float(permute(a, magic, SELECTOR, ASM)), as_float(permute(b, magic, SELECTOR, ASM))
-    c, d = as_float(permute(c, magic, SELECTOR, ASM)), as_float(permute(d, magic, SELECTOR, ASM))
+def lerp_pixels(red, green, blue, alpha, their_red, their_green, their_blue, their_alpha, share):
+    """``lerp`` of all channels."""
+    red, green = lerp(red, their_red, share), lerp(green, their_green, share)
+    return red, green, lerp(blue, their_blue, share), lerp(alpha, their_alpha, share)
+
+
+@triton.jit
+def _bilinear(a, b, c, d, fx, fy, exponent, SELECTOR: tl.constexpr, ASM: tl.constexpr):
+    """One channel of four words (upper left, upper right, lower left, lower right), interpolated."""
+    a, b = bits_to_float(permute(a, exponent, SELECTOR, ASM)), bits_to_float(permute(b, exponent, SELECTOR, ASM))
+    c, d = bits_to_float(permute(c, exponent, SELECTOR, ASM)), bits_to_float(permute(d, exponent, SELECTOR, ASM))
     return lerp(lerp(a, b, fx), lerp(c, d, fx), fy)
 
 
 @triton.jit
-def sample(words, fx, fy, magic, magic_bytes, C: tl.constexpr, PITCH: tl.constexpr, ASM: tl.constexpr):
-    """All channels between the four words at ``words``: S, or 127 + S from words of bytes."""
+def sample(words, fx, fy, exponent, exponent_bytes, C: tl.constexpr, PITCH: tl.constexpr, ASM: tl.constexpr):
+    """Pixels between four words, the upper left of which is at ``words``: S, or 127 + S from bytes."""
     a, b, c, d = tl.load(words), tl.load(words + 1), tl.load(words + PITCH), tl.load(words + (PITCH + 1))
     if words.dtype.element_ty == tl.int32:
-        red = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7404", ASM)
+        red = _bilinear(a, b, c, d, fx, fy, exponent_bytes, "0x7404", ASM)
         green, blue, alpha = red, red, red
         if C > 1:
-            green = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7414", ASM)
-            blue = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7424", ASM)
+            green = _bilinear(a, b, c, d, fx, fy, exponent_bytes, "0x7414", ASM)
+            blue = _bilinear(a, b, c, d, fx, fy, exponent_bytes, "0x7424", ASM)
             if C == 4:
-                alpha = _bilinear(a, b, c, d, fx, fy, magic_bytes, "0x7434", ASM)
+                alpha = _bilinear(a, b, c, d, fx, fy, exponent_bytes, "0x7434", ASM)
     else:
         low_a, low_b, low_c, low_d = a.to(tl.int32), b.to(tl.int32), c.to(tl.int32), d.to(tl.int32)
-        red = _bilinear(low_a, low_b, low_c, low_d, fx, fy, magic, "0x7104", ASM)
+        red = _bilinear(low_a, low_b, low_c, low_d, fx, fy, exponent, "0x7104", ASM)
         green, blue, alpha = red, red, red
         if C > 1:
-            green = _bilinear(low_a, low_b, low_c, low_d, fx, fy, magic, "0x7324", ASM)
+            green = _bilinear(low_a, low_b, low_c, low_d, fx, fy, exponent, "0x7324", ASM)
             a, b, c, d = (a >> 32).to(tl.int32), (b >> 32).to(tl.int32), (c >> 32).to(tl.int32), (d >> 32).to(tl.int32)
-            blue = _bilinear(a, b, c, d, fx, fy, magic, "0x7104", ASM)
+            blue = _bilinear(a, b, c, d, fx, fy, exponent, "0x7104", ASM)
             if C == 4:
-                alpha = _bilinear(a, b, c, d, fx, fy, magic, "0x7324", ASM)
+                alpha = _bilinear(a, b, c, d, fx, fy, exponent, "0x7324", ASM)
     return red, green, blue, alpha
 
 
 @triton.jit
-def decode(word, magic, C: tl.constexpr, ASM: tl.constexpr):
-    """All channels of int64 words."""
+def unpack_fields(word, exponent, C: tl.constexpr, ASM: tl.constexpr):
+    """Pixels S from int64 words of fields."""
     low = word.to(tl.int32)
-    red = as_float(permute(low, magic, "0x7104", ASM))
+    red = bits_to_float(permute(low, exponent, "0x7104", ASM))
     green, blue, alpha = red, red, red
     if C > 1:
         high = (word >> 32).to(tl.int32)
-        green = as_float(permute(low, magic, "0x7324", ASM))
-        blue = as_float(permute(high, magic, "0x7104", ASM))
+        green = bits_to_float(permute(low, exponent, "0x7324", ASM))
+        blue = bits_to_float(permute(high, exponent, "0x7104", ASM))
         if C == 4:
-            alpha = as_float(permute(high, magic, "0x7324", ASM))
+            alpha = bits_to_float(permute(high, exponent, "0x7324", ASM))
     return red, green, blue, alpha
 
 
 @triton.jit
-def encode(red, green, blue, alpha, ASM: tl.constexpr):
-    """Four channels S to int64 words, rounded."""
+def pack_fields(red, green, blue, alpha, ASM: tl.constexpr):
+    """int64 words of fields from pixels S, rounded."""
     low = permute((red + HALF).to(tl.int32, bitcast=True), (green + HALF).to(tl.int32, bitcast=True), "0x6521", ASM)
     high = permute((blue + HALF).to(tl.int32, bitcast=True), (alpha + HALF).to(tl.int32, bitcast=True), "0x6521", ASM)
     return (low.to(tl.int64) & 0xFFFFFFFF) | (high.to(tl.int64) << 32)
@@ -155,32 +170,32 @@ def encode(red, green, blue, alpha, ASM: tl.constexpr):
 
 @triton.jit
 def load_surface(packed, row):
-    """What a frame's row says of where a surface is read: homography, KIND, first word, columns and rows of the image."""
+    """The row of a surface in a frame: its matrix, KIND, and the first word, width and height of the image that it reads."""
     matrix = row + MATRIX
-    a, b, c = tl.load(matrix), tl.load(matrix + 1), tl.load(matrix + 2)
-    d, e, f = tl.load(matrix + 3), tl.load(matrix + 4), tl.load(matrix + 5)
-    g, h, i = tl.load(matrix + 6), tl.load(matrix + 7), tl.load(matrix + 8)
-    words = packed + load_int32(row + PLACE).to(tl.int64) * UNIT
-    return a, b, c, d, e, f, g, h, i, load_int32(row + KIND), words, tl.load(row + WIDTH), tl.load(row + HEIGHT)
+    m0, m1, m2 = tl.load(matrix), tl.load(matrix + 1), tl.load(matrix + 2)
+    m3, m4, m5 = tl.load(matrix + 3), tl.load(matrix + 4), tl.load(matrix + 5)
+    m6, m7, m8 = tl.load(matrix + 6), tl.load(matrix + 7), tl.load(matrix + 8)
+    image = packed + load_int32(row + PLACE).to(tl.int64) * UNIT
+    return m0, m1, m2, m3, m4, m5, m6, m7, m8, load_int32(row + KIND), image, tl.load(row + WIDTH), tl.load(row + HEIGHT)
 
 
 @triton.jit
-def project(frames, row, a, b, c, d, e, f, g, h, i, kind, x, y, BENDS: tl.constexpr):
-    """Coordinates that frame pixels read; x (1, columns) and y (rows, 1) make (rows, columns)."""
-    u = a * x + (b * y + c)
-    v = d * x + (e * y + f)
+def project(frames, row, m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, x, y, BENDS: tl.constexpr):
+    """Coordinates (u, v) that frame pixels read, (rows, columns); x is (1, columns), y is (rows, 1)."""
+    u = m0 * x + (m1 * y + m2)
+    v = m3 * x + (m4 * y + m5)
     if (kind & PROJECTIVE) != 0:
-        scale = 1.0 / tl.maximum(g * x + (h * y + i), HORIZON)
+        scale = 1.0 / tl.maximum(m6 * x + (m7 * y + m8), HORIZON)
         u, v = u * scale, v * scale
     if BENDS:  # noqa: SIM102  Triton's branches on constants and on values do not mix
         if (kind & BENT) != 0:
             bend, grid = frames + load_int32(row + BEND), load_int32(row + GRID)
-            u, v = _bend(bend, grid, u, v)
+            u, v = _displace(bend, grid, u, v)
     return u, v
 
 
 @triton.jit
-def _bend(bend, grid, u, v):
+def _displace(bend, grid, u, v):
     """Coordinates displaced by cubic B-splines, as ``pseudomotion.spline`` defines them."""
     end = grid.to(tl.float32) + 1.0  # beyond two cells of the control points, nothing is displaced
     s = (u - tl.load(bend + FIRST_POINT)) * tl.load(bend + PER_CELL)
@@ -205,8 +220,8 @@ def _spline(d):
 
 
 @triton.jit
-def _onto(at, side, PADDING: tl.constexpr):
-    """Coordinates brought to where there are words; ``side`` is the number of pixels along the axis."""
+def _pad(at, side, PADDING: tl.constexpr):
+    """Coordinates along an axis of ``side`` pixels, brought into the image or its border, by the padding mode."""
     low, high = 0.0, side + 1.0
     if PADDING != "zeros":
         low, high = 1.0, side
@@ -219,22 +234,22 @@ def _onto(at, side, PADDING: tl.constexpr):
 
 
 @triton.jit
-def between(u, v, width, height, PITCH: tl.constexpr, PADDING: tl.constexpr):
-    """Offset of the first of the four words around coordinates, and the fractions between them."""
-    u, v = _onto(u, width, PADDING), _onto(v, height, PADDING)
+def bilinear_taps(u, v, width, height, PITCH: tl.constexpr, PADDING: tl.constexpr):
+    """Offset of the upper left of the four words around coordinates, and the fractions from it towards the right and the lower ones."""
+    u, v = _pad(u, width, PADDING), _pad(v, height, PADDING)
     column, line = u.to(tl.int32), v.to(tl.int32)  # not below 0, so this rounds down
     return line * PITCH + column, u - column.to(tl.float32), v - line.to(tl.float32)
 
 
 @triton.jit
-def locate(a, b, c, d, e, f, g, h, i, kind, x, y, width, height, PITCH: tl.constexpr, PADDING: tl.constexpr):
-    """``between`` for frame pixels (x, y), without bends. Where columns read columns, coordinates are computed once a column and row."""
+def rigid_taps(m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, x, y, width, height, PITCH: tl.constexpr, PADDING: tl.constexpr):
+    """``bilinear_taps`` of frame pixels (x, y), without bends. If the matrix is ALIGNED, u is computed once a column, and v once a row."""
     if (kind & ALIGNED) != 0:
-        offset, fx, fy = between(a * x + c, e * y + f, width, height, PITCH, PADDING)
+        offset, fx, fy = bilinear_taps(m0 * x + m2, m4 * y + m5, width, height, PITCH, PADDING)
         fx, fy = tl.broadcast_to(fx, offset.shape), tl.broadcast_to(fy, offset.shape)
     else:
-        u, v = project(None, None, a, b, c, d, e, f, g, h, i, kind, x, y, False)
-        offset, fx, fy = between(u, v, width, height, PITCH, PADDING)
+        u, v = project(None, None, m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, x, y, False)
+        offset, fx, fy = bilinear_taps(u, v, width, height, PITCH, PADDING)
     return offset, fx, fy
 
 
@@ -245,35 +260,37 @@ def _reduced(at, reduce):
 
 
 @triton.jit
-def read(
-    packed, row, kind, words, width, height, u, v, magic, magic_bytes,
+def sample_surface(
+    packed, row, kind, image, width, height, u, v, exponent, exponent_bytes,
     C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, ASM: tl.constexpr,
 ):
-    """Pixels of a surface at coordinates (u, v), from its packed image, recolored. ``load_surface`` gives kind, words, width and height."""
+    """Pixels of a surface at coordinates (u, v), with its color map applied. ``load_surface`` gives kind, image, width and height.
+
+    From fields, two levels of the image pyramid are read and blended where the frame lies between them.
+    """
     if packed.dtype.element_ty == tl.int32:
-        offset, fx, fy = between(u, v, width, height, PITCH, PADDING)
-        red, green, blue, alpha = sample(words + offset, fx, fy, magic, magic_bytes, C, PITCH, ASM)
+        offset, fx, fy = bilinear_taps(u, v, width, height, PITCH, PADDING)
+        red, green, blue, alpha = sample(image + offset, fx, fy, exponent, exponent_bytes, C, PITCH, ASM)
         red, green, blue, alpha = red - 127.0, green - 127.0, blue - 127.0, alpha - 127.0
     else:
         reduce, share = tl.load(row + REDUCE), tl.load(row + SHARE)
-        offset, fx, fy = between(_reduced(u, reduce), _reduced(v, reduce), width, height, PITCH, PADDING)
-        red, green, blue, alpha = sample(words + offset, fx, fy, magic, magic_bytes, C, PITCH, ASM)
+        offset, fx, fy = bilinear_taps(_reduced(u, reduce), _reduced(v, reduce), width, height, PITCH, PADDING)
+        red, green, blue, alpha = sample(image + offset, fx, fy, exponent, exponent_bytes, C, PITCH, ASM)
         if share > 0:
             reduce *= 0.5
             width, height = tl.load(row + WIDTH + 1), tl.load(row + HEIGHT + 1)
-            words = packed + load_int32(row + PLACE + 1).to(tl.int64) * UNIT
-            offset, fx, fy = between(_reduced(u, reduce), _reduced(v, reduce), width, height, PITCH, PADDING)
-            next_red, next_green, next_blue, next_alpha = sample(words + offset, fx, fy, magic, magic_bytes, C, PITCH, ASM)
-            red, green = lerp(red, next_red, share), lerp(green, next_green, share)
-            blue, alpha = lerp(blue, next_blue, share), lerp(alpha, next_alpha, share)
+            image = packed + load_int32(row + PLACE + 1).to(tl.int64) * UNIT
+            offset, fx, fy = bilinear_taps(_reduced(u, reduce), _reduced(v, reduce), width, height, PITCH, PADDING)
+            next_red, next_green, next_blue, next_alpha = sample(image + offset, fx, fy, exponent, exponent_bytes, C, PITCH, ASM)
+            red, green, blue, alpha = lerp_pixels(red, green, blue, alpha, next_red, next_green, next_blue, next_alpha, share)
     if C == 3:
-        red, green, blue = recolor(row, kind, red, green, blue, 0.0)
+        red, green, blue = apply_color(row, kind, red, green, blue, 0.0)
     return red, green, blue, alpha
 
 
 @triton.jit
-def recolor(row, kind, red, green, blue, base: tl.constexpr):
-    """Apply the frame's color map, if it has one, to ``base + S``, and clamp to black and white."""
+def apply_color(row, kind, red, green, blue, base: tl.constexpr):
+    """The surface's color map, if it has one, of values ``base + S``, clamped to black and white."""
     if (kind & COLORED) != 0:
         red, green, blue = red - base, green - base, blue - base
         red, green, blue = (
@@ -328,8 +345,11 @@ def _polygon(planes, x, y):
 
 
 @triton.jit
-def _to_edges(value, gradient, hole):
-    """Distance to the outline, and to that of the hole, of a function that is 1 on the outline and linear along rays from the center."""
+def _distance(value, gradient, hole):
+    """Distance to the outline or its hole, whichever is nearer, positive between them.
+
+    ``value`` is a function that is 1 on the outline and linear along rays from the center; ``gradient`` is the length of its gradient.
+    """
     return tl.minimum(1.0 - value, tl.where(hole > 0, value - hole, FAR)) / tl.maximum(gradient, TINY)
 
 
@@ -353,7 +373,7 @@ def _superellipse(params, x, y, half_x, half_y):
     for k in tl.static_range(3):
         slope_u, slope_v = tl.where(n > k, slope_u * u, slope_u), tl.where(n > k, slope_v * v, slope_v)
         u, v = u * u, v * v
-    return _to_edges(largest * total, tl.sqrt(slope_u * slope_u + slope_v * slope_v), hole)
+    return _distance(largest * total, tl.sqrt(slope_u * slope_u + slope_v * slope_v), hole)
 
 
 @triton.jit
@@ -372,19 +392,19 @@ def _blob(params, x, y, half_x, half_y):
         change += (s * cosine - c * sine) * k
     slope = change / reach
     along_x, along_y = (u + slope * v) / (reach * half_x), (v - slope * u) / (reach * half_y)
-    return _to_edges(rho / reach, tl.sqrt(along_x * along_x + along_y * along_y), hole)
+    return _distance(rho / reach, tl.sqrt(along_x * along_x + along_y * along_y), hole)
 
 
 @triton.jit
 def partner_weight(row, frame):
-    """Weight of the partner clip in a frame, within its box; 0 outside its frames."""
+    """Weight of the partner clip inside its box, in one frame: 0 outside the frames that are mixed."""
     during = (frame >= load_int32(row + PARTNER_FRAMES)) & (frame < load_int32(row + PARTNER_FRAMES + 1))
     return tl.where(during, tl.load(row + WEIGHT), 0.0)
 
 
 @triton.jit
 def partner_share(row, weight, x, y):
-    """Weight of the partner clip at frame pixels (x, y): ``weight`` inside its box, 0 outside."""
+    """Weight of the partner clip at frame pixels (x, y): ``weight`` inside its box, 0 outside it."""
     box = row + PARTNER_BOX
     inside = (x >= tl.load(box)) & (x < tl.load(box + 2)) & (y >= tl.load(box + 1)) & (y < tl.load(box + 3))
     return tl.where(inside, weight, 0.0)
@@ -392,7 +412,7 @@ def partner_share(row, weight, x, y):
 
 @triton.jit
 def store(out, channel_stride, scale, shift, red, green, blue, alpha, mask, C: tl.constexpr):
-    """Scale and shift the channels by the header's numbers, round for 8-bit output, cast, and write; they lie ``channel_stride`` apart."""
+    """Write pixels as output values ``scale * S + shift``, cast, for 8-bit output rounded; channels lie ``channel_stride`` apart."""
     _store_channel(out, scale, shift, red, mask)
     if C > 1:
         _store_channel(out + channel_stride, scale + 1, shift + 1, green, mask)

@@ -155,8 +155,8 @@ def _header(output: Output) -> Float32[np.ndarray, " 16"]:
     header[layout.SCALE.value : layout.SCALE.value + 4] = scale
     header[layout.SHIFT.value : layout.SHIFT.value + 4] = shift - scale
     header[layout.SHIFT_BYTES.value : layout.SHIFT_BYTES.value + 4] = shift - 128 * scale
-    header[layout.MAGIC_BYTES.value] = 128.0
-    header.view(np.int32)[layout.MAGIC.value] = 0x3F000000
+    header[layout.EXPONENT_BYTES.value] = 128.0
+    header.view(np.int32)[layout.EXPONENT.value] = 0x3F000000
     return header
 
 

@@ -17,8 +17,8 @@ import triton.language as tl
 SCALE = tl.constexpr(0)  # 4
 SHIFT = tl.constexpr(4)  # 4
 SHIFT_BYTES = tl.constexpr(8)  # 4: shift for values that are still 127 + S
-MAGIC_BYTES = tl.constexpr(12)  # int32: bits of 128.0
-MAGIC = tl.constexpr(13)  # int32: 0x3F000000, bits of S without those that are stored
+EXPONENT_BYTES = tl.constexpr(12)  # int32: bits of 128.0, over which a byte is laid
+EXPONENT = tl.constexpr(13)  # int32: 0x3F000000, over which a field is laid: its highest bit is the lowest of the exponent
 HEADER = tl.constexpr(16)
 
 # One row per clip that a launch renders.

@@ -152,13 +152,13 @@ def pretrain_encoder(data: Data, arm: str, seed: int, steps: int, encoder: Path,
         asked = dataclasses.replace(asked, **changed)
         accelerator = make_accelerator(asked)
         task: Any = pretrain.make_task(asked, accelerator.device)
-        make_clips: Callable[[Tensor, Tensor], Tensor] = task.make_clips
+        make_clips: Callable[[Tensor, Any], Tensor] = task.make_clips
         if options.gray:
             channels = -3 if asked.clips == "pmg" else -4  # of images (B, 3, H, W), with partners (B, 2, 3, H, W); of clips (B, 3, T, h, w)
-            task.make_clips = lambda items, ids: make_clips(to_gray(items, channels), ids)
+            task.make_clips = lambda items, motion: make_clips(to_gray(items, channels), motion)
         model = train(task, asked, "pretrain", accelerator)
         ids = torch.arange(SHOWN_CLIPS)
-        clips = task.make_clips(task.source.get(ids).to(accelerator.device), ids)  # (B, T, 3, h, w)
+        clips = task.inputs(task.source.get(ids), ids, accelerator.device).pixels  # (B, T, 3, h, w)
         picture.parent.mkdir(exist_ok=True)
         paint(picture, to_colors(clips).clamp(0, 1)[:, None])
         losses = [round(each["loss"], 5) for each in read_metrics(Path(name) / "run") if "loss" in each]
