@@ -82,3 +82,83 @@ class Watch:
         if not parts:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         return np.concatenate([np.full(len(a), p) for p, a in parts]), np.concatenate([a for _, a in parts])
+
+
+def poison_allocations(monkeypatch):
+    """Fill new memory with NaN, or 77 for integers, so that unwritten values are noticed."""
+
+    def poisoned(function):
+        def allocate(*args, **options):
+            made = function(*args, **options)
+            return made.fill_(torch.nan if made.is_floating_point() else 77)
+
+        return allocate
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(torch.Tensor.new_empty))
+    monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
+
+
+def poison_between_launches(launch, monkeypatch):
+    """Before every launch of ``step_clips``, spoil the working frames that it must write, or must not read; check their border after it.
+
+    It must write the half of its frame. In the first frame it must not read the other half either, nor ever the slots beyond its clips.
+    Spoiled pixels are about -0.5.
+    """
+    call = launch._Kernel.__call__
+
+    def spoil(kernel, programs, *args):
+        names = kernel.kernel.arg_names
+        if "working" not in names:
+            return call(kernel, programs, *args)
+        given = dict(zip(names, args, strict=False))
+        h, w, slots, frame = given["h"], given["w"], given["slots"], given["frame"]
+        halves = given["working"].view(2, slots, h + 3, kernel.constants["WPITCH"])
+        inside = halves[..., 1 : h + 1, 1 : w + 1]
+        clips = programs // (-(-w // launch.COLS) * -(-h // (given["bands"] * launch.ROWS)))
+        inside[frame % 2] = 0
+        inside[:, clips:] = 0
+        if frame == 0:
+            inside[:] = 0
+        call(kernel, programs, *args)
+        border = halves.clone()
+        border[..., 1 : h + 1, 1 : w + 1] = launch.layout.BLACK.value
+        assert (border == launch.layout.BLACK.value).all(), "the border of working frames is written"
+        return None
+
+    monkeypatch.setattr(launch._Kernel, "__call__", spoil)
+
+
+def contract(monkeypatch):
+    """Round products once, together with the sum that they are part of, as a GPU's fused multiply-add does. The interpreter rounds twice.
+
+    Of two products that are added, the first is not rounded: compilers choose either. Products of float32 are exact in float64.
+    """
+    builder = interpreter.InterpreterBuilder
+    multiply, broadcast = builder.create_fmul, builder.create_broadcast
+
+    def product(self, a, b):
+        made = multiply(self, a, b)
+        if made.data.dtype == np.float32:
+            made.exact = a.data.astype(np.float64) * b.data
+        return made
+
+    def spread(self, value, shape):
+        made = broadcast(self, value, shape)
+        if hasattr(value, "exact"):
+            made.exact = np.broadcast_to(value.exact, shape)
+        return made
+
+    def fused(add, sign):
+        def total(self, a, b):
+            if not (hasattr(a, "exact") or hasattr(b, "exact")):
+                return add(self, a, b)
+            first = a.exact if hasattr(a, "exact") else a.data.astype(np.float64)
+            second = b.data.astype(np.float64) if hasattr(a, "exact") else b.exact
+            return interpreter.TensorHandle((first + sign * second).astype(np.float32), a.dtype.scalar)
+
+        return total
+
+    monkeypatch.setattr(builder, "create_fmul", product)
+    monkeypatch.setattr(builder, "create_broadcast", spread)
+    monkeypatch.setattr(builder, "create_fadd", fused(builder.create_fadd, 1))
+    monkeypatch.setattr(builder, "create_fsub", fused(builder.create_fsub, -1))

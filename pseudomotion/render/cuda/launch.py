@@ -12,7 +12,6 @@ Launches per batch: one that packs the images into words and one for each reduce
 """
 
 from collections.abc import Hashable
-from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -79,7 +78,6 @@ def chunk_size(device: torch.device | None, channels: int, frame_size: tuple[int
     return max(int(L2_SHARE * cache / frames), fill)
 
 
-@cache
 def _device(device: torch.device | None) -> tuple[int, int]:
     """L2 cache in bytes and number of processors."""
     if device is None or device.type != "cuda":
