@@ -2,6 +2,8 @@
 
 import dataclasses
 import operator
+import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -178,6 +180,20 @@ def test_to_moves_every_tensor():
     assert all(p.clips.device.type == "meta" for passes in (moved.passes, *moved.layer_passes) for p in passes)
     assert (plan.device.type, moved.device.type) == ("cpu", "meta")
     assert len(moved) == 16
+
+
+def test_plans_are_sent_to_other_processes_as_one_message():
+    """Tensors that are sent would each be an open file of shared memory."""
+    plan = plan_of()
+    sent = bytes(ForkingPickler.dumps(plan))
+    assert b"rebuild_" not in sent
+    came = pickle.loads(sent)
+    assert all(torch.equal(tensor, came.state_dict()[name]) for name, tensor in plan.state_dict().items())
+    computed = ("reduces", "mixes", "shaped")
+    assert [getattr(came, name) for name in computed] == [getattr(plan, name) for name in computed]
+    assert torch.equal(came.detail, plan.detail)
+    assert [p._replace(clips=p.clips.tolist()) for p in came.passes] == [p._replace(clips=p.clips.tolist()) for p in plan.passes]
+    came.back.image.add_(1)  # can be written to
 
 
 def test_repr_and_describe_speak_of_what_happens():

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pseudomotion import PMG, Mixup
+from pseudomotion import PMG, Mixup, MotionPlan
 from pseudomotion.images import ImageBank, ImageFolder
 from pseudomotion.images.synthetic import Noise, VisualAtom
+from pseudomotion.source import read_batches
 from pseudomotion.train.comparators.mosi import MoSIClips
 from pseudomotion.train.engine.stream import Parts, Steps
 from pseudomotion.train.pretrain import PretrainOptions, make_task
-from pseudomotion.train.sources import CROP_SCALES, MultiScaleClips, Subset, WithPartners, multi_scale_crop, open_images
-from pseudomotion.train.videomae.model import normalize
+from pseudomotion.train.sources import CROP_SCALES, MultiScaleClips, Subset, WithPartners, WithPlans, multi_scale_crop, open_images
+from pseudomotion.train.videomae.model import IMAGENET_MEAN, IMAGENET_STD, normalize
 from pseudomotion.video import write_video
 
 CPU = torch.device("cpu")
@@ -148,6 +149,33 @@ def test_partners_are_those_whose_motion_is_mixed_in(folder):
     others = (clips - (1 - weight) * plain(pairs[:, 0], ids=ids)) / weight
     rest = (others.amax((3, 4)) - pairs[:, 1].amax((2, 3))[:, :, None]).abs()
     assert (rest < 1e-3).all()  # of one shade, so the partner's clip shows its shade in every frame
+
+
+@pytest.mark.parametrize("partners", ["source", "batch"])
+def test_plans_are_made_by_the_processes_that_read(partners, folder, monkeypatch):
+    """The training process only renders, whether the plan came from a worker or from itself."""
+    options = PretrainOptions(out="o", images=[str(folder)], model="micro", partners=partners, seed=5)
+    task, ids = make_task(options, CPU), torch.tensor([3, 17, 8, 44])
+    size, frames = task.model.config.image_size, task.model.config.num_frames
+    pmg = PMG(options.transforms, frames, size, crop=tuple(options.crop), mix=Mixup(), seed=5, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    pairs = WithPartners(open_images(options, round(size * 8 / 7), CPU), 5).get(ids)
+    expected = pmg(pairs[:, 0], ids=ids, partner_images=pairs[:, 1] if partners == "source" else None).transpose(1, 2)
+    batches = [next(read_batches(task.source, [ids], workers))[0] for workers in (0, 1)]
+    monkeypatch.setattr(PMG, "plan", None)
+    for items in batches:
+        assert torch.equal(task.inputs(items, ids, CPU).pixels, expected)
+
+
+def test_plans_for_a_gpu_are_packed_for_its_kernels(folder):
+    """In the processes that read, which need no GPU; and pinned, where the loader pins."""
+    pytest.importorskip("triton", reason="the fused renderer needs Triton, which is not installed")
+    pmg, ids = PMG(num_frames=4, size=16, mix=Mixup()), torch.arange(6)
+    images = ImageFolder(folder, 16)
+    planned = WithPlans(WithPartners(images, 0), pmg, torch.device("cuda")).get(ids)
+    expected = pmg.prepare((6, 3, 16, 16), ids=ids, partner_images=True)
+    assert torch.equal(planned.plan.packed.table, expected.packed.table)
+    assert planned.plan.packed[1:] == expected.packed[1:]
+    assert isinstance(WithPlans(images, pmg, CPU).get(ids).plan, MotionPlan)
 
 
 def test_where_images_come_from(folder, tmp_path):
