@@ -336,7 +336,7 @@ AFFINE = NAMES.index("affine")
 
 
 def test_auto_trusts_the_fused_renderer_once_it_agrees(calls, smooth):
-    images, ids = smooth(6, 3, 14, 12, dtype=torch.float32), torch.arange(6)
+    images, ids = smooth(6, 3, 14, 12, dtype=torch.float32).to(DEVICE), torch.arange(6)
     pmg = PMG(MIXED, 2, 10, mix=Mixup())
     kinds = len(pmg.plan(images.shape, ids=ids).transform.unique())
     first = pmg(images, ids=ids)
@@ -358,7 +358,7 @@ def test_auto_trusts_the_fused_renderer_once_it_agrees(calls, smooth):
 )
 def test_auto_compares_in_units_of_the_output(finish, level, calls, smooth, monkeypatch):
     """One 8-bit level is no disagreement, which would be a warning; two are."""
-    images, ids, render = smooth(2, 3, 14, 12, dtype=torch.float32), torch.arange(2), cuda.render
+    images, ids, render = smooth(2, 3, 14, 12, dtype=torch.float32).to(DEVICE), torch.arange(2), cuda.render
     for levels in (1, 2):
         monkeypatch.setattr(proof, "_found", {})
         monkeypatch.setattr(cuda, "render", lambda *args, levels=levels, **options: render(*args, **options) + levels * level)
@@ -372,7 +372,7 @@ def test_auto_compares_in_units_of_the_output(finish, level, calls, smooth, monk
     [
         (lambda clips, plan: clips.roll(1, 2), "differs from the reference .transforms: affine, zoom; mean difference up to "),
         (
-            lambda clips, plan: clips.where(plan.transform[:, None, None, None, None] != AFFINE, clips + 0.01),
+            lambda clips, plan: clips.where(plan.transform.to(DEVICE)[:, None, None, None, None] != AFFINE, clips + 0.01),
             "reference .transforms: affine; mean difference",
         ),
         (lambda clips, plan: clips.fill_(torch.nan), "differs from the reference"),
@@ -380,7 +380,7 @@ def test_auto_compares_in_units_of_the_output(finish, level, calls, smooth, monk
     ],
 )
 def test_auto_does_not_trust_a_fused_renderer_that_is_wrong(wrong, message, calls, smooth, monkeypatch):
-    images, ids = smooth(4, 3, 24, 22, dtype=torch.float32), torch.arange(4)
+    images, ids = smooth(4, 3, 24, 22, dtype=torch.float32).to(DEVICE), torch.arange(4)
     render = cuda.render
     monkeypatch.setattr(cuda, "render", lambda images, plan, *a, **k: wrong(render(images, plan, *a, **k), plan))
     pmg = PMG(("zoom", "affine"), 3, 20)
@@ -394,7 +394,7 @@ def test_auto_does_not_trust_a_fused_renderer_that_is_wrong(wrong, message, call
 
 def test_the_comparison_uses_the_kernels_of_the_batch(calls, smooth):
     """A clip that reads a reduced image decides how all images are packed: it is compared beside every new transform."""
-    images = smooth(2, 3, 60, 60, dtype=torch.float32)
+    images = smooth(2, 3, 60, 60, dtype=torch.float32).to(DEVICE)
     shrunk = PMG(("affine",), 2, 10).plan(images.shape, ids=torch.arange(2))
     whole = dataclasses.replace(shrunk, transform=torch.full((2,), NAMES.index("zoom")))
     whole.back.motion.homography[:] = torch.eye(3)
@@ -417,7 +417,7 @@ def test_the_comparison_uses_the_kernels_of_the_batch(calls, smooth):
 
 def test_a_failing_reference_is_not_blamed_on_the_fused_renderer(calls, smooth, monkeypatch):
     """Such as for lack of memory: the error passes, and the next call tries again."""
-    images = smooth(2, 3, 14, 12, dtype=torch.float32)
+    images = smooth(2, 3, 14, 12, dtype=torch.float32).to(DEVICE)
     pmg, render = PMG(("zoom",), 2, 10), reference.render
     monkeypatch.setattr(reference, "render", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):

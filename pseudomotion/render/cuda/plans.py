@@ -85,7 +85,7 @@ def pack(plan: MotionPlan, output: Output, most: int, *, bytes: bool) -> Packed:
 
 
 def _sizes(size: tuple[int, int], levels: int, at_least: int = 0) -> Sizes:
-    """Levels lie below each other, each with its border, in rows of the same length."""
+    """Sizes for an image and ``levels`` reduced copies, which lie below each other, each with its border, at one pitch."""
     parts, line = [], 0
     for level in range(levels + 1):
         h, w = (-(-side // 2**level) for side in size)
@@ -147,7 +147,7 @@ def _stepped(group: dict[int, bool], partner: Sequence[int]) -> Chunk:
 
 
 def _header(output: Output) -> Float32[np.ndarray, " 16"]:
-    """How S becomes an output value, by normalization or the factor of 8-bit output, and constants of the kernels."""
+    """The header: scale and shift from S to output values, for normalization or 8-bit output, and the exponents of unpacked words."""
     header = np.zeros(layout.HEADER.value, np.float32)
     scale, shift = output.scale_and_shift().astype(np.float64).reshape(2, 4)
     scale = scale * (256 / 255)
@@ -178,7 +178,7 @@ def _clips(plan: MotionPlan, chunks: Sequence[Chunk]) -> Float32[np.ndarray, "n 
 def _frames(
     plan: MotionPlan, detail: Float64[np.ndarray, "B S T"], images: Sizes, textures: Sizes | None
 ) -> Float32[np.ndarray, "B S T 40"]:
-    """The frame rows: the back of every clip, then its layers. ``_bends`` and ``_outlines`` add where theirs are."""
+    """The frame rows: the back of every clip, then its layers. ``_bends`` and ``_outlines`` fill in the offsets of their rows."""
     back, layers = plan.back, plan.layers
     rows = np.zeros((*detail.shape, layout.FRAME.value), np.float32)
     bits = rows.view(np.int32)
@@ -217,7 +217,7 @@ def _frames(
 
 
 def _bends(plan: MotionPlan, frames: Float32[np.ndarray, "B S T 40"]) -> Iterator[Float32[np.ndarray, "B n T k"]]:
-    """The bends of the backs, then those of the layers; in the frame rows, where they are."""
+    """The rows of the bends: of the backs, then of the layers. They follow the frame rows, which get their offsets and kinds."""
     begin, bits = frames.size, frames.view(np.int32)
     b, _, t, _ = frames.shape
     image, frame = (np.array([-0.5, -0.5, w - 0.5, h - 0.5]) for h, w in (plan.image_size, plan.frame_size))
@@ -246,7 +246,7 @@ def _bends(plan: MotionPlan, frames: Float32[np.ndarray, "B S T 40"]) -> Iterato
 
 
 def _outlines(plan: MotionPlan, frames: Float32[np.ndarray, "B S T 40"], begin: int) -> Float32[np.ndarray, "B L 32"]:
-    """The rows of the layers, which lie at ``begin``; in the frame rows, where they are."""
+    """The rows of the layers' outlines. They lie at offset ``begin`` in the table, and the frame rows get their offsets."""
     outlines, box = plan.layers.outline.double(), plan.layers.box.double()
     rows = np.zeros((*box.shape[:2], layout.SHAPED_LAYER.value), np.float32)
     rows[..., layout.CENTER.value : layout.CENTER.value + 2] = (box[..., :2] + box[..., 2:]) / 2 + 1
@@ -266,13 +266,13 @@ def _outlines(plan: MotionPlan, frames: Float32[np.ndarray, "B S T 40"], begin: 
 
 
 def _bend_of(motion: Motion) -> Float32[np.ndarray, "*b 2 G G"]:
-    """The bend of a plan's motion, which always has one, if of no control points."""
+    """The bend of a plan's motion. It is never None: a rigid motion has a bend without control points."""
     assert motion.bend is not None
     return motion.bend.numpy()
 
 
 def _to_read(homography: Float32[np.ndarray, "B S T 3 3"], frame_size: tuple[int, int]) -> Float64[np.ndarray, "B S T 3 3"]:
-    """Homographies from frame pixel to coordinates in what is read and its border; denominators are 1 at the frame's center."""
+    """Homographies from frame pixels to coordinates of packed images, scaled so that denominators are 1 at the frame's center."""
     matrix = geometry.inverse(homography.astype(np.float64))
     y, x = ((side - 1) / 2 for side in frame_size)
     center = matrix[..., 2, 0] * x + matrix[..., 2, 1] * y + matrix[..., 2, 2]
@@ -291,7 +291,7 @@ def _color_of_s(color: Float32[np.ndarray, "*b 3 4"]) -> Float64[np.ndarray, "*b
 def _bounds(
     plan: MotionPlan, homography: Float32[np.ndarray, "B L T 3 3"], matrix: Float64[np.ndarray, "B L T 3 3"]
 ) -> Int64[np.ndarray, "B L T 4"]:
-    """Left, top, right and bottom of where layers may be seen: the whole frame where the layer, or the frame, reaches past the horizon."""
+    """Left, top, right and bottom of the part of the frame that a layer may cover: all of it where the homography has a horizon there."""
     h, w = plan.frame_size
     box = outline.bounds(plan.layers.outline.double(), plan.layers.box.double()).numpy()[:, :, None]  # (B, L, 1, 4)
     bend = _bend_of(plan.layers.motion)
