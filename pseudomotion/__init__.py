@@ -7,16 +7,29 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
+    from pseudomotion.dataset import PseudoMotionDataset
     from pseudomotion.mix import Mixup, VideoMix
     from pseudomotion.objects import Objects
     from pseudomotion.plan import MotionPlan
     from pseudomotion.pmg import PMG
     from pseudomotion.pmg_aug import PMGAug
+    from pseudomotion.transform_v2 import PseudoMotion
     from pseudomotion.transforms import EXTRA_TRANSFORMS, TRANSFORMS
 
 __version__ = "0.1.0"
 
-__all__ = ["EXTRA_TRANSFORMS", "PMG", "TRANSFORMS", "Mixup", "MotionPlan", "Objects", "PMGAug", "VideoMix"]
+__all__ = [
+    "EXTRA_TRANSFORMS",
+    "PMG",
+    "TRANSFORMS",
+    "Mixup",
+    "MotionPlan",
+    "Objects",
+    "PMGAug",
+    "PseudoMotion",
+    "PseudoMotionDataset",
+    "VideoMix",
+]
 
 _HOMES = {
     "EXTRA_TRANSFORMS": "transforms",
@@ -26,9 +39,11 @@ _HOMES = {
     "MotionPlan": "plan",
     "Objects": "objects",
     "PMGAug": "pmg_aug",
+    "PseudoMotion": "transform_v2",
+    "PseudoMotionDataset": "dataset",
     "VideoMix": "mix",
 }
-_SUBPACKAGES = ("baselines", "images", "labels", "render", "transforms", "video")
+_SUBPACKAGES = ("baselines", "export", "images", "labels", "render", "transforms", "video")
 
 if not typing.TYPE_CHECKING:  # a type checker reads the imports above instead
 

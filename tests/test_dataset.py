@@ -5,8 +5,7 @@ import torch
 from pictures import save
 from torch.utils.data import DataLoader
 
-from pseudomotion import PMG, TRANSFORMS, Mixup
-from pseudomotion.dataset import PseudoMotionDataset
+from pseudomotion import PMG, TRANSFORMS, Mixup, PseudoMotionDataset
 from pseudomotion.images import ImageFolder
 from pseudomotion.images.concatenated import Concatenated
 from pseudomotion.images.subset import Subset

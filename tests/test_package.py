@@ -46,7 +46,7 @@ def imports_of(path):
     """What a file imports when it runs; imports for type checkers alone do not count."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test).removeprefix("typing.") == "TYPE_CHECKING":
             node.body = []
     for node in ast.walk(tree):
         names = []

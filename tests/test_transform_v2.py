@@ -6,10 +6,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from pseudomotion import PMG, Mixup
+from pseudomotion import PMG, Mixup, PseudoMotion
 from pseudomotion.images import builtin_picture
 from pseudomotion.labels import warp_labels
-from pseudomotion.transform_v2 import PseudoMotion
 
 try:
     from torchvision import tv_tensors

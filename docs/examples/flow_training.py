@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pseudomotion import PMG
-from pseudomotion.dataset import PseudoMotionDataset
+from pseudomotion import PMG, PseudoMotionDataset
 from pseudomotion.images import ImageFolder
 from pseudomotion.transforms import Affine
 
