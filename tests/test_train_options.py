@@ -9,7 +9,8 @@ import yaml
 from pseudomotion.train.engine.loop import make_accelerator
 from pseudomotion.train.engine.options import from_values, option, parse, to_yaml
 from pseudomotion.train.options import MODELS, EvaluateOptions, FinetuneOptions, PretrainOptions
-from pseudomotion.train.recipes import read_recipe, recipe_names
+from pseudomotion.train.recipes import load_recipe, read_recipe, recipe_names
+from pseudomotion.train.validate.options import ValidateOptions
 from pseudomotion.train.videomae.model import SIZES
 
 
@@ -187,6 +188,15 @@ def test_recipes_are_listed(capsys):
         read("--list-recipes")
     assert ended.value.code == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == recipe_names()
+
+
+@pytest.mark.parametrize("config", [PretrainOptions, FinetuneOptions, EvaluateOptions, ValidateOptions])
+def test_only_commands_that_recipes_are_for_take_one(config, capsys):
+    name = config.__name__.removesuffix("Options").lower()
+    served = any(name in load_recipe(recipe) for recipe in recipe_names())
+    with pytest.raises(SystemExit):
+        parse(config, f"pmg-{name}", "", ["--help"])
+    assert ("--recipe NAME" in (text := capsys.readouterr().out)) == ("--list-recipes" in text) == served
 
 
 def test_what_a_recipe_needs_is_asked_for(tmp_path):

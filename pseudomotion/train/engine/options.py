@@ -45,7 +45,7 @@ def parse(config: type[Config], prog: str, about: str, arguments: Sequence[str] 
     Args:
         config: a dataclass that inherits from one dataclass per group of flags, whose ``group`` is the group's title. Its ``positional``
             names the field without a flag, its ``free`` those that may change when a run is resumed, its ``presets`` other defaults that a
-            true flag brings.
+            true flag brings; without ``has_recipes``, it takes no recipe.
         prog: name of the command; without ``pmg-``, it is the section of a recipe that the command reads.
         about: what the command does, for the help.
         arguments: instead of those of the process.
@@ -134,8 +134,9 @@ class _Parser(command.Parser):
         super().__init__(
             prog=prog, description=about, usage=usage, allow_abbrev=False, argument_default=argparse.SUPPRESS, formatter_class=_Help
         )
-        self.add_argument("--recipe", metavar="NAME", help="row of the paper's tables, such as table6-pass-100k, or a YAML file")
-        self.add_argument("--list-recipes", action="store_true", help="list the recipes and exit")
+        if getattr(config, "has_recipes", True):
+            self.add_argument("--recipe", metavar="NAME", help="row of the paper's tables, such as table6-pass-100k, or a YAML file")
+            self.add_argument("--list-recipes", action="store_true", help="list the recipes and exit")
         hints = typing.get_type_hints(config)
         bases = [base for base in config.__bases__ if dataclasses.is_dataclass(base)] or [config]
         for base in bases:

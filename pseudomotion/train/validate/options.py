@@ -19,7 +19,8 @@ CHANGEABLE = ("out", "arms", "seeds", "probe", "budget", "steps")
 class ValidateOptions:
     """Options of ``pmg-validate``."""
 
-    group: ClassVar[str] = "options"
+    group: ClassVar[str] = "comparison"
+    has_recipes: ClassVar[bool] = False
 
     out: str = option(
         help="folder to write to; a repeated command reads back the trials that are finished, and measures what is missing",
