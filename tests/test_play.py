@@ -7,15 +7,20 @@ import json
 import re
 import shutil
 import threading
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from pseudomotion.images import load_image
+from pseudomotion import play
+from pseudomotion.images import builtin_picture, load_image
+from pseudomotion.objects import PRESETS
+from pseudomotion.play import server as servers
+from pseudomotion.play import state as states
 from pseudomotion.play.server import Server
-from pseudomotion.play.state import MIXES, Picture, State, controls, encode, show
+from pseudomotion.play.state import MIXES, OBJECT_SLIDERS, Picture, State, controls, encode, show
 from pseudomotion.transforms import ALL_TRANSFORMS
 
 SMALL = {"frames": 3, "size": 64}
@@ -42,16 +47,50 @@ def frames_of(file):
         {"image": "noise", "crop": [0.3, 1], "id": 7},
         {"image": "upload", "transform": "cutmix"},
         *({"mix": name} for name in MIXES),
-        {"objects": "mixed", "image": "upload"},
-        {"objects": "yu2024"},
+        {"mix": "mixup", "partner": "upload"},
+        {"transform": "cutmix", "image": "upload", "partner": "dead_leaves", "id": 3},
+        {"transform": "shake", "ranges": {"fast": [0.03, 0.05]}},
+        {"objects": "mixed", "image": "upload", "partner": "picture"},
+        {"objects": "yu2024", "object_ranges": {"count": [3, 4], "bend": [0.1, 0.3], "feather": [3, 5]}},
     ],
     ids=str,
 )
 def test_the_code_makes_the_clip_that_is_shown(values, picture_file, monkeypatch):
-    uploads = {"upload": Picture(load_image(picture_file), picture_file.name)}
+    uploads = {"upload": Picture(picture_file.read_bytes(), picture_file.name)}
     shown = show(State.parse(SMALL | values), uploads)
     assert np.array_equal(run(shown.code, picture_file.parent, monkeypatch), shown.frames)
     assert "3 frames of 64x64" in shown.plan
+
+
+def test_large_pictures_are_reduced_and_the_code_says_so(picture_file, monkeypatch):
+    monkeypatch.setattr(states, "LARGEST_SIDE", 200)
+    uploads = {"upload": Picture(picture_file.read_bytes(), picture_file.name)}
+    shown = show(State.parse(SMALL | {"image": "upload"}), uploads)
+    assert "load_image('picture.png', (150, 200))" in shown.code
+    assert np.array_equal(run(shown.code, picture_file.parent, monkeypatch), shown.frames)
+
+
+@pytest.mark.parametrize("values", [{"mix": "mixup"}, {"transform": "cutmix"}, {"objects": "smile2025"}], ids=str)
+def test_the_second_picture_shows(values):
+    night, noise = (show(State.parse(SMALL | values | {"partner": name}), {}).frames for name in ("night", "noise"))
+    assert (night != noise).any()
+
+
+def test_every_range_has_a_slider_with_its_default_on_it_and_its_unit_beside_it():
+    offered = controls()
+    assert offered["transforms"].keys() == ALL_TRANSFORMS.keys()
+    for name, cls in ALL_TRANSFORMS.items():
+        assert {each["name"]: each["default"] for each in offered["transforms"][name]["ranges"]} == vars(cls())
+    assert [each["name"] for each in offered["objects"]["mixed"]] == list(OBJECT_SLIDERS)
+    assert offered["objects"].keys() == {"none", *PRESETS}
+    groups = [*(shown["ranges"] for shown in offered["transforms"].values()), *offered["objects"].values()]
+    for slider in [each for group in groups for each in group]:
+        assert slider["low"] <= slider["default"][0] <= slider["default"][1] <= slider["high"], slider
+        assert slider["low"] < slider["high"], slider
+        assert len(slider["about"]) > 6, slider
+    for preset in PRESETS:  # what a slider can reach is allowed
+        ends = {name: list(pair) for name, pair in OBJECT_SLIDERS.items()}
+        State.parse({"objects": preset, "object_ranges": ends})
 
 
 def test_several_clips_stand_side_by_side():
@@ -81,6 +120,9 @@ def test_labels_are_drawn(label):
         ({"size": 10**5}, "size must be from 64 to 320"),
         ({"id": -1}, "id must be from 0"),
         ({"crop": [0, 1]}, "crop must satisfy"),
+        ({"transform": "zoom", "ranges": {"ratio": 1.1}}, "ranges must be pairs of numbers by name"),
+        ({"objects": "mixed", "object_ranges": {"bend": [0, 2]}}, "Objects.bend must be"),
+        ({"objects": "mixed", "object_ranges": {"count": [1, 10**9]}}, "Objects.count must be"),
         ({"mix": "mixup", "show": "flow"}, "labels are drawn over clips that are not mixed"),
     ],
 )
@@ -120,29 +162,67 @@ def ask(server, method, path, body=None, **headers):
     return answer, json.loads(content) if answer.headers["Content-Type"] == "application/json" else content
 
 
-def test_what_the_server_refuses(server):
+def test_what_the_server_refuses(server, picture_file, monkeypatch):
     """Files that are no images, pages of other sites, other names of this machine, too much, and every path."""
+    monkeypatch.setattr(states, "MOST_PIXELS", 300 * 400 - 1)
     for body, headers, message in [
         (b"text", {"X-Name": '"notes.txt"'}, "cannot read notes.txt: cannot identify image file"),
         (b"text", {"X-Name": '"../../etc/passwd"'}, "cannot read passwd: "),
         (b"", {"X-Pmg": "0"}, "the request does not come from the page"),
         (b"", {"Host": "evil.example:80"}, "the request does not come from the page"),
         (b"", {"Content-Length": str(10**9)}, "the file has 954 MiB; 32 MiB are allowed"),
+        (picture_file.read_bytes(), {}, "cannot read image: 400 x 300 pixels are more than"),
     ]:
         answer, said = ask(server, "POST", "/upload", body, **headers)
         assert (answer.status, message in said["error"]) == (400, True), said
     assert ask(server, "GET", "/", Host="evil.example:80")[0].status == 403
     for path in ("/page.py", "/../server.py", "/etc/passwd", "/page.js/.."):
         assert ask(server, "GET", path)[0].status == 404
-    answer, said = ask(server, "POST", "/clip", json.dumps({"visitor": "a", "state": SMALL | {"image": "gone"}}))
-    assert (answer.status, said["error"]) == (400, "this image is no longer here; choose it again")
+    for state in ({"image": "gone"}, {"image": str(picture_file)}, {"mix": "mixup", "partner": str(picture_file)}):
+        answer, said = ask(server, "POST", "/clip", json.dumps({"visitor": "a", "state": SMALL | state}))
+        assert (answer.status, said["error"]) == (400, "this image is no longer here; choose it again")
     assert not server.uploads
+
+
+def test_only_this_machine_is_let_in_unless_told(server, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(servers, "serve", lambda image, **options: asked.update(options))
+    assert play.main(["--no-browser"]) == 0
+    assert asked["host"] == "127.0.0.1"
+    assert server.socket.getsockname()[0] == "127.0.0.1"
+
+
+def test_the_latest_uploads_are_kept_and_the_image_it_was_started_with(server, picture_file):
+    server.uploads["start"] = Picture(picture_file.read_bytes(), "start.png")
+    keys = []
+    for level in range(servers.MOST_UPLOADS + 2):
+        file = io.BytesIO()
+        Image.new("L", (4, 4), level).save(file, "PNG")
+        keys.append(server.keep(file.getvalue(), "gray.png"))
+    assert list(server.uploads) == ["start", *keys[3:]]
+
+
+def test_renders_of_a_visitor_follow_each_other(server, monkeypatch):
+    """While one runs, those of the same visitor wait, and those of another do not."""
+    shown = []
+    monkeypatch.setattr(states, "show", lambda state, uploads: shown.append(state.id) or show(state, uploads))
+
+    def clip(visitor, number):
+        return ask(server, "POST", "/clip", json.dumps({"visitor": visitor, "state": SMALL | {"id": number}}))[0].status
+
+    with server.lock("a"):  # as a render of a does
+        waiting = threading.Thread(target=clip, args=("a", 1))
+        waiting.start()
+        assert clip("b", 2) == clip("b", 3) == 200
+        assert shown == [2, 3]
+    waiting.join()
+    assert shown == [2, 3, 1]
 
 
 def test_an_upload_is_a_picture(server, picture_file):
     _, kept = ask(server, "POST", "/upload", picture_file.read_bytes(), **{"X-Name": json.dumps("C:\\photos\\cat.png")})
     assert kept["name"] == "cat.png"
-    assert torch.equal(server.uploads[kept["image"]].pixels, load_image(picture_file))
+    assert torch.equal(server.uploads[kept["image"]].pixels(), load_image(picture_file))
     answer, page = ask(server, "GET", "/")
     assert b"playground" in page
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
@@ -163,15 +243,15 @@ def browser():
         chromium.close()
 
 
-def opened(browser, server, *, fragment="", **options):
-    """A visitor's page, and what its console said."""
-    context = browser.new_context(**options)
+def opened(browser, server, *, fragment=None, permissions=(), **options):
+    """A visitor's page, at first of small clips, and what its console said."""
+    context = browser.new_context(permissions=permissions, **options)
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(60_000)
     said = []
     page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(server.address + fragment)
+    page.goto(server.address + (fragment or "#" + quote(json.dumps(SMALL))))
     settle(page)
     return page, said
 
@@ -184,16 +264,8 @@ def clip(page):
     return frames_of(base64.b64decode(page.get_attribute("#clip", "src").partition(",")[2]))
 
 
-def small(page):
-    for name, value in SMALL.items():
-        page.fill(f"#{name}", str(value))
-        page.press(f"#{name}", "Tab")
-        settle(page)
-
-
 def test_a_visitor_from_photo_to_code(browser, server, picture_file, monkeypatch):
     page, said = opened(browser, server)
-    small(page)
     before = clip(page)
     page.set_input_files("#file", picture_file)
     page.locator("#image option", has_text="picture.png").wait_for(state="attached")
@@ -203,7 +275,7 @@ def test_a_visitor_from_photo_to_code(browser, server, picture_file, monkeypatch
     page.select_option("#transform", "zoom")
     settle(page)
     page.focus("#ratio-high")
-    page.keyboard.press("End")  # a slider by keyboard alone
+    page.keyboard.press("End")
     settle(page)
     moved = clip(page)
     assert (moved != photo).any()
@@ -211,8 +283,7 @@ def test_a_visitor_from_photo_to_code(browser, server, picture_file, monkeypatch
     assert "Zoom(ratio=(1.025, " in code
     assert np.array_equal(run(code, picture_file.parent, monkeypatch), moved)
     link = page.url
-    page.focus("#another")
-    page.keyboard.press("Enter")
+    page.click("#another")
     settle(page)
     assert page.input_value("#id") == "1"
     again, said_again = opened(browser, server, fragment=link[link.index("#") :])
@@ -221,6 +292,70 @@ def test_a_visitor_from_photo_to_code(browser, server, picture_file, monkeypatch
         page.click("[data-download=mp4]")
     assert download.value.suggested_filename == "zoom-1.mp4"
     assert said == said_again == []
+
+
+def drop(page, path, selector):
+    """Drop a file on a part of the page, by the events that a hand's mouse makes."""
+    page.locator(selector).scroll_into_view_if_needed()
+    box = page.locator(selector).bounding_box()
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    devtools = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        devtools.send("Input.dispatchDragEvent", {"type": kind, "data": data, **place})
+
+
+def test_dropped_files_are_the_first_and_the_second_picture(browser, server, picture_file, tmp_path, monkeypatch):
+    Image.fromarray(builtin_picture(120, 90).permute(1, 2, 0).numpy()).save(tmp_path / "tall.png")
+    page, said = opened(browser, server)
+    page.select_option("#mix", "mixup")
+    drop(page, picture_file, "#clip")
+    page.locator("#image option:checked", has_text="picture.png").wait_for(state="attached")
+    settle(page)
+    before = clip(page)
+    drop(page, tmp_path / "tall.png", "#second")
+    page.locator("#partner option:checked", has_text="tall.png").wait_for(state="attached")
+    settle(page)
+    mixed = clip(page)
+    assert (mixed != before).any()
+    assert page.locator("#image option:checked").inner_text() == "picture.png"
+    assert np.array_equal(run(page.inner_text("#code"), tmp_path, monkeypatch), mixed)
+    assert said == []
+
+
+def test_code_and_link_are_copied(browser, server):
+    page, said = opened(browser, server, permissions=["clipboard-read", "clipboard-write"])
+    for button, text in (("#copy", page.inner_text("#code")), ("#link", page.url)):
+        page.click(button)
+        page.locator(button, has_text="Copied").wait_for()
+        assert page.evaluate("navigator.clipboard.readText()").strip() == text.strip()
+    assert said == []
+
+
+def test_everything_can_be_done_with_the_keyboard(browser, server):
+    """Tab reaches every control, in the order of the page, and shows where it is; keys change the clip."""
+    page, said = opened(browser, server, fragment="#" + quote(json.dumps(SMALL | {"transform": "shake", "objects": "mixed"})))
+    expected = page.evaluate(
+        "[...document.querySelectorAll('main select, main input, main button, main pre')].map((e) => e.id || e.dataset.download)"
+    )
+    reached = []
+    for _ in expected:
+        page.keyboard.press("Tab")
+        name, outlined = page.evaluate(
+            "(([e, style]) => [e.id || e.dataset.download, style.outlineStyle])"
+            "([document.activeElement, getComputedStyle(document.activeElement)])"
+        )
+        assert outlined != "none", name
+        reached.append(name)
+    assert reached == expected
+    assert {"slow-low", "fast-high", "object-bend-high", "object-feather-low", "partner-file"} <= set(reached)
+    for name, key in (("fast-high", "ArrowRight"), ("object-bend-high", "End"), ("transform", "ArrowUp"), ("another", "Enter")):
+        before = clip(page)
+        page.focus(f"#{name}")
+        page.keyboard.press(key)
+        settle(page)
+        assert (clip(page) != before).any(), name
+    assert said == []
 
 
 def test_what_is_wrong_is_said_in_the_page(browser, server, tmp_path):
@@ -233,8 +368,12 @@ def test_what_is_wrong_is_said_in_the_page(browser, server, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_needs_no_sideways_scrolling(browser, server, scheme):
-    page, said = opened(browser, server, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    state = SMALL | {"objects": "mixed", "eight": True, "resampling": "both"}
+    options = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
+    page, said = opened(browser, server, fragment="#" + quote(json.dumps(state)), **options)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.locator("#objects").scroll_into_view_if_needed()
+    assert page.locator("#clip").bounding_box()["y"] >= 0  # it stays in view
     dark = sum(map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3])) < 384
     assert dark == (scheme == "dark")
     assert said == []
@@ -242,8 +381,6 @@ def test_a_phone_needs_no_sideways_scrolling(browser, server, scheme):
 
 def test_two_visitors_at_once(browser, server):
     first, second = opened(browser, server)[0], opened(browser, server)[0]
-    small(first)
-    small(second)
     first.select_option("#transform", "fade")
     second.select_option("#transform", "zoom")
     settle(first)

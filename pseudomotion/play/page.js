@@ -1,6 +1,7 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
 const SELECTS = ["transform", "resampling", "padding", "mix", "objects", "show"];
+const PICTURES = { image: "file", partner: "partner-file" };
 const NUMBERS = ["frames", "size", "seed", "id"];
 const visitor = crypto.getRandomValues(new Uint32Array(4)).join("-");
 let controls, state, running = false, waiting = false;
@@ -46,43 +47,62 @@ function number(value) {
   return String(Number(value.toPrecision(4)));
 }
 
-function drawRanges() {
-  const rows = controls.transforms[state.transform].flatMap((range) => [0, 1].map((end) => {
-    const row = document.createElement("div"), label = document.createElement("label");
-    const slider = document.createElement("input"), output = document.createElement("output");
-    row.className = "row";
-    slider.id = label.htmlFor = `${range.name}-${end ? "high" : "low"}`;
-    label.textContent = `${range.name.replaceAll("_", " ")}, ${end ? "most" : "least"}`;
-    Object.assign(slider, { type: "range", min: range.low, max: range.high, step: (range.high - range.low) / 200 });
-    const value = () => (state.ranges[range.name] ?? range.default)[end];
-    const mark = () => {
-      output.textContent = number(value());
-      output.className = value() === range.default[end] ? "default" : "";
-      output.title = `default: ${number(range.default[end])}`;
-    };
-    slider.value = value();
-    slider.addEventListener("input", () => {
-      const pair = [...(state.ranges[range.name] ?? range.default)];
-      pair[end] = Number(slider.value);
-      pair[1 - end] = end ? Math.min(pair[0], pair[1]) : Math.max(pair[0], pair[1]);
-      state.ranges[range.name] = pair;
-      const other = $(`${range.name}-${end ? "low" : "high"}`);
-      other.value = pair[1 - end];
-      other.dispatchEvent(new Event("mark"));
-      mark();
-      refresh();
-    });
-    slider.addEventListener("mark", mark);
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function rangeRows(range, values, prefix) {
+  const sliders = [0, 1].map((end) => {
+    const id = `${prefix}${range.name}-${end ? "high" : "low"}`;
+    const slider = element("input", { id, type: "range", min: range.low, max: range.high });
+    slider.step = range.whole ? 1 : (range.high - range.low) / 200;
+    slider.setAttribute("list", `${id}-default`);
+    slider.setAttribute("aria-describedby", `${prefix}${range.name}-about`);
+    return slider;
+  });
+  const outputs = [element("output"), element("output")];
+  const pair = () => values[range.name] ?? range.default;
+  const mark = () => [0, 1].forEach((end) => {
+    sliders[end].value = pair()[end];
+    outputs[end].textContent = number(pair()[end]);
+    outputs[end].className = pair()[end] === range.default[end] ? "default" : "";
+    outputs[end].title = `default: ${number(range.default[end])}`;
+  });
+  sliders.forEach((slider, end) => slider.addEventListener("input", () => {
+    const changed = [...pair()];
+    changed[end] = Number(slider.value);
+    changed[1 - end] = end ? Math.min(changed[0], changed[1]) : Math.max(changed[0], changed[1]);
+    values[range.name] = changed;
     mark();
-    row.append(label, slider, output);
-    return row;
+    refresh();
   }));
-  $("ranges").replaceChildren(...rows);
+  mark();
+  const rows = sliders.map((slider, end) => element("div", { className: "row range" },
+    element("label", { htmlFor: slider.id, textContent: end ? "most" : "least", title: `${range.name}, ${end ? "most" : "least"}` }),
+    slider, outputs[end], element("datalist", { id: `${slider.id}-default` }, new Option("", range.default[end]))));
+  const about = element("p", { className: "about", id: `${prefix}${range.name}-about` },
+    element("strong", { textContent: range.name.replaceAll("_", " ") }), `: ${range.about}`);
+  return element("div", { role: "group" }, about, ...rows);
+}
+
+function drawRanges() {
+  const { about, ranges } = controls.transforms[state.transform];
+  $("about").textContent = about;
+  $("ranges").replaceChildren(...ranges.map((range) => rangeRows(range, state.ranges, "")));
+  $("object-ranges").replaceChildren(...controls.objects[state.objects].map((range) => rangeRows(range, state.object_ranges, "object-")));
+}
+
+function offer(select, value, text) {
+  if (![...$(select).options].some((option) => option.value === value)) $(select).add(new Option(text, value));
 }
 
 function show() {
-  if (![...$("image").options].some((option) => option.value === state.image)) $("image").add(new Option("your picture", state.image));
-  $("image").value = state.image;
+  for (const name in PICTURES) {
+    offer(name, state[name], "your picture");
+    $(name).value = state[name];
+  }
   for (const name of [...SELECTS, ...NUMBERS]) $(name).value = state[name];
   $("eight").checked = state.eight;
   $("crop").value = state.crop[0];
@@ -90,12 +110,12 @@ function show() {
   drawRanges();
 }
 
-async function upload(file) {
+async function upload(file, use) {
   if (!file) return;
   try {
     const kept = await (await post("/upload", file, { "X-Name": JSON.stringify(file.name).replace(/[\u0080-\uffff]/g, "_") })).json();
-    $("image").add(new Option(kept.name, kept.image));
-    state.image = kept.image;
+    for (const name in PICTURES) offer(name, kept.image, kept.name);
+    state[use] = kept.image;
     show();
     refresh();
   } catch (error) {
@@ -133,9 +153,11 @@ async function download(kind) {
 }
 
 function listen() {
-  for (const name of [...SELECTS, "image"]) $(name).addEventListener("change", () => {
+  for (const name of [...SELECTS, ...Object.keys(PICTURES)]) $(name).addEventListener("change", () => {
     state[name] = $(name).value;
-    if (name === "transform") { state.ranges = {}; drawRanges(); }
+    if (name === "transform") state.ranges = {};
+    if (name === "objects") state.object_ranges = {};
+    if (name === "transform" || name === "objects") drawRanges();
     refresh();
   });
   for (const name of NUMBERS) $(name).addEventListener("change", () => {
@@ -149,10 +171,10 @@ function listen() {
   });
   $("eight").addEventListener("change", () => { state.eight = $("eight").checked; refresh(); });
   $("another").addEventListener("click", () => { state.id += state.eight ? 8 : 1; $("id").value = state.id; refresh(); });
-  $("reset").addEventListener("click", () => { state.ranges = {}; drawRanges(); refresh(); });
+  $("reset").addEventListener("click", () => { state.ranges = {}; state.object_ranges = {}; drawRanges(); refresh(); });
   $("copy").addEventListener("click", () => copy($("copy"), $("code").textContent));
   $("link").addEventListener("click", () => copy($("link"), location.href));
-  $("file").addEventListener("change", () => upload($("file").files[0]));
+  for (const [name, input] of Object.entries(PICTURES)) $(input).addEventListener("change", () => upload($(input).files[0], name));
   for (const button of document.querySelectorAll("[data-download]")) button.addEventListener("click", () => download(button.dataset.download));
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("over"); });
@@ -160,23 +182,26 @@ function listen() {
   addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("over");
-    upload(event.dataTransfer.files[0]);
+    upload(event.dataTransfer.files[0], event.target.closest?.("#second") ? "partner" : "image");
   });
 }
 
 async function begin() {
   controls = await (await fetch("/controls")).json();
-  state = { ...controls.defaults, ranges: {}, image: controls.start };
+  const defaults = () => ({ ...structuredClone(controls.defaults), image: controls.start });
+  state = defaults();
   try {
     if (location.hash.length > 1) Object.assign(state, JSON.parse(decodeURIComponent(location.hash.slice(1))));
-    if (!(state.transform in controls.transforms)) throw new Error();
+    if (!(state.transform in controls.transforms && state.objects in controls.objects)) throw new Error();
   } catch {
-    state = { ...controls.defaults, ranges: {}, image: controls.start };
+    state = defaults();
     complain("the link could not be read; these are the defaults");
   }
   choices($("image"), controls.images);
+  choices($("partner"), controls.partners);
   choices($("transform"), Object.keys(controls.transforms));
-  for (const name of SELECTS.slice(1)) choices($(name), controls[name]);
+  choices($("objects"), Object.keys(controls.objects));
+  for (const name of ["resampling", "padding", "mix", "show"]) choices($(name), controls[name]);
   for (const name of ["frames", "size"]) [$(name).min, $(name).max] = controls[name];
   show();
   listen();

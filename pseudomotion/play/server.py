@@ -10,17 +10,14 @@ import sys
 import threading
 import webbrowser
 from collections import OrderedDict
-from io import BytesIO
 from pathlib import Path, PurePath
 from typing import Any
 
-from pseudomotion.images.files import decode_image, load_image
 from pseudomotion.play import state as states
 
 __all__ = ["Server", "serve"]
 
 MOST_BYTES = 32 * 2**20  # of an upload
-MOST_PIXELS = 50_000_000  # of an upload
 MOST_UPLOADS = 16  # kept, of all visitors
 TYPES = {
     ".html": "text/html",
@@ -65,13 +62,13 @@ class Server(http.server.ThreadingHTTPServer):
             ValueError: if it is not an image that can be decoded.
 
         """
-        picture = states.Picture(decode_image(BytesIO(content), name, max_pixels=MOST_PIXELS), name)
+        picture = states.Picture(content, name)
         key = hashlib.sha256(content).hexdigest()[:24]
         with self._guard:
             self.uploads[key] = picture
             self.uploads.move_to_end(key)
             while len(self.uploads) > MOST_UPLOADS:
-                self.uploads.popitem(last=False)
+                del self.uploads[next(old for old in self.uploads if old != "start")]
         return key
 
     def lock(self, visitor: str) -> threading.Lock:
@@ -167,14 +164,14 @@ def serve(image: str | None, *, host: str, port: int, browser: bool) -> None:
         ValueError: if the image cannot be decoded.
 
     """
-    picture = load_image(image) if image is not None else None
+    picture = states.Picture(Path(image).read_bytes(), image) if image is not None else None
     try:
         server = Server(host, port)
     except OSError as error:
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port, 0 for any") from error
     with server:
         if picture is not None:
-            server.uploads["start"] = states.Picture(picture, str(image))
+            server.uploads["start"] = picture
             server.start_image = "start"
         print(f"pmg-play: {server.address}   (Ctrl-C ends it)", flush=True)  # noqa: T201
         threading.Thread(target=_warm_up, daemon=True).start()

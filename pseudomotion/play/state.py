@@ -1,9 +1,13 @@
 """What the page asks for, checked, and what it gets: clips, their plans in words, and the Python that makes them."""
 
+import dataclasses
+import inspect
 import io
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,11 @@ from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.images import builtin_picture
+from pseudomotion.images.files import decode_image
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.labels.overlay import SHOWS
 from pseudomotion.mix import Mixup, VideoMix
-from pseudomotion.objects import PRESETS
+from pseudomotion.objects import PRESETS, Objects
 from pseudomotion.plan import PADDING_MODES, MotionPlan
 from pseudomotion.pmg import PMG, RESAMPLINGS
 from pseudomotion.transforms import ALL_TRANSFORMS, Transform
@@ -31,16 +36,54 @@ MOST_FRAMES = 64
 EIGHT = 8
 FPS = 12
 GAP = 4
+MOST_PIXELS = 50_000_000  # of an upload
+LARGEST_SIDE = 1024  # of an upload as it is used: larger ones are reduced, so that a change shows at once
 MIXES = {"none": None, "mixup": Mixup(), "videomix": VideoMix()}
-_NIGHT = "builtin_picture(*image.shape[1:], night=True)"
+# The ranges of objects that the page offers, with the ends of their sliders.
+OBJECT_SLIDERS = {
+    "count": (0, 40),
+    "size": (0.05, 2),
+    "speed": (0, 0.1),
+    "bend": (0, 0.48),
+    "feather": (0.5, 20),
+    "opacity": (0, 1),
+    "presence": (0.05, 1),
+}
+
+Ranges = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that a visitor uploaded, or that the command was started with."""
+    """An image file that a visitor uploaded, or that the command was started with.
 
-    pixels: UInt8[Tensor, "3 H W"]
+    Args:
+        content: the file, which is decoded once to check it.
+        name: what the code calls it.
+
+    Raises:
+        ValueError: if it is not an image that can be decoded, or has more than ``MOST_PIXELS`` pixels.
+
+    """
+
+    content: bytes = field(repr=False)
     name: str
+    reduced: tuple[int, int] | None = field(init=False)  # (h, w) of a picture that is larger than LARGEST_SIDE
+
+    def __post_init__(self) -> None:
+        """Decode the file."""
+        _, h, w = decode_image(io.BytesIO(self.content), self.name, max_pixels=MOST_PIXELS).shape
+        share = LARGEST_SIDE / max(h, w)
+        object.__setattr__(self, "reduced", (max(round(h * share), 1), max(round(w * share), 1)) if share < 1 else None)
+
+    def pixels(self, size: tuple[int, int] | None = None) -> UInt8[Tensor, "3 H W"]:
+        """The picture in a size, or in its own."""
+        return _decoded(self, size or self.reduced)
+
+
+@lru_cache(maxsize=16)  # of at most 3 MB each
+def _decoded(picture: Picture, size: tuple[int, int] | None) -> UInt8[Tensor, "3 H W"]:
+    return decode_image(io.BytesIO(picture.content), picture.name, size, max_pixels=MOST_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -49,13 +92,15 @@ class State:
 
     Args:
         image: "picture" (the built-in one), the name of a synthetic source, or the key of an upload.
+        partner: the second picture, which mixing, cutmix and objects show: likewise, or "night" (the built-in picture at night).
         transform: name of a transform.
         ranges: values of its fields, each a pair; what is missing has its default.
         resampling: "recursive", "composed" or "both" (side by side).
         padding: padding mode.
         crop: smallest and largest area of the first view; [1, 1]: no crop.
-        mix: a name in ``MIXES``; partners are clips of the built-in picture at night.
+        mix: a name in ``MIXES``.
         objects: "none" or a name in ``PRESETS``.
+        object_ranges: values of ``Objects``' fields in ``OBJECT_SLIDERS``, likewise.
         show: "none" or a label to draw.
         frames: number of frames.
         size: side of a frame in pixels.
@@ -66,13 +111,15 @@ class State:
     """
 
     image: str = "picture"
+    partner: str = "night"
     transform: str = "affine"
-    ranges: Mapping[str, Sequence[float]] | None = None
+    ranges: Ranges = field(default_factory=dict)
     resampling: str = "recursive"
     padding: str = "zeros"
     crop: Sequence[float] = (1.0, 1.0)
     mix: str = "none"
     objects: str = "none"
+    object_ranges: Ranges = field(default_factory=dict)
     show: str = "none"
     frames: int = 16
     size: int = 224
@@ -105,15 +152,25 @@ class State:
         if state.mix != "none" and state.show != "none":
             raise ValueError("labels are drawn over clips that are not mixed: choose no label, or no mixing")
         state.make_transform()
+        state.make_objects()
         return state
 
     def make_transform(self) -> Transform:
         """The transform, with the ranges that differ from its defaults."""
         cls = ALL_TRANSFORMS[self.transform]
-        default = cls()
-        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-        given = {name: tuple(pair) for name, pair in (self.ranges or {}).items() if name in known}
-        return cls(**{name: pair for name, pair in given.items() if pair != getattr(default, name)})
+        return cls(**_changed(self.ranges, cls(), [each.name for each in fields(cls)]))  # type: ignore[arg-type]
+
+    def make_objects(self) -> Objects | None:
+        """The objects, with the ranges that differ from the preset's."""
+        if self.objects == "none":
+            return None
+        preset = PRESETS[self.objects]()
+        return dataclasses.replace(preset, **_changed(self.object_ranges, preset, OBJECT_SLIDERS))
+
+    @property
+    def has_partner(self) -> bool:
+        """Whether the clip shows the second picture."""
+        return self.mix != "none" or self.objects != "none" or ALL_TRANSFORMS[self.transform].num_layers > 0
 
     def generators(self) -> list[PMG]:
         """One, or two to be shown side by side."""
@@ -127,7 +184,7 @@ class State:
                 padding_mode=self.padding,
                 crop=None if tuple(self.crop) == (1, 1) else tuple(self.crop),  # type: ignore[arg-type]
                 mix=MIXES[self.mix],
-                objects=None if self.objects == "none" else PRESETS[self.objects](),
+                objects=self.make_objects(),
                 seed=self.seed,
             )
             for mode in modes
@@ -156,10 +213,9 @@ def show(state: State, uploads: Mapping[str, Picture]) -> Shown:
     for pmg in generators:
         for number in ids:
             image = _image(state.image, number, uploads)
-            night = builtin_picture(*image.shape[-2:], night=True)
-            partners = state.mix != "none" or state.objects != "none" or any(t.num_layers for t in pmg.transforms)
-            plan = pmg.plan((1, *image.shape), ids=torch.tensor([number]), partner_images=partners)
-            clip = pmg.render(image[None], plan, partner_images=night[None] if partners else None)[0]
+            partner = _partner(state.partner, number, uploads, image)[None] if state.has_partner else None
+            plan = pmg.plan((1, *image.shape), ids=torch.tensor([number]), partner_images=partner is not None)
+            clip = pmg.render(image[None], plan, partner_images=partner)[0]
             clips.append(_labeled(clip.permute(1, 2, 3, 0).numpy(), plan, state.show))
             words = words or plan.describe(0)
     return Shown(_side_by_side(clips, len(generators)), words, _code(state, generators[0], uploads))
@@ -182,39 +238,92 @@ def encode(frames: Frames, suffix: str) -> bytes:
 
 
 def controls() -> dict[str, Any]:
-    """What the page offers: names, and for every transform its ranges with limits and defaults."""
+    """What the page offers: names, and for every transform and preset its ranges with limits, defaults and descriptions."""
     ranges = {}
     for name, cls in ALL_TRANSFORMS.items():
         default = cls()
-        ranges[name] = [_slider(field.name, field.metadata["allowed"], getattr(default, field.name)) for field in fields(cls)]  # type: ignore[arg-type]
+        limits = {each.name: _ends(each.metadata["allowed"], getattr(default, each.name)) for each in fields(cls)}  # type: ignore[arg-type]
+        ranges[name] = {"about": _about(cls), "ranges": _sliders(default, limits)}
     return {
         "images": ["picture", *SOURCES],
+        "partners": ["night", "picture", *SOURCES],
         "transforms": ranges,
         "resampling": [*RESAMPLINGS, "both"],
         "padding": list(PADDING_MODES),
         "mix": list(MIXES),
-        "objects": ["none", *PRESETS],
+        "objects": {"none": []} | {name: _sliders(preset(), OBJECT_SLIDERS) for name, preset in PRESETS.items()},
         "show": ["none", *SHOWS],
         "frames": [1, MOST_FRAMES],
         "size": list(SIZES),
-        "defaults": {field.name: field.default for field in fields(State)},
+        "defaults": dataclasses.asdict(State()),
     }
 
 
-def _slider(name: str, allowed: tuple[float, float], default: tuple[float, float]) -> dict[str, Any]:
-    """A range whose slider goes as far beyond the default as three times its width, within what is allowed."""
+def _changed(ranges: Any, default: Any, names: Iterable[str]) -> dict[str, Any]:
+    """What differs from a default, of fields with these names; others belong to another transform."""
+    if not isinstance(ranges, dict) or not all(isinstance(pair, list | tuple) for pair in ranges.values()):
+        raise TypeError("ranges must be pairs of numbers by name")
+    given = {name: tuple(ranges[name]) for name in names if name in ranges}
+    return {name: pair for name, pair in given.items() if pair != getattr(default, name)}
+
+
+def _ends(allowed: tuple[float, float], default: tuple[float, float]) -> tuple[float, float]:
+    """The ends of a slider: as far beyond the default as three times its width, within what is allowed."""
     margin = 3 * (default[1] - default[0])
-    return {"name": name, "low": max(allowed[0], default[0] - margin), "high": min(allowed[1], default[1] + margin), "default": default}
+    return max(allowed[0], default[0] - margin), min(allowed[1], default[1] + margin)
+
+
+def _sliders(default: Any, limits: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
+    """The ranges of a transform or of objects, described as in the class's docstring."""
+    about = dict(re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(type(default)) or "", re.MULTILINE))
+    return [
+        {
+            "name": name,
+            "about": _plain(about.get(name, "")),
+            "low": low,
+            "high": high,
+            "whole": name == "count",
+            "default": getattr(default, name),
+        }
+        for name, (low, high) in limits.items()
+    ]
+
+
+def _about(cls: type) -> str:
+    return _plain((inspect.getdoc(cls) or "").partition("\n\n")[0])
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("``", "").split())
 
 
 def _image(name: str, number: int, uploads: Mapping[str, Picture]) -> UInt8[Tensor, "3 H W"]:
     if name == "picture":
-        return builtin_picture()
+        return _builtin(448, 448)
     if name in SOURCES:
         return SOURCES[name](size=224).get(torch.tensor([number]))[0]
+    return _uploaded(name, uploads).pixels()
+
+
+def _partner(name: str, number: int, uploads: Mapping[str, Picture], image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 H W"]:
+    """The second picture, in the size of the first one."""
+    _, h, w = image.shape
+    if name in ("night", "picture"):
+        return _builtin(h, w, night=name == "night")
+    if name in SOURCES:
+        return SOURCES[name](size=max(h, w)).get(torch.tensor([number + 1]))[0, :, :h, :w]
+    return _uploaded(name, uploads).pixels((h, w))
+
+
+@lru_cache(maxsize=4)
+def _builtin(height: int, width: int, *, night: bool = False) -> UInt8[Tensor, "3 H W"]:
+    return builtin_picture(height, width, night=night)
+
+
+def _uploaded(name: str, uploads: Mapping[str, Picture]) -> Picture:
     if name not in uploads:
         raise ValueError("this image is no longer here; choose it again")
-    return uploads[name].pixels
+    return uploads[name]
 
 
 def _labeled(frames: Frames, plan: MotionPlan, label: str) -> Frames:
@@ -238,35 +347,48 @@ def _side_by_side(clips: Sequence[Frames], rows: int) -> Frames:
 def _code(state: State, pmg: PMG, uploads: Mapping[str, Picture]) -> str:
     """The Python that makes the first clip, bit by bit."""
     transform = pmg.transforms[0]
-    options = [f"({transform!r},)", str(state.frames), str(state.size)]
     default = PMG(("identity",))
     names = [name for name in ("resampling", "padding_mode", "crop", "mix", "seed") if getattr(pmg, name) != getattr(default, name)]
-    options += [f"{name}={getattr(pmg, name)!r}" for name in names]
-    public = {"PMG"} | ({type(pmg.mix).__name__} if pmg.mix else set())
+    options = [f"({transform!r},)", str(state.frames), str(state.size), *(f"{name}={getattr(pmg, name)!r}" for name in names)]
+    lines = [f"ids = torch.tensor([{state.id}])", f"image = {_image_code(state.image, uploads)}"]
+    given = ""
+    if state.has_partner:
+        lines.append(f"partner = {_partner_code(state.partner, uploads)}")
+        given = ", partner_images=partner[None]"
     if state.objects != "none":
         preset = {"mixed": "Objects()"}.get(state.objects, f"Objects.{state.objects}()")
-        options.append(f"objects={preset}")
-        public.add("Objects")
-    if state.image in SOURCES:
-        source = SOURCES[state.image].__name__
-        imports, image = [f"from pseudomotion.images.synthetic import {source}"], f"{source}(size=224).get(ids)[0]"
-    elif state.image in uploads:
-        imports, image = ["from pseudomotion.images import load_image"], f"load_image({uploads[state.image].name!r})"
-    else:
-        imports, image = ["from pseudomotion.images import builtin_picture"], "builtin_picture()"
-    partners = state.mix != "none" or state.objects != "none" or transform.num_layers > 0
-    if partners and "builtin_picture" not in imports[0]:
-        imports.insert(0, "from pseudomotion.images import builtin_picture")
-    lines = ["import torch", f"from pseudomotion import {', '.join(sorted(public))}", *imports]
-    lines += [
-        f"from pseudomotion.transforms import {type(transform).__name__}",
-        "",
-        f"ids = torch.tensor([{state.id}])",
-        f"image = {image}",
-    ]
-    lines += [f"pmg = PMG({', '.join(options)})"]
-    if partners:
-        lines += [f"partner = {_NIGHT}", "clips = pmg(image[None], ids=ids, partner_images=partner[None])"]
-    else:
-        lines += ["clips = pmg(image[None], ids=ids)"]
-    return "\n".join(lines) + "\n"
+        changed = _changed(state.object_ranges, PRESETS[state.objects](), OBJECT_SLIDERS)
+        changes = ", ".join(f"{name}={pair!r}" for name, pair in changed.items())
+        lines.append(f"objects = dataclasses.replace({preset}, {changes})" if changes else f"objects = {preset}")
+        options.append("objects=objects")
+    lines += [f"pmg = PMG({', '.join(options)})", f"clips = pmg(image[None], ids=ids{given})"]
+    body = "\n".join(lines)
+    places = {
+        "pseudomotion": ["Mixup", "Objects", "PMG", "VideoMix"],
+        "pseudomotion.images": ["builtin_picture", "load_image"],
+        "pseudomotion.images.synthetic": sorted(source.__name__ for source in SOURCES.values()),
+        "pseudomotion.transforms": [type(transform).__name__],
+    }
+    imports = ["import dataclasses", ""] if "dataclasses." in body else []
+    imports.append("import torch")
+    for module, public in places.items():
+        if used := [name for name in public if re.search(rf"\b{name}\b", body)]:
+            imports.append(f"from {module} import {', '.join(used)}")
+    return "\n".join([*imports, "", body, ""])
+
+
+def _image_code(name: str, uploads: Mapping[str, Picture]) -> str:
+    if name in SOURCES:
+        return f"{SOURCES[name].__name__}(size=224).get(ids)[0]"
+    if name in uploads:
+        size = uploads[name].reduced
+        return f"load_image({uploads[name].name!r}{f', {size}' if size else ''})"
+    return "builtin_picture()"
+
+
+def _partner_code(name: str, uploads: Mapping[str, Picture]) -> str:
+    if name in SOURCES:
+        return f"{SOURCES[name].__name__}(size=max(image.shape)).get(ids + 1)[0, :, : image.shape[1], : image.shape[2]]"
+    if name in uploads:
+        return f"load_image({uploads[name].name!r}, tuple(image.shape[1:]))"
+    return f"builtin_picture(*image.shape[1:]{', night=True' if name == 'night' else ''})"
