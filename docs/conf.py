@@ -38,7 +38,7 @@ html_css_files = ["custom.css"]
 html_last_updated_fmt = "%Y-%m-%d"
 html_show_sphinx = False
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
@@ -53,6 +53,7 @@ copybutton_prompt_is_regexp = True
 nb_execution_mode = "force"
 nb_execution_timeout = 1200
 nb_execution_raise_on_error = True
+nb_render_markdown_format = "myst"  # tables, in what notebooks print
 
 for part in (gallery, recipes_table, transforms_page):
     part.make(Path(__file__).parent / "generated")

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pseudomotion import PMG, Mixup, VideoMix
+from pseudomotion import PMG, Mixup, Objects, VideoMix
 from pseudomotion.images import builtin_picture, load_image
-from pseudomotion.images.synthetic import SOURCES, Shaders
+from pseudomotion.images.synthetic import SOURCES, DeadLeaves, FractalDB, Shaders
 from pseudomotion.labels.overlay import SHOWS
+from pseudomotion.objects import SHAPES
 from pseudomotion.transforms import ALL_TRANSFORMS
 
 SIDE, FRAMES, FPS, GAP = 112, 16, 12, 4
@@ -39,6 +40,9 @@ STRENGTHS: dict[str, tuple[dict[str, tuple[float, float]], dict[str, tuple[float
 }
 
 
+FOUR = {"count": (4, 4), "size": (0.3, 0.5)}  # objects that can be told apart at 112 pixels
+
+
 def make(folder: Path) -> None:
     """Write the animations and the page that shows them."""
     folder.mkdir(exist_ok=True)
@@ -46,7 +50,14 @@ def make(folder: Path) -> None:
         [builtin_picture(SOURCE_SIDE, SOURCE_SIDE), load_image(PHOTO), Shaders(size=SOURCE_SIDE).get(torch.tensor([3]))[0]]
     )
     night = builtin_picture(SOURCE_SIDE, SOURCE_SIDE, night=True)
-    page = [*_transforms(images, night, folder), *_options(images, folder), *_labels(images, night, folder), *_sources(folder)]
+    textures = Shaders(size=160).get(torch.arange(20, 32))
+    page = [
+        *_transforms(images, night, folder),
+        *_objects(images, textures, folder),
+        *_options(images, folder),
+        *_labels(images, night, textures, folder),
+        *_sources(folder),
+    ]
     (folder / "gallery.md").write_text("\n".join(page))
     size = sum(path.stat().st_size for path in folder.glob("gallery-*.webp"))
     if size > LARGEST:
@@ -62,6 +73,63 @@ def _transforms(images: Tensor, night: Tensor, folder: Path) -> list[str]:
         clips = [_clip(PMG((each,), FRAMES, SIDE), images, partners=partners) for each in transforms]
         code = [f"PMG(({each!r},))" for each in transforms]
         page += [f"### {name}", "", *_animation(folder, name, torch.stack(clips, 1)), *_code(code)]
+    return page
+
+
+def _objects(images: Tensor, textures: Tensor, folder: Path) -> list[str]:
+    page = ["## Objects", "", "Things that move on their own over any clip: [Objects](objects.md).", ""]
+    image, photo = images[:1], images[1:2]
+
+    def clips(objects: Objects, shown: Tensor = textures, *, on: Tensor = image, transform: str = "zoom", start: int = 72) -> Tensor:
+        pmg = PMG((transform,), FRAMES, SIDE, objects=objects)
+        return pmg(on, ids=torch.arange(len(on)) + start, textures=shown)  # 72: four objects that hardly hide each other
+
+    def code(options: Sequence[dict[str, object]]) -> list[str]:
+        return [f"PMG(objects=Objects({', '.join(f'{name}={value!r}' for name, value in each.items())}))" for each in options]
+
+    one = {"count": (1, 1), "size": (0.6, 0.7), "speed": (0.0, 0.02), "transforms": ("identity",)}
+
+    def middle(**options: object) -> Tensor:
+        return clips(Objects(**one, **options), photo, transform="identity", start=104)[0]  # 104: in the middle
+
+    outlines = [middle(shapes=(name,)) for name in SHAPES]
+    leaves, fractals = (source(size=160).get(torch.arange(8)) for source in (DeadLeaves, FractalDB))
+    bends = [{"bend": (0.0, 0.0)}, {"bend": (0.15, 0.25)}, {"bend": (0.4, 0.48)}]
+    edges = [{"feather": (6.0, 8.0)}, {"soft": 1.0}, {"opacity": (0.4, 0.6)}, {"presence": (0.3, 0.5)}]
+    presets = {"Objects()": Objects(), "Objects.yu2024()": Objects.yu2024(), "Objects.smile2025()": Objects.smile2025()}
+    for title, text, rows, lines in [
+        (
+            "Presets",
+            "Rows: a drawing, a photo. Columns: the default, and the generators of two published works.",
+            torch.stack([clips(objects, on=images[:2]) for objects in presets.values()], 1),
+            [f"PMG(objects={name})" for name in presets],
+        ),
+        (
+            "Outlines",
+            f"In the order of reading: {', '.join(SHAPES)}. All have closed forms, so labels are exact.",
+            [outlines[k : k + 5] for k in range(0, len(outlines), 5)],
+            code([{"shapes": ("blob", "ring")}, {"shapes": {"box": 0.9, "triangle": 0.1}}]),
+        ),
+        (
+            "Textures",
+            "Objects show parts of any images: synthetic ones of three kinds, and a photo.",
+            [[clips(Objects(**FOUR), shown)[0] for shown in (textures, leaves, fractals, photo)]],
+            ["pmg = PMG(objects=Objects())", "clips = pmg(images, ids=ids, textures=Shaders(size=160).get(torch.arange(20, 32)))"],
+        ),
+        (
+            "Bends",
+            "Rigid, soft, and as far as an image bends without folding. The transform elastic bends the whole image; shake is the camera.",
+            [[middle(shapes=("box",), **each) for each in bends]],
+            code(bends),
+        ),
+        (
+            "Edges and opacity",
+            "Edges a few pixels wide, edges that fade towards the middle, transparent objects, objects that come and go.",
+            [[clips(Objects(**each, **FOUR))[0] for each in edges]],
+            code(edges),
+        ),
+    ]:
+        page += [f"### {title}", "", text, "", *_animation(folder, f"objects-{title.partition(' ')[0].lower()}", rows), *_code(lines)]
     return page
 
 
@@ -86,18 +154,19 @@ def _options(images: Tensor, folder: Path) -> list[str]:
     return [*page, *_code([f'PMG(("zoom", "affine"), mix={mix!r})' for mix in mixes])]
 
 
-def _labels(images: Tensor, night: Tensor, folder: Path) -> list[str]:
+def _labels(images: Tensor, night: Tensor, textures: Tensor, folder: Path) -> list[str]:
     page = ["## Labels", "", "Exact labels of every clip, from its plan: [Exact motion labels](labels.md).", ""]
     pictures = torch.stack([images[0], night])
     for name, show in SHOWS.items():
         clips = []
-        for transform in ("affine", "perspective", "cutmix"):
-            pmg = PMG((transform,), FRAMES, SIDE, seed=4)
-            plan = pmg.plan(pictures.shape, ids=torch.arange(2))
-            frames = pmg.render(pictures, plan)[0].permute(1, 2, 3, 0).numpy()
+        for transform, objects in (("affine", None), ("perspective", None), ("cutmix", None), ("zoom", Objects(count=(4, 4)))):
+            pmg = PMG((transform,), FRAMES, SIDE, seed=4, objects=objects)
+            plan = pmg.plan(pictures.shape, ids=torch.arange(2), textures=textures.shape if objects else None)
+            frames = pmg.render(pictures, plan, textures=textures if objects else None)[0].permute(1, 2, 3, 0).numpy()
             clips.append(torch.from_numpy(show(frames, plan, 0)).permute(3, 0, 1, 2))
-        page += [f"### {name}", "", *_animation(folder, f"label-{name}", torch.stack(clips)[None])]
-        page += _code([f"pmg-preview out.mp4 --show {name} --transforms affine,perspective,cutmix"], "console")
+        code = [f"pmg-preview {name}.mp4 --show {name} --transforms affine,perspective,cutmix"]
+        code.append(f"pmg-preview {name}-objects.mp4 --show {name} --transforms zoom --objects mixed")
+        page += [f"### {name}", "", *_animation(folder, f"label-{name}", [clips]), *_code(code, "console")]
     return page
 
 
@@ -117,18 +186,18 @@ def _clip(pmg: PMG, images: Tensor, *, partners: Tensor | None = None) -> Tensor
     return pmg(images, ids=torch.arange(len(images)), partner_images=partners if needs else None)
 
 
-def _animation(folder: Path, name: str, clips: Tensor) -> list[str]:
-    """Write clips ``(rows, columns, 3, T, h, w)`` as one animation; returns the lines that show it."""
-    rows, columns, _, _, h, w = clips.shape
-    frames = np.full((FRAMES, rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, 3), 255, np.uint8)
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * (h + GAP), column * (w + GAP)
-            frames[:, top : top + h, left : left + w] = clips[row, column].permute(1, 2, 3, 0).numpy()
+def _animation(folder: Path, name: str, rows: Sequence[Sequence[Tensor]] | Tensor) -> list[str]:
+    """Write rows of clips ``(3, T, h, w)`` as one animation; returns the lines that show it."""
+    step = SIDE + GAP
+    frames = np.full((FRAMES, len(rows) * step - GAP, len(rows[0]) * step - GAP, 3), 255, np.uint8)
+    for row, clips in enumerate(rows):
+        for column, clip in enumerate(clips):
+            top, left = row * step, column * step
+            frames[:, top : top + SIDE, left : left + SIDE] = clip.permute(1, 2, 3, 0).numpy()
     pictures = [Image.fromarray(frames[t]) for t in (*range(FRAMES), *range(FRAMES - 2, 0, -1))]
     path = folder / f"gallery-{name}.webp"
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=1000 // FPS, loop=0, quality=50, method=4)
-    return [f"```{{image}} generated/{path.name}", f":alt: {rows * columns} clips: {name}", ":loading: lazy", "```", ""]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=1000 // FPS, loop=0, quality=38, method=4)
+    return [f"```{{image}} generated/{path.name}", f":alt: {sum(map(len, rows))} clips: {name}", ":loading: lazy", "```", ""]
 
 
 def _code(lines: Sequence[str], language: str = "python") -> list[str]:

@@ -37,7 +37,6 @@ def _section(name: str, folder: Path) -> str:
     return "\n".join(
         [
             f"## {name}\n",
-            f"![two clips of {name}](generated/{name}.png)\n",
             f"{facts} Default: `{cls()!r}`\n" if fields(cls) else f"{facts}\n",  # type: ignore[arg-type]
             f"```{{eval-rst}}\n.. autoclass:: {cls.__module__}.{cls.__name__}\n   :noindex:\n```\n",
         ]
