@@ -21,8 +21,8 @@ def training_steps():
 
     def step(images, ids):
         clips = pmg(images * 0.5 + 0.25, ids=ids)
-        mixed, info = VideoMix(mode="spatiotemporal")(clips * 0.5, ids=ids)
-        replaced, _ = aug(mixed + 0.25, ids=ids)
+        mixed, info = VideoMix(mode="spatiotemporal")(clips, ids=ids)
+        replaced, _ = aug(mixed, ids=ids)
         plan = pmg.plan(images.shape, ids=ids)
         return clips, mixed, replaced, info.partner_weight, plan, net(replaced).square().mean()
 
