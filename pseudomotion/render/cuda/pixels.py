@@ -15,8 +15,8 @@ no masks: pixel x is word x + 1 of its row, and all coordinates below count from
 
 **Channels.** Functions take and return four channels. Where images have fewer, the others are copies, which the compiler removes.
 
-**Surfaces.** The back of a clip and each of its layers is a surface. ``m0`` to ``m8`` are the rows of the 3x3 matrix that maps frame pixels
-to coordinates of what a surface reads.
+**Surfaces.** The back of a clip and each of its layers is a surface. ``m0`` to ``m8`` are the entries, row by row, of the 3x3 matrix that
+maps frame pixels to coordinates of what a surface reads.
 """
 
 # mypy: ignore-errors
@@ -64,6 +64,12 @@ FAR, TINY = tl.constexpr(outline.FAR), tl.constexpr(outline.TINY)
 WHITE = tl.constexpr(1.0 + 255.0 / 256.0)  # S of 1; S of 0 is 1
 HALF = tl.constexpr(1.0 / 65536.0)  # half a step of a 16-bit field
 
+# Selectors for ``permute``: digit k, from the right, names the byte that becomes byte k, 0 to 3 of the first word and 4 to 7 of the second.
+BYTE_0, BYTE_1 = tl.constexpr("0x7404"), tl.constexpr("0x7414")  # a byte of the first word, under the exponent of the second
+BYTE_2, BYTE_3 = tl.constexpr("0x7424"), tl.constexpr("0x7434")
+LOW_FIELD, HIGH_FIELD = tl.constexpr("0x7104"), tl.constexpr("0x7324")  # a field of the first word, under it
+BOTH_FIELDS = tl.constexpr("0x6521")  # the fields of two floats
+
 
 @triton.jit
 def load_int32(pointer):
@@ -82,19 +88,19 @@ def permute(a, b, SELECTOR: tl.constexpr, ASM: tl.constexpr):
     """Four bytes of two int32, as PTX's ``prmt`` selects them. Without assembly: the same bits, for the selectors that are used here."""
     if ASM:
         word = tl.inline_asm_elementwise("prmt.b32 $0, $1, $2, " + SELECTOR + ";", "=r,r,r", [a, b], dtype=tl.int32, is_pure=True, pack=1)
-    elif SELECTOR == "0x7404":  # byte 0 of a, over b
+    elif SELECTOR == BYTE_0:
         word = ((a & 0xFF) << 8) | b
-    elif SELECTOR == "0x7414":
+    elif SELECTOR == BYTE_1:
         word = (a & 0xFF00) | b
-    elif SELECTOR == "0x7424":
+    elif SELECTOR == BYTE_2:
         word = ((a >> 8) & 0xFF00) | b
-    elif SELECTOR == "0x7434":
+    elif SELECTOR == BYTE_3:
         word = ((a >> 16) & 0xFF00) | b
-    elif SELECTOR == "0x7104":  # the low half of a, over b
+    elif SELECTOR == LOW_FIELD:
         word = ((a & 0xFFFF) << 8) | b
-    elif SELECTOR == "0x7324":  # the high half
+    elif SELECTOR == HIGH_FIELD:
         word = ((a >> 8) & 0xFFFF00) | b
-    else:  # 0x6521: bytes 1 and 2 of both
+    else:
         word = ((a >> 8) & 0xFFFF) | ((b >> 8) << 16)
     return word
 
@@ -125,23 +131,23 @@ def sample(words, fx, fy, exponent, exponent_bytes, C: tl.constexpr, PITCH: tl.c
     """Pixels between four words, the upper left of which is at ``words``: S, or 127 + S from bytes."""
     a, b, c, d = tl.load(words), tl.load(words + 1), tl.load(words + PITCH), tl.load(words + (PITCH + 1))
     if words.dtype.element_ty == tl.int32:
-        red = _bilinear(a, b, c, d, fx, fy, exponent_bytes, "0x7404", ASM)
+        red = _bilinear(a, b, c, d, fx, fy, exponent_bytes, BYTE_0, ASM)
         green, blue, alpha = red, red, red
         if C > 1:
-            green = _bilinear(a, b, c, d, fx, fy, exponent_bytes, "0x7414", ASM)
-            blue = _bilinear(a, b, c, d, fx, fy, exponent_bytes, "0x7424", ASM)
+            green = _bilinear(a, b, c, d, fx, fy, exponent_bytes, BYTE_1, ASM)
+            blue = _bilinear(a, b, c, d, fx, fy, exponent_bytes, BYTE_2, ASM)
             if C == 4:
-                alpha = _bilinear(a, b, c, d, fx, fy, exponent_bytes, "0x7434", ASM)
+                alpha = _bilinear(a, b, c, d, fx, fy, exponent_bytes, BYTE_3, ASM)
     else:
         low_a, low_b, low_c, low_d = a.to(tl.int32), b.to(tl.int32), c.to(tl.int32), d.to(tl.int32)
-        red = _bilinear(low_a, low_b, low_c, low_d, fx, fy, exponent, "0x7104", ASM)
+        red = _bilinear(low_a, low_b, low_c, low_d, fx, fy, exponent, LOW_FIELD, ASM)
         green, blue, alpha = red, red, red
         if C > 1:
-            green = _bilinear(low_a, low_b, low_c, low_d, fx, fy, exponent, "0x7324", ASM)
+            green = _bilinear(low_a, low_b, low_c, low_d, fx, fy, exponent, HIGH_FIELD, ASM)
             a, b, c, d = (a >> 32).to(tl.int32), (b >> 32).to(tl.int32), (c >> 32).to(tl.int32), (d >> 32).to(tl.int32)
-            blue = _bilinear(a, b, c, d, fx, fy, exponent, "0x7104", ASM)
+            blue = _bilinear(a, b, c, d, fx, fy, exponent, LOW_FIELD, ASM)
             if C == 4:
-                alpha = _bilinear(a, b, c, d, fx, fy, exponent, "0x7324", ASM)
+                alpha = _bilinear(a, b, c, d, fx, fy, exponent, HIGH_FIELD, ASM)
     return red, green, blue, alpha
 
 
@@ -149,22 +155,22 @@ def sample(words, fx, fy, exponent, exponent_bytes, C: tl.constexpr, PITCH: tl.c
 def unpack_fields(word, exponent, C: tl.constexpr, ASM: tl.constexpr):
     """Pixels S from int64 words of fields."""
     low = word.to(tl.int32)
-    red = bits_to_float(permute(low, exponent, "0x7104", ASM))
+    red = bits_to_float(permute(low, exponent, LOW_FIELD, ASM))
     green, blue, alpha = red, red, red
     if C > 1:
         high = (word >> 32).to(tl.int32)
-        green = bits_to_float(permute(low, exponent, "0x7324", ASM))
-        blue = bits_to_float(permute(high, exponent, "0x7104", ASM))
+        green = bits_to_float(permute(low, exponent, HIGH_FIELD, ASM))
+        blue = bits_to_float(permute(high, exponent, LOW_FIELD, ASM))
         if C == 4:
-            alpha = bits_to_float(permute(high, exponent, "0x7324", ASM))
+            alpha = bits_to_float(permute(high, exponent, HIGH_FIELD, ASM))
     return red, green, blue, alpha
 
 
 @triton.jit
 def pack_fields(red, green, blue, alpha, ASM: tl.constexpr):
     """int64 words of fields from pixels S, rounded."""
-    low = permute((red + HALF).to(tl.int32, bitcast=True), (green + HALF).to(tl.int32, bitcast=True), "0x6521", ASM)
-    high = permute((blue + HALF).to(tl.int32, bitcast=True), (alpha + HALF).to(tl.int32, bitcast=True), "0x6521", ASM)
+    low = permute((red + HALF).to(tl.int32, bitcast=True), (green + HALF).to(tl.int32, bitcast=True), BOTH_FIELDS, ASM)
+    high = permute((blue + HALF).to(tl.int32, bitcast=True), (alpha + HALF).to(tl.int32, bitcast=True), BOTH_FIELDS, ASM)
     return (low.to(tl.int64) & 0xFFFFFFFF) | (high.to(tl.int64) << 32)
 
 
