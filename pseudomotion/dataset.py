@@ -26,8 +26,9 @@ CHOICES = ("transform", "class", "none")
 class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
     """A map-style dataset of clips: one per image and epoch, for any ``DataLoader`` and trainer.
 
-    Item ``i`` in epoch ``e`` has id ``i + e * len(source)``, so it is the same in any worker and order, and moves otherwise in every epoch.
-    Where clips are mixed, or show parts of other images ("cutmix", objects), those come from anywhere in the source, by the item's id.
+    Item ``i`` in epoch ``e`` has id ``i + e * len(source)``, so it is the same in any worker and order, and moves differently in every
+    epoch. Where clips are mixed, or show parts of other images ("cutmix", objects), those come from anywhere in the source, by the item's
+    id.
 
     Args:
         source: images, on the CPU. A ``DataLoader`` with workers reads and renders in them.
@@ -69,7 +70,7 @@ class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Some clips, rendered together; ``DataLoader`` asks for its batches so.
+        """Several clips, rendered together. ``DataLoader`` calls this for each batch.
 
         Returns:
             For each: "video", a clip as ``PMG`` makes it, ``(C, T, h, w)`` or ``(T, C, h, w)``; "id" and "label", integers; and the labels
@@ -114,8 +115,8 @@ class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
         """The epoch's clips in order as a ``datasets.IterableDataset``, made while they are read.
 
         Items hold tensors as they are, for ``DataLoader(dataset, batch_size=...)``; ``with_format("torch")`` would turn uint8 into int64.
-        Its shards are dealt to the workers of a ``DataLoader``, and to ranks by ``split_dataset_by_node``. Shuffle it by its own
-        ``shuffle``, and choose the epoch by this dataset's ``set_epoch``, before a pass begins.
+        Its shards are distributed over the workers of a ``DataLoader``, and over ranks by ``split_dataset_by_node``. Shuffle it by its own
+        ``shuffle``, and set the epoch with this dataset's ``set_epoch`` before each pass.
 
         Args:
             num_shards: contiguous parts; at most as many as images.
@@ -142,14 +143,14 @@ def _label(name: str, plan: MotionPlan) -> Tensor:
 
 
 def _generate(dataset: PseudoMotionDataset, batch_size: int, spans: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:
-    """The items of some spans of indices; ``datasets`` splits the list."""
+    """The items in ranges of indices. ``datasets`` splits the list of ranges into shards."""
     for first, last in spans:
         for start in range(first, last, batch_size):
             yield from dataset.__getitems__(range(start, min(start + batch_size, last)))
 
 
 def needs_partners(pmg: PMG) -> bool:
-    """Whether clips show the image of another clip of the batch, so that a clip of its own needs ``partner_images``."""
+    """Whether clips show images of other clips in the batch. Rendered alone, they need ``partner_images``."""
     return pmg.mix is not None or pmg.objects is not None or any(transform.num_layers for transform in pmg.transforms)
 
 
@@ -178,7 +179,7 @@ def image_classes(source: ImageSource) -> Callable[[int], int] | None:
 
 
 def shown_image(source: ImageSource, id_: int) -> int:
-    """The index of the image that an id stands for, once it was read: broken images are passed over."""
+    """The index of the image that an id stands for, after it was read: the next readable one if its own is broken."""
     epoch, index = divmod(id_, len(source))
     if isinstance(source, Subset):
         return shown_image(source.source, int(source.chosen[index]))

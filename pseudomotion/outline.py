@@ -17,7 +17,7 @@ of it on either side of the outline. Boxes need only these two (K = 2); other sh
                      ``R(phi) = r + sum_k (c_k cos(k phi) + s_k sin(k phi))``, ``phi`` being the angle from u towards v
 ===================  ===============================================================================================================
 
-``hole`` in [0, 1) removes the outline's own copy, shrunk by this factor about the center: a ring. 0 means none.
+``hole`` in [0, 1) removes a copy of the outline, scaled by this factor about the center, which makes a ring. 0 means no hole.
 
 Signed distance, in pixels of the texture, positive inside; exact for polygons away from their vertices and for rings of circles, else
 exact to first order at the edge:
@@ -71,7 +71,7 @@ def coverage(
         box: edges ``(x0, y0, x1, y1)`` of the layer's box.
         x: in pixels of the texture.
         y: in pixels of the texture.
-        shapes: the codes that occur in ``outline``. They are not read from it, because that would wait for a GPU.
+        shapes: the codes that occur in ``outline``. They are not read from the tensor, because that would synchronize with a GPU.
 
     """
     feather = outline[..., FEATHER]

@@ -32,7 +32,7 @@ BatchOut = TypeVar("BatchOut", covariant=True)
 Read = TypeVar("Read")
 
 RETRY_AFTER = (0.1, 1.0, 4.0)  # seconds
-# What these say about the machine or the network passes, and says nothing about the file.
+# Failures of the machine or the network, which pass and are not the file's fault.
 _TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
 _TRANSIENT_OF_SYSTEM = _TRANSIENT | {errno.EIO, errno.ENOMEM, errno.EINTR}
 
@@ -195,8 +195,8 @@ def batches(
         epoch: at least 0.
         seed: of the order; None is 0.
         shuffle: False: in order, every item once.
-        num_workers: worker processes that read; 0 reads in this one. They ignore SIGINT and SIGTERM: this process decides. Start method
-            ``forkserver`` is replaced by ``spawn``.
+        num_workers: worker processes that read; 0 reads in this one. They ignore SIGINT and SIGTERM; this process handles them. Start
+            method ``forkserver`` is replaced by ``spawn``.
         rank: of this process among ``world_size``.
         world_size: number of processes that share the epoch.
         even: every rank gets the same number of items, as distributed training requires: the last ``len(source) % world_size`` ids of the
@@ -231,8 +231,8 @@ def read_batches(
     Args:
         source: what to read.
         parts: int64 ids of every batch; any sequence, which may compute them when asked.
-        num_workers: worker processes that read; 0 reads in this one. They ignore SIGINT and SIGTERM: this process decides. Start method
-            ``forkserver`` is replaced by ``spawn``.
+        num_workers: worker processes that read; 0 reads in this one. They ignore SIGINT and SIGTERM; this process handles them. Start
+            method ``forkserver`` is replaced by ``spawn``.
         pin: copy what workers read to pinned memory, in a thread, for copies to a GPU that the host does not wait for.
 
     Yields:
@@ -343,7 +343,7 @@ def order(source: ItemSource[Batch], epoch: int, seed: int) -> Int64[Tensor, " n
 
 
 class _Reading(Dataset[tuple[Batch, Tensor, dict[int, str]]], Generic[Batch]):
-    """Batches of a source, for the workers of a DataLoader, with what each found broken, which would stay with it otherwise."""
+    """Batches of a source, for the workers of a ``DataLoader``, with the errors that each worker found so far."""
 
     def __init__(self, source: ItemSource[Batch], batches_of_ids: Sequence[Tensor]) -> None:
         self.source = source

@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LARGEST = 0.48  # cells: greatest control point of a plan
-MOST_POINTS = 8  # greatest G of a plan
-STEPS = 8  # of Newton's iteration; 6 suffice at the bound
-PIECE = 4096  # points that are inverted at once on a CPU
-STRIDE = 0.5  # cells: longest step of Newton's iteration, because near the bound the derivative is nearly singular in places
+LARGEST = 0.48  # cells: largest absolute control point in a plan
+MOST_POINTS = 8  # largest G in a plan
+STEPS = 8  # Newton iterations; 6 suffice at the bound
+PIECE = 4096  # points inverted at once on a CPU
+STRIDE = 0.5  # cells: longest Newton step, because near the bound the derivative is nearly singular in places
 
 
 def displacement(
@@ -47,7 +47,7 @@ def displacement(
 def invert(
     bend: Float[Tensor, "*b 2 G G"], box: Float[Tensor, "*#b 4"], x: Float[Tensor, "*b n"], y: Float[Tensor, "*b n"], steps: int = STEPS
 ) -> tuple[Float[Tensor, "*b n"], Float[Tensor, "*b n"]]:
-    """The points ``q`` with ``q + D(q) = (x, y)``, by a fixed number of Newton's steps, so that nothing is read back from a GPU.
+    """The points ``q`` with ``q + D(q) = (x, y)``, by a fixed number of Newton iterations, so that nothing is read back from a GPU.
 
     Args:
         bend: as for ``displacement``, at most ``LARGEST``.
@@ -57,7 +57,7 @@ def invert(
         steps: of the iteration. In float64 the default leaves errors below 1e-9 pixels at the bound.
 
     """
-    if x.device.type == "cpu" and x.shape[-1] > PIECE:  # what one piece needs stays in the cache
+    if x.device.type == "cpu" and x.shape[-1] > PIECE:  # the intermediate results of one piece fit in the cache
         parts = [slice(first, first + PIECE) for first in range(0, x.shape[-1], PIECE)]
         pieces = [invert(bend, box, x[..., part], y[..., part], steps) for part in parts]
         return torch.cat([piece[0] for piece in pieces], -1), torch.cat([piece[1] for piece in pieces], -1)
@@ -78,7 +78,7 @@ def invert(
 
 
 def reach(bend: Float[Tensor, "*b 2 G G"], box: Float[Tensor, "*#b 4"]) -> Float[Tensor, "*b 2"]:
-    """The farthest that a bend displaces anything along x and y, in pixels: for the bounds of what a layer reads."""
+    """Upper bound of a bend's displacement along x and along y, in pixels."""
     _, _, cell_x, cell_y = _cells(bend, box)
     most = bend.abs().flatten(-2).amax(-1)  # (*b, 2); weights of a B-spline add up to at most 1
     return most * torch.stack([cell_x[..., 0], cell_y[..., 0]], -1)

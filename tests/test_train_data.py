@@ -220,7 +220,7 @@ def test_images_of_several_kinds_in_a_row(folder, tmp_path):
 def test_shards_that_cannot_be_read_by_number_are_refused(tmp_path):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         tar.add(__file__, "x.png")
-    with pytest.raises(ValueError, match=r"shards must be uncompressed to be read by number; say \"stream:\" before their name"):
+    with pytest.raises(ValueError, match=r"shards must be uncompressed to be read by index; write \"stream:\" before their name"):
         opened([str(tmp_path / "a.tar.gz")])
     with pytest.raises(FileNotFoundError):
         opened([str(tmp_path / "none-{0..1}.tar")])

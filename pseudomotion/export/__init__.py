@@ -69,7 +69,7 @@ def _parser() -> command.Parser:
         prog="pmg-export",
         usage="%(prog)s (--images PATH ... | --videos LIST | --source NAME) --clips N --out FOLDER [options]",
         description="Write pseudo-motion clips as files: videos with a list of them, or WebDataset tar shards, and their exact motion. "
-        "The same command goes on where it was stopped, and writes nothing twice.",
+        "The same command resumes where it was stopped.",
     )
     count = command.number(int, at_least=1)
 
@@ -110,7 +110,7 @@ def _parser() -> command.Parser:
     motion.add_argument(
         "--objects",
         choices=names.OBJECTS,
-        help="parts of other images move over every clip, of mixed shapes or as a published generator makes them (default: none)",
+        help="objects, cut from other images, that move over every clip: mixed outlines, or those of a published generator (default: none)",
     )
 
     what = parser.add_argument_group("clips")
@@ -142,7 +142,7 @@ def _parser() -> command.Parser:
     )
 
     where = parser.add_argument_group("files")
-    where.add_argument("--out", type=command.path, required=True, metavar="FOLDER", help="new, empty, or that of the run to go on with")
+    where.add_argument("--out", type=command.path, required=True, metavar="FOLDER", help="new, empty, or that of an export to resume")
     where.add_argument("--shards", type=count, metavar="N", help="WebDataset tar files of N clips each, instead of folders")
     where.add_argument(
         "--folder", type=command.number(int, at_least=1, at_most=1000), default=1000, metavar="N", help="clips per folder (default: 1000)"
@@ -152,7 +152,7 @@ def _parser() -> command.Parser:
     where.add_argument("--verify", action="store_true", help="write nothing; check that the whole export is there and can be decoded")
 
     work = parser.add_argument_group("work")
-    work.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="write part I of N, from 1/N to N/N, of the whole")
+    work.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="write only part I of N, from 1/N to N/N, for several jobs")
     work.add_argument("--workers", type=count, default=_cores(), metavar="N", help="processes (default: the cores, %(default)s)")
     work.add_argument("--device", default="cpu", help="where clips are rendered, such as cuda (default: cpu)")
     work.add_argument("--batch-size", type=count, default=32, metavar="N", help="clips rendered at a time (default: 32)")

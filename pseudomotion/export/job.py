@@ -1,4 +1,4 @@
-"""``Export``: which clips an export consists of, and how one shard of them is made and written."""
+"""``Export``: the clips of an export, and how one shard of them is rendered and written."""
 
 import json
 import time
@@ -32,7 +32,7 @@ CLIPS, PLANS, RECORDS = "clips", "plans", "records"  # folders of an export
 
 
 class Written(NamedTuple):
-    """What one shard took."""
+    """Size of one shard, and the time that it took."""
 
     clips: int
     size: int  # bytes of the files, as the disk counts them
@@ -41,10 +41,10 @@ class Written(NamedTuple):
 
 
 class Export:
-    """Clips of a source's images, as files: a pure function of its arguments, made shard by shard, in any order and anywhere.
+    """Clips of a source's images as files: a pure function of the arguments. Shards can be written in any order, on any machine.
 
     Clip ``k`` is made of the k-th id in the source's drawn order (``pseudomotion.images.batches``), epoch after epoch, and of that id's
-    motion. So every shard can be written by any process, and again.
+    motion, so any process can write any shard, and write it again.
 
     Args:
         source: images, on the CPU.
@@ -124,7 +124,7 @@ class Export:
         return torch.cat(found)
 
     def planned(self, shard: int) -> Planned:
-        """The plan of a shard's clips; no image is read but one, for its size."""
+        """The plan of a shard's clips. Only one image is read, for its size."""
         ids = self.ids(self.settings.numbers(shard))
         images = self.source.get(ids[:1])
         plan = self.pmg.plan((len(ids), *images.shape[1:]), ids=ids, partner_images=self.has_partners)
@@ -173,7 +173,7 @@ class Export:
         return self.out / RECORDS / f"{shard:05d}.jsonl"
 
     def sample(self, shard: int, count: int) -> float:
-        """Mean bytes on the disk of a clip with all that belongs to it, measured on some clips of a shard; nothing is written."""
+        """Mean bytes on disk per clip, with its annotations, plan and record, measured on some clips of a shard; nothing is written."""
         planned = self.planned(shard)
         chosen = planned.select(torch.arange(min(count, planned.count), device="cpu"))
         made = list(self._clips(self.settings.numbers(shard)[: chosen.count], chosen, dict.fromkeys(WORK, 0.0)))

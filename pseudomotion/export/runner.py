@@ -152,7 +152,7 @@ def run(export: Export, shards: Sequence[int], *, workers: int = 1) -> Report:
     """
     begin, seconds, size, clips = time.perf_counter(), Counter[str](), 0, 0
     skipped: dict[int, str] = {}
-    _sweep(export)  # what killed runs left
+    _sweep(export)  # of killed runs
     total = sum(len(export.settings.numbers(shard)) for shard in shards)
     try:
         with tqdm(total=total, desc="clips", unit="clip", delay=1, smoothing=0.05) as bar:
@@ -161,13 +161,13 @@ def run(export: Export, shards: Sequence[int], *, workers: int = 1) -> Report:
                 seconds.update(written.seconds)
                 skipped |= written.skipped
     except BaseException:
-        _sweep(export)  # what workers that were killed left
+        _sweep(export)  # of killed workers
         raise
     return Report(clips, size, dict(seconds) | {"elapsed": time.perf_counter() - begin}, skipped)
 
 
 def _sweep(export: Export) -> None:
-    """Delete what processes that are over were writing."""
+    """Delete temporary files of processes that have ended."""
     for folder in (CLIPS, PLANS, RECORDS):
         if (export.out / folder).is_dir():
             sweep(export.out / folder)
@@ -196,7 +196,7 @@ def over(export: Export, work: Callable[..., Result], shards: Sequence[int], wor
                 seen = now
             yield from (future.result() for future in done)
     except BrokenProcessPool:
-        raise OSError("a worker process was killed, perhaps for want of memory; start again with fewer --workers") from None
+        raise OSError("a worker process was killed, possibly because memory ran out; start again with fewer --workers") from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - before:
@@ -219,7 +219,7 @@ def _start(export: Export, count: Any, threads: int) -> None:
 
 
 def _follow_main() -> None:
-    """End with the main process, however it ends. What this process was writing is left out by its temporary name."""
+    """End with the main process, however it ends. Files being written keep their temporary names."""
     main = multiprocessing.parent_process()
     assert main is not None
     multiprocessing.connection.wait([main.sentinel])

@@ -1,4 +1,4 @@
-"""The work of ``pmg-export``: from its options to an ``Export``, and what it says."""
+"""The work of ``pmg-export``: make an ``Export`` from its options, run it, and report."""
 
 import argparse
 import sys

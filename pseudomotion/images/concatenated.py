@@ -1,4 +1,4 @@
-"""Several image sources as one."""
+"""Concatenation of image sources."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from pseudomotion.source import ImageSource
 
 
 class Concatenated:
-    """Several sources of images as one, end to end.
+    """The images of several sources, one source after the other.
 
     Args:
         sources: of images of one size.
@@ -43,7 +43,7 @@ class Concatenated:
 
     @property
     def skipped(self) -> dict[int, str]:
-        """What is wrong with the files that could not be read, by the number of their image."""
+        """Error messages of the files that could not be read, by image index."""
         firsts = [0, *self.ends.tolist()]
         found = (getattr(source, "skipped", {}) for source in self.sources)
         return {first + number: text for first, faults in zip(firsts, found, strict=False) for number, text in faults.items()}

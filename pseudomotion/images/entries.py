@@ -1,4 +1,4 @@
-"""Images by the words of a command line: folders, banks, tar shards, and datasets of Hugging Face."""
+"""Image sources from command-line arguments: folders, banks, tar shards, and Hugging Face datasets."""
 
 import re
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ def open_source(
     balanced: bool = False,
     device: torch.device | str = "cpu",
 ) -> ImageSource:
-    """The images that a command is told by ``--images``, ``--source`` or ``--videos``.
+    """The image source that ``--images``, ``--source`` or ``--videos`` selects.
 
     Args:
         images: as for ``open_entries``.
-        source: a name of ``SOURCES``: synthetic images, of the source's own seed, so that they are the same in every run.
-        videos: a list of videos, of each of which a frame is an image.
+        source: a name in ``SOURCES``. Its images have the source's default seed, so they are the same in every run.
+        videos: a list of videos; one frame of each is an image.
         size: side of the images in pixels; a single bank may have its own.
         seed: of the frames of videos.
         balanced: as for ``ImageFolder``.
@@ -55,7 +55,7 @@ def open_source(
 
 
 def open_entries(entries: Sequence[str], size: int, *, balanced: bool = False) -> ImageSource:
-    """Images of one or more entries, end to end.
+    """The image source of one entry, or of several concatenated.
 
     Args:
         entries: each a folder; a bank file; uncompressed tar shards, such as "shards-{000..099}.tar"; a dataset that ``datasets`` saved to
@@ -73,7 +73,7 @@ def open_entries(entries: Sequence[str], size: int, *, balanced: bool = False) -
 
 
 def _open(entry: str, size: int, balanced: bool) -> ImageSource:
-    """What one word of --images names."""
+    """The image source of one entry."""
     path = Path(entry)
     if entry.startswith("hf:"):
         return HFImages(load_dataset(entry), size)
@@ -89,7 +89,7 @@ def _open(entry: str, size: int, balanced: bool) -> ImageSource:
 
 
 def load_dataset(entry: str, *, streaming: bool = False) -> Any:
-    """What "hf:name" or "hf:name:split" names, a single split."""
+    """Load the split that "hf:name" or "hf:name:split" names; the default split is "train"."""
     import datasets
 
     name, _, split = entry.removeprefix("hf:").partition(":")
@@ -97,5 +97,5 @@ def load_dataset(entry: str, *, streaming: bool = False) -> Any:
 
 
 def is_stream(entry: str) -> bool:
-    """Whether an entry is read from front to back: one that says so by "stream:", or a remote one, such as "https://host/x.tar"."""
+    """Whether an entry is read sequentially: if it starts with "stream:", or is remote, such as "https://host/x.tar"."""
     return entry.startswith("stream:") or bool(re.match(r"(?!hf:)[A-Za-z][A-Za-z0-9+.-]+:", entry) and not Path(entry).exists())

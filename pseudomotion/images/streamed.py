@@ -1,4 +1,4 @@
-"""Images without numbers, such as those of remote shards, given numbers: for training that resumes and is shared out over ranks."""
+"""An indexed image source over shards that can only be read sequentially, so that training can resume and run on several ranks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +20,10 @@ from pseudomotion.images.shards import _expanded as expand_shards
 from pseudomotion.images.stream import Entry, Stream
 from pseudomotion.source import ImageSource, is_transient, retry
 
-ENDLESS = 2**62  # length of a source that begins again where it ends
+ENDLESS = 2**62  # nominal length of an endless source
 MOST_LANES = 64
 BUFFERED = 4096  # images over all lanes
-CHUNK = 1024  # images of a map-style source that are a shard
+CHUNK = 1024  # images per shard of a map-style source
 
 
 class Item(NamedTuple):
@@ -37,7 +37,7 @@ Shard = Callable[[], Iterator[Item]]  # one pass over its images
 
 
 class StreamedImages:
-    """An endless image source over shards that can only be read from front to back.
+    """An endless image source over shards that can only be read sequentially.
 
     Shards are dealt to *lanes*, as in MosaicML's StreamingDataset: image k is the (k // L)-th of lane k % L. A lane reads its shards one
     after the other, epoch after epoch in a new order, and permutes blocks of its images. So image k is a function of the seed and k,
@@ -79,7 +79,7 @@ class StreamedImages:
         return self._load(ids, (1 + (number * (self.block_size - 1)).long()).tolist())
 
     def _load(self, ids: Tensor, steps: Sequence[int]) -> Tensor:
-        """Of the block of every id the image that stands so many steps behind its own, in a circle."""
+        """For every id, the image ``steps`` places after its own in its block, cyclically."""
 
         def place(id_: int, step: int) -> tuple[int, list[Item], int]:
             block, number = divmod(id_ // self.lanes, self.block_size)
@@ -123,14 +123,14 @@ class StreamedImages:
 
 
 class _Lane:
-    """Permuted blocks of an endless iterator; the one that was asked for last is kept."""
+    """Permuted blocks of an endless iterator; the last one requested is kept."""
 
     def __init__(self, items: Callable[[], Iterator[Item]], order: Callable[[int], list[int]], block_size: int) -> None:
         self.items, self.order, self.block_size = items, order, block_size
         self._iterator, self._number, self._block = items(), -1, list[Item]()
 
     def block(self, number: int) -> list[Item]:
-        """A block; for one before the last, the lane is read again from the beginning."""
+        """A block. For an earlier block than the last one requested, the lane is read again from its start."""
         if number < self._number:
             self._iterator, self._number = self.items(), -1
         while self._number < number:
@@ -140,14 +140,14 @@ class _Lane:
 
 
 def tar_shards(urls: str, size: int) -> list[Shard]:
-    """The shards of a pattern as for ``Shards``: local or remote, compressed or not."""
-    return [partial(_items, Shards, url, size, shuffle=0, strict=True) for url in expand_shards(urls)]
+    """The shards of a pattern, as for ``Shards``: local or remote, compressed or not."""
+    return [partial(_stream_items, Shards, url, size, shuffle=0, strict=True) for url in expand_shards(urls)]
 
 
 def huggingface_shards(dataset: Any, size: int) -> list[Shard]:
     """The shards of a streaming ``datasets.IterableDataset``."""
     count = dataset.n_shards
-    return [partial(_items, HFStream, dataset.shard(num_shards=count, index=k), size) for k in range(count)]
+    return [partial(_stream_items, HFStream, dataset.shard(num_shards=count, index=k), size) for k in range(count)]
 
 
 def source_shards(source: ImageSource) -> list[Shard]:
@@ -163,8 +163,8 @@ def source_shards(source: ImageSource) -> list[Shard]:
     return [partial(items, first) for first in range(0, len(source), CHUNK)]
 
 
-def _items(kind: type[Stream], *arguments: Any, **options: Any) -> Iterator[Item]:
-    """The images of a new stream."""
+def _stream_items(kind: type[Stream], *arguments: Any, **options: Any) -> Iterator[Item]:
+    """Open a stream, and iterate over its images."""
     stream = kind(*arguments, **options)
 
     def load(entry: Entry) -> Tensor:

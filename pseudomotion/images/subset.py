@@ -1,4 +1,4 @@
-"""Some images of a source."""
+"""Subsets of image sources."""
 
 import torch
 from jaxtyping import UInt8
@@ -10,7 +10,7 @@ from pseudomotion.source import ImageSource
 
 
 class Subset:
-    """Some images of a source, from all its classes alike (paper, section 4).
+    """A subset of a source's images, with equally many of every class where there are enough (paper, section 4).
 
     Classes are the source's ``labels``, ``groups`` or ``category``; without them every image is as likely as any other.
 

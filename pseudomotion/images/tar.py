@@ -1,4 +1,4 @@
-"""Images in tar files on a local disk, read by number."""
+"""Images in local tar files, read by index."""
 
 import tarfile
 from io import BytesIO
@@ -54,8 +54,8 @@ def _members(shard: str) -> list[tarfile.TarInfo]:
             return [member for member in tar if member.isfile() and _is_image(member.name)]
     except tarfile.TarError as error:
         raise ValueError(
-            f'cannot read {shard}: {error}; shards must be uncompressed to be read by number; say "stream:" before their name to read them '
-            "from front to back"
+            f'cannot read {shard}: {error}; shards must be uncompressed to be read by index; write "stream:" before their name to '
+            "read them sequentially"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Frame difference as a measure of motion, and the halves of a dataset by it that the paper compares (Table 13)."""
+"""Frame difference as a measure of motion, and halves of a dataset ranked by it, as the paper compares them (Table 13)."""
 
 import warnings
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which surface shows at every pixel, where objects are, and their order in depth."""
+"""Instance masks, boxes and depth order of objects."""
 
 from typing import NamedTuple
 

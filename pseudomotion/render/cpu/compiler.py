@@ -1,4 +1,4 @@
-"""A small part of Python, compiled by LLVM for the processor at hand: numbers, vectors of four, ``if``, ``while``, ``for``.
+"""A compiler for a small subset of Python, with LLVM as its back end: numbers, vectors of four, ``if``, ``while``, ``for``.
 
 ``@compiled`` takes a function whose parameters and result are annotated with the types below; a parameter without annotation is an ``Int``.
 Inside, Python's rules hold, with these exceptions:
@@ -35,7 +35,7 @@ Value = Any  # an ir.Value, or a constant of Python
 
 
 def is_constant(value: Value) -> bool:
-    """Whether a value is known while compiling."""
+    """Whether a value is a compile-time constant."""
     return not isinstance(value, ir.Value)
 
 
@@ -63,7 +63,7 @@ def convert(b: ir.IRBuilder, value: Value, kind: ir.Type) -> ir.Value:
 
 
 def widen(b: ir.IRBuilder, value: Value, kind: ir.Type) -> ir.Value:
-    """A value or constant as a type of the same or a greater rank: nothing is lost without being asked for."""
+    """Convert a value or constant to a type of the same or higher rank: implicit conversions lose nothing."""
     lossy = isinstance(value, float) and kind in (Bit, Int) if is_constant(value) else RANK[str(value.type)] > RANK[str(kind)]
     if lossy:
         raise TypeError(f"{'a fraction' if is_constant(value) else value.type} must be converted explicitly to be {kind}")
@@ -80,7 +80,7 @@ def alike(b: ir.IRBuilder, *values: Value) -> list[ir.Value]:
 
 
 class CompileError(Exception):
-    """A function that is not within the part of Python that can be compiled."""
+    """Raised for a function outside the supported subset of Python."""
 
 
 class Operation:
@@ -116,7 +116,7 @@ class Function:
         )
 
     def emit(self, module: ir.Module, linkage: str = "internal") -> ir.Function:
-        """The function in a module, which it is added to if it is not there."""
+        """The function in an LLVM module, added if it is not there yet."""
         if self.__name__ in module.globals:
             return module.globals[self.__name__]
         emitted = ir.Function(module, ir.FunctionType(self.returned, self.parameters.values()), self.__name__)
@@ -133,7 +133,7 @@ compiled = Function
 
 
 def inlined(function: Callable[..., Any]) -> Function:
-    """A function that is compiled into those that call it."""
+    """Decorator: a function that is inlined into its callers."""
     return Function(function, inline=True)
 
 
@@ -357,7 +357,7 @@ class _Body:
         return self.compare(ast.NotEq(), value, 0)
 
     def choose(self, test: Value, first: Callable[[], Value], second: Callable[[], Value]) -> Value:
-        """One of two values, of which only that one is computed."""
+        """Conditional expression: only the chosen value is computed."""
         if is_constant(test):
             return first() if test else second()
         ends, values = [], []

@@ -1,4 +1,4 @@
-"""The fused renderer on CPUs: what its kernels are told, their memory, and the threads that run them."""
+"""The fused CPU renderer: kernel arguments, memory, and threads."""
 
 import itertools
 import math
@@ -32,10 +32,10 @@ PIXEL = 16  # bytes, in a working frame
 _SOURCES = [Path(str(module.__file__)) for module in (kernels, coverage, locate, sources, pack, vector, layout, outline)]
 _pack, _work_on_clip = machine.load([pack.pack, kernels.work_on_clip], _SOURCES)
 
-SPARE = 2**28  # bytes that are kept of clips that are no longer used
-PIECE = 16  # rows of a frame that a thread makes at a time where threads share a clip
-SHARED = 2**16  # pixels of a clip from which on they do
-PAUSE = 5e-5  # seconds that a thread sleeps when it has waited for others in vain
+SPARE = 2**28  # bytes of freed clips that are kept for reuse
+PIECE = 16  # rows per work item where threads share a clip
+SHARED = 2**16  # pixels per clip from which threads share clips
+PAUSE = 5e-5  # seconds that a thread sleeps while no work item is ready
 
 Images = Shaped[Tensor, "N C H W"]
 Numbers = Int64[np.ndarray, " _"]
@@ -67,7 +67,7 @@ def render(
 
 
 def _check_indices(plan: MotionPlan, images: int, textures: int) -> None:
-    """The kernels read whatever memory they are told to."""
+    """Raise ``IndexError`` for indices out of range: the kernels do not check them."""
     indices = [("back.image", plan.back.image, images), ("layers.texture", plan.layers.texture, textures)]
     indices += [] if plan.blend is None else [("blend.partner", plan.blend.partner, len(plan))]
     for name, index, count in indices:
@@ -75,14 +75,14 @@ def _check_indices(plan: MotionPlan, images: int, textures: int) -> None:
             raise IndexError(f"plan.{name} must be from 0 to {count - 1}, got {int(index.min())} to {int(index.max())}")
 
 
-_spare: dict[int, np.ndarray] = {}  # memory of clips that nobody uses any more, by its address; the oldest first
+_spare: dict[int, np.ndarray] = {}  # memory of freed clips, by address; oldest first
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Shaped[Tensor, "..."]:
-    """Memory to be written: that of clips that are no longer used, if there is some of this size.
+    """Uninitialized memory, reused from clips that were freed if one had this size.
 
-    New memory costs a quarter of the time of float32 clips, because Linux clears every page of it. It is numpy's, for numpy asks for huge
-    pages.
+    New memory costs a quarter of the time of float32 clips, because Linux clears every page. numpy allocates it, because numpy requests
+    huge pages.
     """
     if 0 in shape:
         return torch.empty(shape, dtype=dtype, device="cpu")
@@ -97,19 +97,19 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Shaped[Tensor, "..."]:
 
 
 def _give_back(memory: np.ndarray) -> None:
-    """Keep memory for later clips, at most ``SPARE`` bytes. No lock: garbage collection may call this anywhere, and each step is atomic."""
+    """Keep memory for later clips, at most ``SPARE`` bytes. No lock: the garbage collector may call this anywhere; each step is atomic."""
     _spare[memory.ctypes.data] = memory
     while sum(kept.nbytes for kept in list(_spare.values())) > SPARE:
         _spare.pop(next(iter(list(_spare)), 0), None)
 
 
 def _readable(pixels: Shaped[Tensor, "N C H W"]) -> Shaped[Tensor, "N C H W"]:
-    """Images as kernels read them: bytes or float32, without gaps."""
+    """Images as kernels read them: uint8 or float32, contiguous."""
     return (pixels if pixels.dtype == torch.uint8 else pixels.detach().float()).contiguous()
 
 
 class _Call:
-    """Numbers that the kernels are given, among them addresses of arrays and tensors, which it keeps alive."""
+    """The kernels' arguments. Some are addresses of arrays and tensors, which this object keeps alive."""
 
     def __init__(self) -> None:
         self.numbers, self._kept = np.zeros(layout.CALL, np.int64), list[object]()
@@ -135,7 +135,7 @@ class _Call:
 def _describe_clips(
     call: _Call, images: Images, textures: Shaped[Tensor, "M C _ _"] | None, plan: MotionPlan, output: Output, clips: Tensor
 ) -> None:
-    """Where images are read and clips are written."""
+    """Set the arguments about images, textures and clips."""
     frame_axis, (h, w) = output.data_format.index("T"), plan.frame_size
     strides = [clips.stride(axis) * clips.element_size() for axis in (0, frame_axis, 3 - frame_axis)]
     call.lend(layout.IMAGES, images)
@@ -154,7 +154,7 @@ def _describe_clips(
 
 
 class _Facts(NamedTuple):
-    """What of a packed plan decides how much memory clips take."""
+    """The properties of a packed plan that determine the memory per clip."""
 
     pixels: int  # that the sources of one clip take at most
     recursive: bool  # some clip reads its frames
@@ -205,7 +205,7 @@ def _pack_plan(call: _Call, plan: MotionPlan) -> _Facts:
 
 
 def _weights(plan: MotionPlan, levels: int) -> tuple[Float32[np.ndarray, " w"], Int64[np.ndarray, "2 K 2"]]:
-    """What every row and column of an image weighs in the pixel of a level that it is averaged into, and where each list begins.
+    """The weight of every row and column of an image in the pixels of each pyramid level, and where each list of weights begins.
 
     A level is the average over 2x2 pixels of the level before; at an odd far edge, over those that are there.
     """
@@ -228,7 +228,7 @@ def _weights(plan: MotionPlan, levels: int) -> tuple[Float32[np.ndarray, " w"], 
 
 
 class _Memory:
-    """Bytes that begin at a multiple of 64."""
+    """Memory aligned to 64 bytes."""
 
     def __init__(self, size: int) -> None:
         self._bytes = np.empty(size + 63, np.uint8)
@@ -236,7 +236,7 @@ class _Memory:
 
 
 def _lay_out(call: _Call, facts: _Facts, rows: int) -> tuple[Numbers, int]:
-    """The numbers of a call, completed for pieces of so many rows; and the bytes that a clip needs.
+    """The arguments, completed for work items of ``rows`` rows; and the bytes that a clip needs.
 
     These are two working frames where its frames read each other, and its sources; as much again where it is mixed. Where threads share
     a clip, a third frame lets the next begin before the last is done.
@@ -253,12 +253,12 @@ def _lay_out(call: _Call, facts: _Facts, rows: int) -> tuple[Numbers, int]:
 
 
 def _run(call: _Call, facts: _Facts, count: int) -> None:
-    """Make the first clips of a plan, each by one thread; those left over when every thread had as many as the others, by several."""
+    """Render the first ``count`` clips, one thread per clip. The remainder of ``count`` divided by the threads is shared by all threads."""
     h, num_frames = int(call.numbers[layout.H]), int(call.numbers[layout.NUM_FRAMES])
     threads = torch.get_num_threads()
     small = int(call.numbers[[layout.NUM_FRAMES, layout.H, layout.W]].prod()) < SHARED
     shared = [] if small else list(range(count - count % threads, count))
-    alone = iter(range(count - len(shared)))  # its next is taken by one thread only
+    alone = iter(range(count - len(shared)))  # each item is taken by one thread only
     lone_call, lone_bytes = _lay_out(call, facts, h)
     team_call, team_bytes = _lay_out(call, facts, PIECE)
     pieces = (num_frames + 1) * int(team_call[layout.PIECES])
@@ -271,7 +271,7 @@ def _run(call: _Call, facts: _Facts, count: int) -> None:
         rows, sums = _Memory(6 * int(team_call[layout.ROW_BYTES])), _Memory(4 * longest)
 
         def make(call: Numbers, clip: int, arena: _Memory, queue: Numbers) -> None:
-            """Work on a clip until there is nothing left to do."""
+            """Process work items of a clip until none is left."""
             piece = -1
             while not stopped.is_set():
                 piece = _work_on_clip(call.ctypes.data, clip, arena.address, rows.address, sums.address, queue.ctypes.data, piece)
@@ -296,7 +296,7 @@ _lock = threading.Lock()
 
 
 def _forget_pool() -> None:
-    """In a forked process, which has none of the threads."""
+    """After a fork, because the child process has none of the threads."""
     global _pool, _lock
     _pool, _lock = None, threading.Lock()
 
@@ -306,7 +306,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _helpers(number: int) -> ThreadPoolExecutor:
-    """Threads that are kept; at least as many as that."""
+    """The thread pool, with at least ``number`` threads."""
     global _pool
     with _lock:
         if _pool is None or _pool._max_workers < number:
@@ -315,7 +315,7 @@ def _helpers(number: int) -> ThreadPoolExecutor:
 
 
 def _together(work: Callable[[], None], threads: int, stopped: threading.Event) -> None:
-    """Run a function in this thread and others; if one of them fails, or is interrupted, all stop."""
+    """Run a function in this thread and in helper threads. If one fails or is interrupted, all stop."""
 
     def guarded() -> None:
         try:

@@ -1,4 +1,4 @@
-"""Where the pixels of a row of a frame read in a working frame: homographies, bends, padding."""
+"""Source coordinates of the pixels in a row of a frame: homographies, bends, padding."""
 
 # mypy: ignore-errors
 # LLVM compiles these functions; their annotations are its types.
@@ -15,7 +15,7 @@ ACROSS, DOWN, COVERED = 16, 32, 48  # how far right of and below that, and how m
 
 @inlined
 def along_row(m, axis, y) -> Double:
-    """What is the same for all pixels of row y of a frame in a row of its homography."""
+    """The part of a homography's row that is constant along row y of a frame."""
     return Double(V.real(m, T.MATRIX + 3 * axis + 1)) * y + V.real(m, T.MATRIX + 3 * axis + 2)
 
 
@@ -31,7 +31,7 @@ def _note(spot, pitch, u: Floats, v: Floats, low: Floats, high_u: Floats, high_v
 
 @inlined
 def _fold(at: Floats, period: Floats) -> Floats:
-    """Coordinates on an axis that is repeated back and forth; a period is there and back."""
+    """Reflect coordinates along an axis; a period is the way there and back."""
     at = V.fabs(at)
     at = at - V.floor(at / period) * period
     return min(at, period - at)
@@ -56,13 +56,13 @@ def _total(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
 
 @inlined
 def _lattice(at: Floats, cells: Float, start: Float, side) -> Floats:
-    """Lattice coordinates of a bend. Beyond the padding of its control points all is zero, as within it."""
+    """Lattice coordinates of a bend, clamped to the zero padding around its control points."""
     return V.clamp(V.fma(at, cells, start), 1.0, side - 2.001)
 
 
 @inlined
 def _bend_anywhere(controls, side, scratch, s: Floats, t: Floats) -> (Floats, Floats):
-    """How far a bend moves four points at lattice coordinates (s, t), in pixels.
+    """Displacement of four points at lattice coordinates (s, t), in pixels.
 
     Four neighboring control points of a row are one vector, so every point needs four of them for x and four for y.
     """

@@ -1,7 +1,7 @@
-"""Pack a plan into the rows of ``table``: all that depends on the plan alone is computed here, once, in float64.
+"""Pack a plan into the rows of ``table``: everything that depends on the plan alone is computed here, once, in float64.
 
-That is where frames read, which part of which level of an image pyramid they need, where layers can be seen, control points of bends and
-the lines of polygons. Compiled, for in Python these few numbers would take longer than a clip of 112 x 112 pixels.
+This includes where frames read, which part of which pyramid level they need, where layers can be visible, control points of bends, and the
+edges of polygons. It is compiled, because in Python it would take longer than rendering a clip of 112 x 112 pixels.
 """
 
 # mypy: ignore-errors
@@ -20,7 +20,7 @@ INFINITE = math.inf
 
 @inlined
 def _number(value: Double) -> Double:
-    """A coefficient of a homography, made a number that is not too large."""
+    """A homography's coefficient, clamped; NaN becomes the limit."""
     if value != value:
         return T.FARTHEST
     return max(min(value, T.FARTHEST), -T.FARTHEST)
@@ -98,7 +98,7 @@ def _pack_bend(row, target, at, bend, grid, x0: Double, y0: Double, x1: Double, 
 
 @compiled
 def _seen(m, w, h) -> (Double, Double, Double, Double):
-    """Least and greatest (x, y) that a frame reads; infinite where it looks past the horizon."""
+    """Smallest and largest (x, y) that a frame reads; infinite if it sees the horizon."""
     x0, y0, x1, y1 = INFINITE, INFINITE, -INFINITE, -INFINITE
     for corner in range(4):
         x, y = (w - 1) * (corner & 1), (h - 1) * (corner >> 1)
@@ -113,7 +113,7 @@ def _seen(m, w, h) -> (Double, Double, Double, Double):
 
 @compiled
 def _copies(m, steps_x: Double, steps_y: Double) -> Int:
-    """Whether an affine homography takes every pixel of the frame to a pixel of what is read, which has so many more than the frame."""
+    """Whether an affine homography maps every frame pixel to one pixel of a source that is larger by ``steps_x`` and ``steps_y``."""
     if not (V.real(m, T.MATRIX) == 1 and V.real(m, T.MATRIX + 1) == 0 and V.real(m, T.MATRIX + 3) == 0 and V.real(m, T.MATRIX + 4) == 1):
         return 0
     x, y = Double(V.real(m, T.MATRIX + 2)), Double(V.real(m, T.MATRIX + 5))
@@ -122,7 +122,7 @@ def _copies(m, steps_x: Double, steps_y: Double) -> Int:
 
 @compiled
 def _rows_seen(m, homography, surface, w, h) -> (Int, Int):
-    """Rows of a frame in which a layer may be seen: all of them where it, or the frame, reaches past the horizon."""
+    """Rows of a frame in which a layer may be visible: all rows if the layer or the frame reaches beyond the horizon."""
     for corner in range(4):
         x, y = (w - 1) * (corner & 1), (h - 1) * (corner >> 1)
         if not Double(V.real(m, T.MATRIX + 6)) * x + Double(V.real(m, T.MATRIX + 7)) * y + V.real(m, T.MATRIX + 8) > HORIZON:
@@ -181,7 +181,7 @@ def _pack_surface(call, surface, layer, reach_x: Double, reach_y: Double):
 
 @compiled
 def _edges(low: Double, high: Double, level, size, padding) -> (Int, Int, Float):
-    """Which pixels of a level's axis a clip needs, from the first up to the second, and the period of its reflection."""
+    """The range of pixels that a clip needs along one axis of a pyramid level, and the period of its reflection."""
     scale = 1.0 / (1 << level)
     low, high = (low + 0.5) * scale - 0.5, (high + 0.5) * scale - 0.5
     # A pixel more on either side than is read, for coordinates are rounded.
@@ -223,7 +223,7 @@ def _pack_source(call, source, textured, index, level, place, low_x: Double, low
 
 @compiled
 def _pack_blend(call, row, clip):
-    """With whom a clip is mixed, and where."""
+    """A clip's partner, weight, box and frames."""
     V.put_whole(row, T.LAST, 0)
     V.put_whole(row, T.FIRST, 0)
     V.put_whole(row, T.PARTNER, clip)
@@ -322,7 +322,7 @@ def _pack_frames(call, clip, s, scratch, at, recursive) -> Int:
 
 @compiled
 def _pack_reads(call, clip, s, scratch):
-    """Which sources the frames of a back or layer read; ``scratch`` has 1 + the source of every level."""
+    """The sources that the frames of a back or layer read; ``scratch`` holds 1 + the source of every level."""
     layer, num_frames = clip * V.long(call, T.NUM_LAYERS) + s - 1, V.long(call, T.NUM_FRAMES)
     detail = V.long(call, T.LAYER_DETAIL if s else T.BACK_DETAIL) + (layer if s else clip) * num_frames * 8
     rows = _rows(call, clip, s)

@@ -1,7 +1,7 @@
 """Images and textures, and their pyramid levels, as working frames of float32.
 
 A working frame has a black pixel on its left and above, and two on its right and below, so that samples outside need no test: coordinates
-are clamped into that border. Its rows are longer than that, for pixels are made four at a time.
+are clamped into that border. Rows are padded further, because pixels are written four at a time.
 """
 
 # mypy: ignore-errors
@@ -15,7 +15,7 @@ from pseudomotion.render.cpu.vector import PIXEL
 
 @compiled
 def clear_border(frame, pitch, width, height):
-    """Make the border of a working frame black, but for the right hand of its rows."""
+    """Clear the border of a working frame, except at the right end of its rows (see ``close_row``)."""
     for x in range(width + 3):
         V.store(0.0, frame + x * PIXEL)
         V.store(0.0, frame + ((height + 1) * pitch + x) * PIXEL)
@@ -26,7 +26,7 @@ def clear_border(frame, pitch, width, height):
 
 @compiled
 def close_row(row, width):
-    """Make the right hand of a row of a working frame black; ``row`` is its first pixel."""
+    """Clear the border at the right end of a row of a working frame; ``row`` is its first pixel."""
     V.store(0.0, row + width * PIXEL)
     V.store(0.0, row + (width + 1) * PIXEL)
 
@@ -47,7 +47,7 @@ def _interleave(target, red: Floats, green: Floats, blue: Floats, alpha: Floats)
 
 @compiled
 def _read_row(target, place, width, plane, channels, item):
-    """A row of an image into a working frame; a channel that the image lacks is a copy of the last it has."""
+    """Copy a row of an image into a working frame; missing channels repeat the last one."""
     second = plane if channels > 1 else 0
     third, fourth = 2 * second, (3 if channels == 4 else 2) * second
     full = width & ~3
@@ -69,7 +69,7 @@ def _read_row(target, place, width, plane, channels, item):
 
 @compiled
 def _reduce_row(target, image, source, y, full_width, full_height, plane, channels, item, weights, sums):
-    """Row y of a reduced image: weighted averages over blocks of pixels; ``sums`` has room for a row of the image."""
+    """Row y of a reduced image: weighted averages over blocks of pixels; ``sums`` is memory for one row of the image."""
     size, x0, width = 1 << V.whole(source, T.LEVEL), V.whole(source, T.LEFT), V.whole(source, T.WIDTH)
     across, down = weights + 4 * V.whole(source, T.WEIGHTS_X), weights + 4 * V.whole(source, T.WEIGHTS_Y)
     first, last = x0 * size, min((x0 + width) * size, full_width)
@@ -92,7 +92,7 @@ def _reduce_row(target, image, source, y, full_width, full_height, plane, channe
 
 @compiled
 def prepare(call, first, last, base, part, parts, sums):
-    """Bring a part of the rows of some sources into working frames."""
+    """Write part of the rows of some sources into working frames."""
     channels, item = V.long(call, T.CHANNELS), V.long(call, T.ITEM)
     for s in range(first, last):
         source = V.long(call, T.SOURCE_ROWS) + s * (4 * T.SOURCE)

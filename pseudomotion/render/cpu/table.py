@@ -1,4 +1,4 @@
-"""The layout of what the kernels are told: rows of numbers, packed from a plan by ``pack``.
+"""Layout of the kernels' arguments: rows of numbers, which ``pack`` computes from a plan.
 
 Words of a row are float32 or, where it says so, int32. The constants are positions in a row.
 """
@@ -7,7 +7,7 @@ from typing import Any
 
 from pseudomotion.plan import PADDING_MODES
 
-FARTHEST = 1e15  # coefficients of homographies are kept below, so that no coordinate is infinite or not a number
+FARTHEST = 1e15  # coefficients of homographies are clamped to this, so that no coordinate is infinite or NaN
 ENDLESS = 1e30  # period of reflection for coordinates that never leave the image
 ZEROS, BORDER, REFLECTION = range(len(PADDING_MODES))
 

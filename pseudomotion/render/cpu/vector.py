@@ -1,4 +1,4 @@
-"""What kernels do with memory, and with four floats at once.
+"""Memory access and arithmetic on vectors of four floats, for kernels.
 
 A pixel of a working frame is four float32, its channels, in 16 aligned bytes. Coordinates are computed for four neighboring pixels at once.
 Addresses are plain integers.
@@ -142,13 +142,13 @@ def load_floats(b, address: Int):
 
 @operation
 def add_shared(b, address: Int, amount: Int):
-    """Add to a number that other threads add to as well; its value before. What was written earlier is visible to who reads it later."""
+    """Atomic add with acquire-release ordering; returns the value before."""
     return b.atomic_rmw("add", _pointer(b, address, Int), amount, "acq_rel")
 
 
 @operation
 def get_shared(b, address: Int):
-    """A number that other threads change; what they wrote before they did so can be read now."""
+    """Atomic load with acquire ordering."""
     return b.load_atomic(_pointer(b, address, Int), "acquire", 8)
 
 
