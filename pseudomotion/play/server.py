@@ -13,6 +13,8 @@ from collections import OrderedDict
 from pathlib import Path, PurePath
 from typing import Any
 
+import torch
+
 from pseudomotion.play import state as states
 
 __all__ = ["Server", "serve"]
@@ -164,6 +166,7 @@ def serve(image: str | None, *, host: str, port: int, browser: bool) -> None:
         ValueError: if the image cannot be decoded.
 
     """
+    torch.set_num_threads(1)  # labels are many small operations, whose threads would mostly wait; visitors' renders run side by side
     picture = states.Picture(Path(image).read_bytes(), image) if image is not None else None
     try:
         server = Server(host, port)
