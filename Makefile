@@ -33,7 +33,7 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
-	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
 
 ## bench: speed of the renderers beside other libraries; a few minutes.
 bench: .venv/installed
@@ -46,7 +46,7 @@ format: .venv/installed
 
 ## docs: build the pages into docs/_build/index.html.
 docs: .venv/installed
-	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
 	@echo "docs/_build/index.html"
 
 clean:

@@ -51,7 +51,7 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 nb_execution_mode = "force"
-nb_execution_timeout = 1200
+nb_execution_timeout = -1  # slow machines need more time, not another result
 nb_execution_raise_on_error = True
 nb_render_markdown_format = "myst"  # tables, in what notebooks print
 
