@@ -51,14 +51,23 @@ def _blob(surface, u: Floats, v: Floats) -> (Floats, Floats, Floats):
     return rho * inverse, V.fma(slope, v, u) * inverse, (v - slope * u) * inverse
 
 
+@inlined
+def box_coverage(surface, u: Floats, v: Floats) -> Floats:
+    """How much of four texture pixels lies inside a layer's box."""
+    sharpness = V.real(surface, T.SHARPNESS)
+    inner_x = min(u - V.real(surface, T.BOX), V.real(surface, T.BOX + 2) - u)
+    inner_y = min(v - V.real(surface, T.BOX + 1), V.real(surface, T.BOX + 3) - v)
+    return V.clamp(V.fma(inner_x, sharpness, 0.5), 0.0, 1.0) * V.clamp(V.fma(inner_y, sharpness, 0.5), 0.0, 1.0)
+
+
 @compiled
 def coverage(surface, u: Floats, v: Floats) -> Floats:
     """How much of four texture pixels lies inside a layer's outline."""
     sharpness, shape = V.real(surface, T.SHARPNESS), V.whole(surface, T.SHAPE)
+    if shape == outline.BOX:
+        return box_coverage(surface, u, v)
     inner_x = min(u - V.real(surface, T.BOX), V.real(surface, T.BOX + 2) - u)
     inner_y = min(v - V.real(surface, T.BOX + 1), V.real(surface, T.BOX + 3) - v)
-    if shape == outline.BOX:
-        return V.clamp(V.fma(inner_x, sharpness, 0.5), 0.0, 1.0) * V.clamp(V.fma(inner_y, sharpness, 0.5), 0.0, 1.0)
     x, y, distance = u - V.real(surface, T.CENTER), v - V.real(surface, T.CENTER + 1), min(inner_x, inner_y)
     if shape == outline.POLYGON:
         for k in range(outline.MOST_VERTICES):

@@ -3,11 +3,12 @@
 # mypy: ignore-errors
 # LLVM compiles these functions; their annotations are its types.
 
+from pseudomotion import outline
 from pseudomotion.geometry import HORIZON
 from pseudomotion.render.cpu import table as T
 from pseudomotion.render.cpu import vector as V
 from pseudomotion.render.cpu.compiler import Double, Float, Floats, Int, Words, compiled, inlined
-from pseudomotion.render.cpu.coverage import coverage
+from pseudomotion.render.cpu.coverage import box_coverage, coverage
 
 SPOT = 16  # bytes a pixel: what is noted about where it reads; for four pixels their places, then the following
 ACROSS, DOWN, COVERED = 16, 32, 48  # how far right of and below that, and how much a layer covers
@@ -136,8 +137,8 @@ def _bend_along(scratch, s: Floats) -> (Floats, Floats):
 
 
 @inlined
-def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, bent, folds):
-    """As ``locate``, without what is not needed: whether places are mapped affinely, bent and folded are constants."""
+def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, bent, folds, boxed):
+    """As ``locate``, without what is not needed: whether places are mapped affinely, bent, folded and covered by a box are constants."""
     pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
     black = V.long(call, T.PADDING) == T.ZEROS
     low, high_u, high_v = 1 - Int(black), V.whole(source, T.WIDTH) + black, V.whole(source, T.HEIGHT) + black
@@ -168,7 +169,9 @@ def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, 
             else:
                 far_x, far_y = _bend_anywhere(controls, side, scratch, s, _lattice(v, cells_y, start_y, side))
                 u, v = u + far_x, v + far_y
-        if surface:
+        if boxed:
+            V.store(box_coverage(surface, u, v) * opacity, spots + COVERED)
+        elif surface:
             V.store(coverage(surface, u, v) * opacity, spots + COVERED)
         u, v = V.fma(u, scales, shift_u), V.fma(v, scales, shift_v)
         if folds:
@@ -200,13 +203,16 @@ def locate(call, x0, x1, y, m, source, surface, spots, scratch):
     shift = 0.5 * scale - 0.5
     flags, folds = V.whole(m, T.FLAGS), V.long(call, T.PADDING) == T.REFLECTION
     if folds:
-        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, flags & T.BENT, 1)
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, flags & T.BENT, 1, 0)
     elif flags & T.BENT:
-        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, 1, 0)
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, 1, 0, 0)
     elif not flags & T.AFFINE:
-        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 0, 0, 0)
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 0, 0, 0, 0)
     elif surface:
-        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 1, 0, 0)
+        if V.whole(surface, T.SHAPE) == outline.BOX:
+            _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 1, 0, 0, 1)
+        else:
+            _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 1, 0, 0, 0)
     else:
         a, d = Float(V.real(m, T.MATRIX) * scale), Float(V.real(m, T.MATRIX + 3) * scale)
         c = Float(along_row(m, 0, y) * scale + shift + (1 - left))
