@@ -82,6 +82,8 @@ class Draws:
     @untraced
     def choice(self, purpose: str, weights: Sequence[float]) -> Int64[Tensor, " b"]:
         """An index into ``weights`` per clip, ``(b,)``, drawn with probabilities proportional to them."""
+        if len(weights) == 1:
+            return torch.zeros(len(self.ids), dtype=torch.int64, device="cpu")
         steps = np.cumsum(np.asarray(weights, dtype=np.float64))
         (number,) = self.numbers(purpose, 1)
         return torch.from_numpy(np.searchsorted(steps[:-1], number * steps[-1], side="right"))

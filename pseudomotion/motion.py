@@ -79,6 +79,8 @@ def map_fields(value: Fields, function: Callable[[Any], Any]) -> Fields:
 
 def concatenate(parts: Sequence[Fields], axis: int) -> Fields:
     """Concatenate dataclasses of one type: their arrays along ``axis``, nested dataclasses included."""
+    if len(parts) == 1:
+        return parts[0]
     joined = {}
     for name, entry in vars(parts[0]).items():
         entries = [getattr(part, name) for part in parts]
@@ -114,10 +116,12 @@ def concatenate_layers(parts: Sequence[Layers]) -> Layers:
     """Layers of numpy arrays, one over the other: outlines and bends are padded to the same number of columns and control points."""
     columns = max(part.outline.shape[-1] for part in parts)
     motions = alike([part.motion for part in parts])
-    padded = [
-        dataclasses.replace(part, outline=np.pad(part.outline, ((0, 0), (0, 0), (0, columns - part.outline.shape[-1]))), motion=motion)
-        for part, motion in zip(parts, motions, strict=True)
-    ]
+
+    def pad(outline: Float[np.ndarray, "b L k"]) -> Float[np.ndarray, "b L K"]:
+        missing = columns - outline.shape[-1]
+        return np.pad(outline, ((0, 0), (0, 0), (0, missing))) if missing else outline
+
+    padded = [dataclasses.replace(part, outline=pad(part.outline), motion=motion) for part, motion in zip(parts, motions, strict=True)]
     return concatenate(padded, axis=1)
 
 

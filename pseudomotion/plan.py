@@ -137,7 +137,9 @@ class MotionPlan:
         motion, layers = map_fields(self.back.motion, _to_numpy), map_fields(self.layers, _to_numpy)
         recursive = _to_numpy(self.back.reads_previous)
         detail = find_detail(motion.homography, recursive, self.frame_size)
-        layer_detail = find_detail(layers.motion.homography, np.zeros(layers.texture.shape, dtype=bool), self.frame_size)
+        layer_detail = np.zeros(layers.opacity.shape)
+        if self.num_layers:
+            layer_detail = find_detail(layers.motion.homography, np.zeros(layers.texture.shape, dtype=bool), self.frame_size)
         visible = (layers.opacity > 0).any(-1)
         layer_passes = []
         for layer in range(self.num_layers):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.mix import Mix, warn_alone
-from pseudomotion.motion import Layers, Motion, alike, concatenate, concatenate_layers, map_fields, to_tensors
+from pseudomotion.motion import Fields, Layers, Motion, alike, concatenate, concatenate_layers, map_fields, to_tensors
 from pseudomotion.objects import Objects
 from pseudomotion.plan import PADDING_MODES, Back, MotionPlan
 from pseudomotion.render import DATA_FORMATS, RENDERERS, Prepared, explain, prepare, render
@@ -194,8 +194,9 @@ class PMG(nn.Module):
     def _plan(self, image_size: tuple[int, int], draws: Draws, partner: Tensor | None, textures: Sequence[int] | None) -> MotionPlan:
         """The plan of all clips in ``draws``. Partners are drawn from the batch where ``partner`` is None."""
         frame_size = self.size or image_size
-        texture = draws.partner("source") if partner is None else partner
-        view = View.first(image_size, frame_size, self.num_frames, self.crop, draws, texture.numpy())
+        texture = draws.partner("source") if partner is None and any(t.num_layers for t in self.transforms) else partner
+        shown_by_layers = None if texture is None else texture.numpy()
+        view = View.first(image_size, frame_size, self.num_frames, self.crop, draws, shown_by_layers)
         chosen = draws.choice("transform", self.weights).numpy()
         motion, layers = _plan_motion(self.transforms, chosen, draws, view)
         texture_size = None if textures is None else (int(textures[2]), int(textures[3]))
@@ -282,18 +283,22 @@ class PMG(nn.Module):
 def _plan_motion(transforms: Sequence[Transform], chosen: Int64[np.ndarray, " b"], draws: Draws, view: View) -> tuple[Motion, Layers]:
     """Motion and layers of every clip, by the transform chosen for it. Absent layers pad all clips to the same number of layers."""
     depth = max(transform.num_layers for transform in transforms)
-    motions, layers, clips = [], [], []
+    motions, clips, layers, layered = [], [], [], []
     for number, transform in enumerate(transforms):
         those = (chosen == number).nonzero()[0]
         their_view = view.select(those)
         motion = transform.make_plan(transform.make_params(draws.select(those)), their_view)
-        own = [] if motion.layers is None else [motion.layers]
         motions.append(dataclasses.replace(motion, layers=None))
-        layers.append(concatenate_layers([*own, their_view.absent_layers(depth - transform.num_layers)]))
         clips.append(those)
-    in_order = np.argsort(np.concatenate(clips))
+        if motion.layers is not None:
+            layers.append(concatenate_layers([motion.layers, their_view.absent_layers(depth - transform.num_layers)]))
+            layered.append(those)
+    without = np.array([transform.num_layers == 0 for transform in transforms])[chosen].nonzero()[0]
+    layers.append(view.select(without).absent_layers(depth))
+    return to_tensors(_in_order(alike(motions), clips)), _in_order(layers, [*layered, without])
 
-    def sort(array: np.ndarray) -> np.ndarray:
-        return array[in_order]
 
-    return to_tensors(map_fields(concatenate(alike(motions), axis=0), sort)), map_fields(concatenate(layers, axis=0), sort)
+def _in_order(parts: Sequence[Fields], clips: Sequence[Int64[np.ndarray, " n"]]) -> Fields:
+    """One motion, or layers, of all clips in the order of the batch; ``clips`` are the positions of those in each part."""
+    order = np.argsort(np.concatenate(clips))
+    return map_fields(concatenate(parts, axis=0), lambda array: array[order])
