@@ -27,11 +27,15 @@ def make() -> None:
         found = pmg.render(images, plan, textures=None if shape is None else textures)
         return [clip.permute(1, 2, 3, 0).numpy() for clip in found]
 
-    def pmg(transforms: tuple[str, ...] = ("zoom", "affine"), objects: Objects | None = None) -> PMG:
-        return PMG(transforms, FRAMES, SIDE, padding_mode="reflection", objects=objects, renderer="reference")
+    def pmg(transforms: tuple[str, ...] = ("zoom", "affine"), objects: Objects | None = None, exposure: float = 0.0) -> PMG:
+        return PMG(
+            transforms, FRAMES, SIDE, padding_mode="reflection", objects=objects, exposure=exposure, subframes=8, renderer="reference"
+        )
 
     _save("objects", [clips(pmg(objects=mixed))])
     _save("objects-presets", [clips(pmg(objects=objects)) for objects in (None, Objects.yu2024(), Objects.smile2025())])
+    fast = Objects(count=(3, 4), size=(0.25, 0.4), speed=(0.04, 0.08), feather=(1.0, 4.0))
+    _save("exposure", [clips(pmg(("shake", "affine"), fast, exposure)) for exposure in (0.0, 0.5, 1.0)])
     _save("elastic-shake", [clips(pmg((name,))) for name in ("elastic", "shake")])
 
 

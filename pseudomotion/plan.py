@@ -13,7 +13,7 @@ Conventions of the whole library
   shows beyond the edge of its image. A layer shows the part of a texture inside its outline (``pseudomotion.outline``), which lies in the
   texture and therefore moves and bends with it.
 - Order of operations in a frame: the back (sample, apply the color map, clamp to [0, 1]), then the layers in order. The next frame reads
-  the back without layers. Finished clips are blended, normalized, cast and transposed, in that order.
+  the back without layers. Clips are averaged over the exposure, then blended, normalized, cast and transposed.
 - Flow is ``(u, v) = (dx, dy)`` in pixels, from frame t to frame t+1.
 """
 
@@ -30,12 +30,14 @@ from torch import Tensor
 
 from pseudomotion import color as color_maps
 from pseudomotion import geometry, outline, spline
+from pseudomotion.description import describe
 from pseudomotion.motion import Layers, Motion, map_fields
 from pseudomotion.passes import Pass, find_detail, find_passes
 from pseudomotion.transforms import ALL_TRANSFORMS
 from pseudomotion.versions import from_version_1
 
 PADDING_MODES = ("zeros", "border", "reflection")
+MOST_SUBFRAMES = 64
 
 __all__ = ["PADDING_MODES", "Back", "Blend", "Layers", "Motion", "MotionPlan", "compose"]
 
@@ -101,6 +103,9 @@ class MotionPlan:
         image_size: ``(H, W)`` of the images that the plan is for.
         texture_size: ``(H, W)`` of the textures that layers show; None if they show images of the batch.
         frame_size: ``(h, w)`` of the frames.
+        exposure: share of the frame interval over which every frame is averaged, centered on the frame's instant (motion blur, not from
+            the paper); 0 means none. Labels belong to the middle of the exposure.
+        subframes: number of instants that are averaged, evenly spaced.
 
     Computed from these: ``detail`` ``(B, T)`` and ``layer_detail`` ``(B, L, T)``, the level of the image pyramid that every frame reads
     (0 where it reads the previous frame); ``reduces``, whether any visible one is above 0; ``mixes``, whether any clip is mixed;
@@ -122,6 +127,8 @@ class MotionPlan:
     image_size: tuple[int, int]
     texture_size: tuple[int, int] | None
     frame_size: tuple[int, int]
+    exposure: float = 0.0
+    subframes: int = 4
     detail: Float64[Tensor, "B T"] = field(init=False, repr=False)
     layer_detail: Float64[Tensor, "B L T"] = field(init=False, repr=False)
     reduces: bool = field(init=False, repr=False)
@@ -169,6 +176,11 @@ class MotionPlan:
     def num_frames(self) -> int:
         """T, the number of frames per clip."""
         return self.back.motion.homography.shape[1]
+
+    @property
+    def exposed(self) -> bool:
+        """Whether frames are averages of several sub-frames that may differ."""
+        return self.exposure > 0 and self.subframes > 1 and self.num_frames > 1
 
     @property
     def device(self) -> torch.device:
@@ -223,6 +235,8 @@ class MotionPlan:
         state = {name: operator.attrgetter(name)(self) for name in names if "." in name} | {"transform": self.transform}
         sizes = {name: getattr(self, name) for name in ("image_size", "texture_size", "frame_size")}
         numbers = {"version": self.VERSION, "padding_mode": PADDING_MODES.index(self.padding_mode)} | sizes
+        if self.exposure:  # states of other plans are those of releases without exposure
+            state["exposure"] = torch.tensor([self.exposure, self.subframes], dtype=torch.float64, device="cpu")
         return state | {name: torch.tensor(value, device="cpu") for name, value in numbers.items() if value is not None}
 
     @classmethod
@@ -239,7 +253,8 @@ class MotionPlan:
         elif version != cls.VERSION:
             raise ValueError(f"state is a MotionPlan of version {version}; this release reads versions 1 and {cls.VERSION}")
         mixed, textured = any(name.startswith("blend.") for name in state), "texture_size" in state
-        names = {*FIELDS, *(BLEND_FIELDS if mixed else ()), *(["texture_size"] if textured else [])}
+        optional = {name for name in ("texture_size", "exposure") if name in state}
+        names = {*FIELDS, *(BLEND_FIELDS if mixed else ()), *optional}
         if set(state) != names:
             missing, unknown = sorted(names - set(state)), sorted(set(state) - names)
             raise ValueError(f"state must have the fields of a MotionPlan; missing: {missing}, unknown: {unknown}")
@@ -251,6 +266,7 @@ class MotionPlan:
             h, w = state[name].tolist()
             return h, w
 
+        exposure, subframes = state["exposure"].tolist() if "exposure" in state else (0.0, cls.subframes)
         return cls(
             back=Back(**part("back."), motion=Motion(**part("back.motion."))),
             layers=Layers(**part("layers."), motion=Motion(**part("layers.motion."))),
@@ -260,6 +276,8 @@ class MotionPlan:
             image_size=size("image_size"),
             texture_size=size("texture_size") if textured else None,
             frame_size=size("frame_size"),
+            exposure=exposure,
+            subframes=int(subframes),
         )
 
     def describe(self, i: int) -> str:
@@ -269,26 +287,7 @@ class MotionPlan:
             IndexError: if there is no such clip.
 
         """
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"plan has {len(self)} clips, so there is no clip {i}")
-        i %= len(self)
-        plan = _without_bends(self.to("cpu")).composed()
-        (image_h, image_w), (h, w) = plan.image_size, plan.frame_size
-        index = int(plan.transform[i])
-        name = list(ALL_TRANSFORMS)[index] if index >= 0 else "custom"
-        reads = "the previous frame" if self.back.reads_previous[i] else "the image"
-        lines = [
-            f"clip {i}: {name}, {plan.num_frames} frames of {h}x{w} from {image_h}x{image_w}; each frame reads {reads}",
-            *_describe_back(plan, i),
-            *_describe_bend(self.back.motion, i),
-        ]
-        for layer in range(plan.num_layers):
-            lines += _describe_layer(plan, i, layer)
-            if plan.layers.opacity[i, layer].any():
-                lines += _describe_bend(self.layers.motion, (i, layer))
-        if plan.blend is not None and plan.blend.weight[i] > 0:
-            lines.append(_describe_blend(plan, i))
-        return "\n".join(lines)
+        return describe(self, i)
 
 
 MOTION_FIELDS = ("homography", "color", "bend")
@@ -338,6 +337,10 @@ def _check(plan: MotionPlan) -> None:
     for name, motion in (("back", plan.back.motion), ("layers", plan.layers.motion)):
         if motion.bend is not None and motion.bend.numel() and not (motion.bend.abs() <= np.float32(spline.LARGEST)).all():
             raise ValueError(f"plan.{name}.motion.bend must be at most {spline.LARGEST} cells, so that it does not fold, got more")
+    if not 0 <= plan.exposure <= 1:
+        raise ValueError(f"plan.exposure must be a share of the frame interval, from 0 to 1, got {plan.exposure}")
+    if not 1 <= plan.subframes <= MOST_SUBFRAMES:
+        raise ValueError(f"plan.subframes must be from 1 to {MOST_SUBFRAMES}, got {plan.subframes}")
     if plan.padding_mode not in PADDING_MODES:
         raise ValueError(f"plan.padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {plan.padding_mode!r}")
 
@@ -380,66 +383,3 @@ def compose(
             steps[:, t] = product(steps[:, t], steps[:, t - 1])
         maps[recursive] = steps
     return homography, color
-
-
-def _describe_back(plan: MotionPlan, i: int) -> list[str]:
-    """Lines about the back of clip ``i`` of a composed plan: what it shows, and how fast it moves."""
-    matrices, last = plan.back.motion.homography[i].double(), plan.num_frames - 1
-    lines = [f"  back: image {int(plan.back.image[i])}"]
-    corners = torch.from_numpy(geometry.frame_corners(plan.frame_size))
-    seen = geometry.transform_points(geometry.inverse(matrices), corners)
-    lines += [f"    frame {t} sees {_span(*seen[t, 0].tolist(), *seen[t, 2].tolist())} of it" for t in sorted({0, last})]
-    if last:
-        step = geometry.matmul(matrices[1:], geometry.inverse(matrices[:-1]))
-        moved = (geometry.transform_points(step, corners) - corners).norm(dim=-1)
-        lines.append(f"    its corners move {moved.min():.2f} to {moved.max():.2f} px per step")
-    return lines + _describe_color(plan.back.motion.color[i])
-
-
-def _describe_layer(plan: MotionPlan, i: int, layer: int) -> list[str]:
-    """Lines about a layer: what it shows and where. Empty if the layer is never visible."""
-    layers = plan.layers
-    if not layers.opacity[i, layer].any():
-        return []
-    box, of = layers.box[i, layer].double(), "image" if plan.texture_size is None else "texture"
-    placed = geometry.transform_points(layers.motion.homography[i, layer].double(), box.reshape(2, 2))
-    return [
-        f"  layer {layer}: {of} {int(layers.texture[i, layer])}",
-        f"    shows the box {_span(*box.tolist())} of it",
-        *(f"    at {_span(*placed[t].flatten().tolist())} of frame {t}" for t in sorted({0, plan.num_frames - 1})),
-        *_describe_color(layers.motion.color[i, layer]),
-    ]
-
-
-def _describe_bend(motion: Motion, index: int | tuple[int, int]) -> list[str]:
-    """A line about a bend; empty if there is none."""
-    assert motion.bend is not None
-    bend = motion.bend[index]
-    return [f"    bent by up to {bend.abs().max():.2f} cells of a {bend.shape[-1]} x {bend.shape[-1]} grid"] if bend.any() else []
-
-
-def _without_bends(plan: MotionPlan) -> MotionPlan:
-    assert plan.back.motion.bend is not None
-    rigid = dataclasses.replace(plan.back.motion, bend=torch.zeros_like(plan.back.motion.bend))
-    return dataclasses.replace(plan, back=dataclasses.replace(plan.back, motion=rigid))
-
-
-def _describe_color(color: Float32[Tensor, "T 3 4"]) -> list[str]:
-    if (color == torch.from_numpy(color_maps.IDENTITY)).all():
-        return []
-    rows = {t: "; ".join(" ".join(f"{value:+.2f}" for value in row) for row in color[t].tolist()) for t in sorted({0, len(color) - 1})}
-    return [f"    color map of frame {t}: {row}" for t, row in rows.items()]
-
-
-def _describe_blend(plan: MotionPlan, i: int) -> str:
-    """A line about what clip ``i`` is mixed with; region and frames are named unless they are the whole clip."""
-    assert plan.blend is not None
-    partner, weight, box, frames = (tensor[i].tolist() for tensor in vars(plan.blend).values())
-    (x0, y0, x1, y1), (first, last), (h, w) = box, frames, plan.frame_size
-    where = "" if (x0, y0, x1, y1) == (-0.5, -0.5, w - 0.5, h - 0.5) else f", in the box ({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})"
-    when = "" if (first, last) == (0, plan.num_frames) else f", in frames {first} to {last - 1}"
-    return f"  mixed with clip {partner}, weight {weight:.3f}{where}{when}"
-
-
-def _span(x0: float, y0: float, x1: float, y1: float) -> str:
-    return f"({x0:.1f}, {y0:.1f}) to ({x1:.1f}, {y1:.1f})"

@@ -14,7 +14,7 @@ from pseudomotion.draws import Draws
 from pseudomotion.mix import Mix, warn_alone
 from pseudomotion.motion import Fields, Layers, Motion, alike, concatenate, concatenate_layers, map_fields, to_tensors
 from pseudomotion.objects import Objects
-from pseudomotion.plan import PADDING_MODES, Back, MotionPlan
+from pseudomotion.plan import MOST_SUBFRAMES, PADDING_MODES, Back, MotionPlan
 from pseudomotion.render import DATA_FORMATS, RENDERERS, Prepared, explain, prepare, render
 from pseudomotion.transforms import ALL_TRANSFORMS, Transform
 from pseudomotion.transforms.base import View
@@ -43,6 +43,9 @@ class PMG(nn.Module):
             None: the first view is the largest centered window with the frame's aspect ratio.
         mix: ``Mixup()`` or ``VideoMix()`` to mix every clip with a partner clip, as in the paper's best recipe (Table 4). None: no mixing.
         objects: ``Objects(...)``: things that move on their own over every clip (not from the paper). None: none.
+        exposure: motion blur (not from the paper): every frame is averaged over this share of the frame interval, from 0 (none) to 1,
+            centered on the frame's instant. ``pseudomotion.render.exposure`` says how things move between frames.
+        subframes: number of instants, from 1 to 64, that are averaged where ``exposure`` is above 0. The cost grows with it.
         mean: per-channel mean of values in [0, 1], subtracted from the clips. Must be given together with ``std``.
         std: per-channel standard deviation, by which the clips are then divided.
         dtype: dtype of the clips: torch.uint8 or a float dtype. None: that of the images, but float32 for uint8 images that are normalized.
@@ -81,6 +84,8 @@ class PMG(nn.Module):
         crop: tuple[float, float] | None = None,
         mix: Mix | None = None,
         objects: Objects | None = None,
+        exposure: float = 0.0,
+        subframes: int = 4,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         dtype: torch.dtype | None = None,
@@ -102,6 +107,8 @@ class PMG(nn.Module):
         if objects is not None and not isinstance(objects, Objects):
             raise TypeError(f"objects must be Objects(...) or None, got {objects!r}")
         self.objects = objects
+        self.exposure = checks.probability(exposure, "exposure")
+        self.subframes = checks.positive_int("subframes", subframes, MOST_SUBFRAMES)
         self.mean, self.std = checks.normalization(mean, std)
         self.dtype = checks.output_dtype(dtype, normalized=mean is not None)
         self.data_format = checks.one_of("data_format", data_format, DATA_FORMATS)
@@ -112,7 +119,7 @@ class PMG(nn.Module):
     def extra_repr(self) -> str:
         """The constructor's arguments, for ``repr``."""
         weighted = ", ".join(f"{t}: {w:g}" for t, w in zip(self.transforms, self.weights, strict=True))
-        names = "num_frames size resampling padding_mode crop mix objects mean std dtype data_format seed renderer"
+        names = "num_frames size resampling padding_mode crop mix objects exposure subframes mean std dtype data_format seed renderer"
         return f"{{{weighted}}}, " + ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
 
     @untraced
@@ -222,6 +229,8 @@ class PMG(nn.Module):
             image_size=image_size,
             texture_size=texture_size,
             frame_size=frame_size,
+            exposure=self.exposure,
+            subframes=self.subframes,
         )
 
     @untraced

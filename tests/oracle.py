@@ -169,12 +169,8 @@ def fields(plan):
     }
 
 
-def render(images, plan, textures=None):
-    """Clips (B, C, T, h, w) of images (B, C, H, W) in [0, 1]."""
-    images = np.asarray(images, dtype=float)
-    textures = images if textures is None else np.asarray(textures, dtype=float)
-    field, padding_mode = fields(plan), plan.padding_mode
-    b, surfaces, t = field["homography"].shape[:3]
+def paint_backs(images, field, padding_mode):
+    b, _, t = field["homography"].shape[:3]
     size = tuple(field["frame_size"])
     backs = np.zeros((b, images.shape[1], t, *size))
     for i in range(b):
@@ -186,25 +182,89 @@ def render(images, plan, textures=None):
             else:
                 frame = sample_source(images[field["image"][i, 0]], homography, bend, field["box"][i, 0], size, padding_mode)
             backs[i, :, k] = recolor(frame, field["color"][i, 0, k])
-    clips = backs.copy()
-    for i in range(b):
-        for k in range(t):
-            for layer in range(1, surfaces):
-                opacity, homography = field["opacity"][i, layer, k], field["homography"][i, layer, k]
-                if opacity == 0:
-                    continue
-                box, bend = field["box"][i, layer], field["bend"][i][layer][k]
-                frame = sample_source(textures[field["image"][i, layer]], homography, bend, box, size, padding_mode)
-                frame = recolor(frame, field["color"][i, layer, k])
-                alpha = opacity * coverage(field["outline"][i, layer], box, *bent(bend, box, *coordinates(homography, size)))
-                clips[i, :, k] = (1 - alpha) * clips[i, :, k] + alpha * frame
+    return backs
+
+
+def over(below, texture, outline, box, moved, padding_mode):
+    """A frame with a layer painted over it; moved: homography, color map, bend and opacity."""
+    homography, color, bend, opacity = moved
+    if opacity == 0:
+        return below
+    size = below.shape[1:]
+    frame = recolor(sample_source(texture, homography, bend, box, size, padding_mode), color)
+    alpha = opacity * coverage(outline, box, *bent(bend, box, *coordinates(homography, size)))
+    return (1 - alpha) * below + alpha * frame
+
+
+def mix(clips, field):
     x0, y0, x1, y1 = field["blend.box"].T
-    v, u = np.mgrid[: size[0], : size[1]]
+    t, h, w = clips.shape[2:]
+    v, u = np.mgrid[:h, :w]
     mixed = clips.copy()
-    for i in range(b):
+    for i in range(len(clips)):
         inside = (u >= x0[i]) & (u < x1[i]) & (v >= y0[i]) & (v < y1[i])
         first, last = field["blend.frames"][i]
         during = (np.arange(t) >= first) & (np.arange(t) < last)
         weight = field["blend.weight"][i] * during[:, None, None] * inside
         mixed[i] = (1 - weight) * clips[i] + weight * clips[field["blend.partner"][i]]
     return mixed
+
+
+def render(images, plan, textures=None):
+    """Clips (B, C, T, h, w) of images (B, C, H, W) in [0, 1], without exposure."""
+    images = np.asarray(images, dtype=float)
+    textures = images if textures is None else np.asarray(textures, dtype=float)
+    field = fields(plan)
+    b, surfaces, t = field["homography"].shape[:3]
+    clips = paint_backs(images, field, plan.padding_mode)
+    for i in range(b):
+        for k in range(t):
+            for layer in range(1, surfaces):
+                moved = [field[name][i][layer][k] for name in ("homography", "color", "bend", "opacity")]
+                look = textures[field["image"][i, layer]], field["outline"][i, layer], field["box"][i, layer]
+                clips[i, :, k] = over(clips[i, :, k], *look, moved, plan.padding_mode)
+    return mix(clips, field)
+
+
+def halfway(before, after, share, size):
+    """Homography, color map, bend and opacity between those of two frames, or beyond them."""
+    v, u = (size[0] - 1) / 2, (size[1] - 1) / 2
+    reads = [np.linalg.inv(state[0]) for state in (before, after)]
+    first, last = (read / (read @ (u, v, 1))[2] for read in reads)  # 1 at the center of the frame
+    color, bend, opacity = ((1 - share) * before[k] + share * after[k] for k in (1, 2, 3))
+    return np.linalg.inv((1 - share) * first + share * last), color, bend.clip(-0.48, 0.48), np.clip(opacity, 0, 1)
+
+
+def exposed(images, plan, textures=None, subframes=None):
+    """As ``render``, with exposure; ``subframes`` instead of the plan's number."""
+    images = np.asarray(images, dtype=float)
+    textures = images if textures is None else np.asarray(textures, dtype=float)
+    field, padding_mode, number = fields(plan), plan.padding_mode, subframes or plan.subframes
+    b, surfaces, t = field["homography"].shape[:3]
+    size = tuple(field["frame_size"])
+    sharp = paint_backs(images, field, padding_mode)
+    clips = np.zeros_like(sharp)
+
+    def state(i, layer, k):
+        return [field[name][i][layer][k] for name in ("homography", "color", "bend", "opacity")]
+
+    for i, k, part in np.ndindex(b, t, number):
+        time = k - plan.exposure / 2 + plan.exposure * (part + 0.5) / number
+        before = min(max(int(np.floor(time)), 0), t - 2)
+        if field["back.reads_previous"][i]:
+            read = max(k - 1, 0)
+            step = state(i, 0, max(k, 1))
+            still = [np.eye(3), np.eye(3, 4), 0 * step[2], 1.0]
+            homography, color, bend, _ = halfway(still, step, time - read, size)
+            whole = (-0.5, -0.5, size[1] - 0.5, size[0] - 0.5)
+            frame = bilinear(sharp[i, :, read], *bent(bend, whole, *coordinates(homography, size)), padding_mode)
+        else:
+            homography, color, bend, _ = halfway(state(i, 0, before), state(i, 0, before + 1), time - before, size)
+            frame = sample_source(images[field["image"][i, 0]], homography, bend, field["box"][i, 0], size, padding_mode)
+        frame = recolor(frame, color)
+        for layer in range(1, surfaces):
+            moved = halfway(state(i, layer, before), state(i, layer, before + 1), time - before, size)
+            look = textures[field["image"][i, layer]], field["outline"][i, layer], field["box"][i, layer]
+            frame = over(frame, *look, moved, padding_mode)
+        clips[i, :, k] += frame / number
+    return mix(clips, field)

@@ -28,6 +28,7 @@ RANKS = [
     ["checks", "geometry", "motion", "names", "outline", "spline", "untraced"],
     ["color", "draws", "versions"],
     ["passes", "transforms"],
+    ["description"],
     ["plan"],
     ["render"],
     ["mix", "objects", "source"],

@@ -56,6 +56,13 @@ def _parser() -> command.Parser:
         choices=names.OBJECTS,
         help="objects that move over the clips: mixed outlines, or those of a published generator (not from the paper)",
     )
+    parser.add_argument(
+        "--exposure",
+        type=command.number(float, at_least=0, at_most=1),
+        default=0.0,
+        metavar="SHARE",
+        help="motion blur: the share of the time between two frames that each frame is exposed, 0 to 1 (not from the paper; default: 0)",
+    )
     parser.add_argument("--samples", type=count, default=1, metavar="N", help="clips per transform (default: 1)")
     parser.add_argument("--frames", type=count, default=16, metavar="T", help="frames per clip (default: 16)")
     parser.add_argument("--size", type=count, default=224, metavar="PX", help="side of a frame in pixels (default: 224)")

@@ -115,7 +115,15 @@ def _check_size(out: Path, rows: int, columns: int, options: argparse.Namespace)
 def _generator(name: str, resampling: str, options: argparse.Namespace) -> PMG:
     objects = PRESETS[options.objects]() if options.objects else None
     return PMG(
-        (name,), options.frames, options.size, resampling=resampling, padding_mode=options.padding_mode, objects=objects, seed=options.seed
+        (name,),
+        options.frames,
+        options.size,
+        resampling=resampling,
+        padding_mode=options.padding_mode,
+        objects=objects,
+        exposure=options.exposure,
+        subframes=8,
+        seed=options.seed,
     )
 
 

@@ -14,12 +14,13 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pseudomotion import checks
 from pseudomotion.plan import MotionPlan
 from pseudomotion.render import reference
+from pseudomotion.render.exposure import expose
 from pseudomotion.render.output import DATA_FORMATS, Output, finish, to_unit
 from pseudomotion.render.prepared import Prepared
 from pseudomotion.render.proof import agree
@@ -78,15 +79,21 @@ def render(
     output = _output(images.dtype, images.shape[1], len(plan) if count is None else count, mean, std, dtype, data_format)
     needs_grad = torch.is_grad_enabled() and (images.requires_grad or (textures is not None and textures.requires_grad))
     chosen = choose(renderer, images.device, images.dtype, output.dtype, needs_grad=needs_grad).renderer
-    if chosen == "reference":
-        if renderer == "auto" and images.device.type == "cpu" and not torch.compiler.is_compiling():
-            _hint()
-        return _reference(images, plan, output, textures)
-    if _compiled_by(images.device, renderer) == "llvm":
-        return _on_cpu(images, plan, output, textures)
-    if renderer == "fused" or _fused_agrees(images, plan, output, textures):
-        return _fused(images, plan, output, textures, prepared)
-    return _reference(images, plan, output, textures)
+    if chosen == "reference" and renderer == "auto" and images.device.type == "cpu" and not torch.compiler.is_compiling():
+        _hint()
+
+    def render_plan(images: Tensor, plan: MotionPlan, output: Output, textures: Tensor | None, subframes: int = 1) -> Tensor:
+        if chosen == "reference":
+            return _reference(images, plan, output, textures, subframes)
+        if _compiled_by(images.device, renderer) == "llvm":
+            return _on_cpu(images, plan, output, textures, subframes)
+        if renderer == "fused" or _fused_agrees(images, plan, output, textures):
+            return _fused(images, plan, output, textures, prepared, subframes)
+        return _reference(images, plan, output, textures, subframes)
+
+    if plan.exposed:
+        return expose(images, plan, output, textures, render_plan)
+    return render_plan(images, plan, output, textures)
 
 
 def prepare(
@@ -118,7 +125,7 @@ def prepare(
     """
     output = _output(images_dtype, channels, len(plan) if count is None else count, mean, std, dtype, data_format)
     packed = None
-    if _import_error("triton") is None:
+    if _import_error("triton") is None and not plan.exposed:
         from pseudomotion.render import cuda
 
         packed = cuda.pack_ahead(plan, channels, images_dtype, output)
@@ -295,9 +302,13 @@ def _fused(
     output: Output,
     textures: Shaped[Tensor, "M C _ _"] | None,
     prepared: Prepared | None = None,
+    subframes: int = 1,
 ) -> Shaped[Tensor, "B _ _ h w"]:
     from pseudomotion.render import cuda  # imports Triton, which not every machine has
 
+    if subframes > 1:
+        unit = replace(output, mean=None, std=None, dtype=torch.float32, data_format="BCTHW")
+        return finish(_average(cuda.render(images, plan.to("cpu"), unit, textures), subframes), None, output)
     if prepared is not None and prepared.packed is not None:
         prepared.check(images.dtype, output)
         return cuda.run(images, plan, prepared.packed, output, textures)
@@ -305,17 +316,21 @@ def _fused(
 
 
 def _on_cpu(
-    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None
+    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None, subframes: int
 ) -> Shaped[Tensor, "B _ _ h w"]:
     from pseudomotion.render import cpu  # imports llvmlite, which not every machine has
 
-    return cpu.render(images, plan.to("cpu"), output, textures)
+    return cpu.render(images, plan.to("cpu"), output, textures, subframes)
 
 
 def _reference(
-    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None = None
+    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None, subframes: int = 1
 ) -> Shaped[Tensor, "B _ _ h w"]:
     plan = plan.to(images.device)
     with torch.autocast(images.device.type, enabled=False):  # autocast's lower precision would ruin coordinates
         clips = reference.render(to_unit(images), plan, None if textures is None else to_unit(textures))
-        return finish(clips, plan.blend if plan.mixes else None, output)
+        return finish(_average(clips, subframes), plan.blend if plan.mixes else None, output)
+
+
+def _average(clips: Float[Tensor, "N C s h w"], subframes: int) -> Float[Tensor, "N C T h w"]:
+    return clips if subframes == 1 else clips.unflatten(2, (-1, subframes)).mean(3)

@@ -252,6 +252,17 @@ def _paint_row(call, clip, y, t, chain, own, spare, second, spots, scratch) -> I
     return target
 
 
+@compiled
+def _add_rows(call, clip, y, t, total, arena, own, spare, second, spots, scratch):
+    """The sum, at ``total``, of row y of the sub-frames of frame t."""
+    subframes = V.long(call, T.SUBFRAMES)
+    for k in range(subframes):
+        row = _paint_row(call, clip, y, t * subframes + k, arena, own, spare, second, spots, scratch)
+        for x in range(V.long(call, T.W)):
+            before = V.load(total + x * PIXEL) if k else Floats(0.0)
+            V.store(before + V.load(row + x * PIXEL), total + x * PIXEL)
+
+
 @inlined
 def _write_pixels(target, source, count, plane, channels, finish, kind, item):
     """Some pixels, a multiple of four, to their places in planes that are ``plane`` bytes apart: scaled, shifted, cast."""
@@ -287,9 +298,11 @@ def _write_some(call, target, source, count, plane):
 
 
 @compiled
-def _write_row(call, target, source, spare, item):
+def _write_row(call, clip, y, t, source, spare):
     """A finished row to its places in the clips, converted."""
     w, plane = V.long(call, T.W), V.long(call, T.CHANNEL_STRIDE)
+    item = 4 if V.long(call, T.KIND) == T.FLOAT32 else 1 if V.long(call, T.KIND) == T.UINT8 else 2
+    target = V.long(call, T.OUT) + clip * V.long(call, T.CLIP_STRIDE) + t * V.long(call, T.FRAME_STRIDE) + y * w * item
     full = w & ~3
     _write_some(call, target, source, full, plane)
     if full < w:  # less than four pixels are left, and what follows them may be finished
@@ -308,6 +321,10 @@ def _finish_row(call, clip, y, t, arena, rows):
     source, result, chain, shown = own, own, arena, clip
     mixed = V.whole(row, T.FIRST) <= t < V.whole(row, T.LAST) and V.whole(row, T.MIX_TOP) <= y < V.whole(row, T.MIX_BOTTOM)
     needed = mixed or (t < V.whole(row, T.LAST) and V.whole(clips + V.whole(row, T.PARTNER) * (4 * T.CLIP), T.RECURSIVE))
+    if V.long(call, T.SUBFRAMES) > 1:
+        _add_rows(call, clip, y, t, other, arena, own, spare, second, spots, rows + 5 * size)
+        _write_row(call, clip, y, t, other, second)
+        return
     for k in range(2 if needed else 1):
         if k:
             source, own, chain, shown = result, other, arena + V.long(call, T.CHAIN_BYTES), V.whole(row, T.PARTNER)
@@ -319,9 +336,7 @@ def _finish_row(call, clip, y, t, arena, rows):
                 share = V.real(row, T.WEIGHT) if V.whole(row, T.MIX_LEFT) <= x < V.whole(row, T.MIX_RIGHT) else Float(0.0)
                 V.store(V.lerp(V.load(result + x * PIXEL), V.load(partner + x * PIXEL), share), spare + x * PIXEL)
             result = spare
-    item = 4 if V.long(call, T.KIND) == T.FLOAT32 else 1 if V.long(call, T.KIND) == T.UINT8 else 2
-    place = V.long(call, T.OUT) + clip * V.long(call, T.CLIP_STRIDE) + t * V.long(call, T.FRAME_STRIDE) + y * V.long(call, T.W) * item
-    _write_row(call, place, result, second, item)
+    _write_row(call, clip, y, t, result, second)
 
 
 # Whole clips -----------------------------------------------------------------------------------------------------------------------------
@@ -371,8 +386,8 @@ def _ready(call, clip, stage, y0, y1, queue) -> Bit:
 def work_on_clip(call, clip, arena, rows, sums, queue, piece) -> Int:
     """Do pieces of work on a clip, which threads share among them, until none is left.
 
-    Stage 0 prepares the sources, stage t + 1 makes frame t; a stage is cut into pieces, which are taken in order. Whatever is not a number
-    is passed as an address.
+    Stage 0 prepares the sources, stage t + 1 makes frame t, of its sub-frames where there are some; a stage is cut into pieces, which are
+    taken in order. Whatever is not a number is passed as an address.
 
     Args:
         call: sizes and addresses, as ``table`` lays them out.
@@ -396,7 +411,7 @@ def work_on_clip(call, clip, arena, rows, sums, queue, piece) -> Int:
         if piece < 0:
             piece = V.add_shared(queue, 1)
         stage, part = piece // pieces, piece % pieces
-        if stage > V.long(call, T.NUM_FRAMES):
+        if stage > V.long(call, T.NUM_FRAMES) // V.long(call, T.SUBFRAMES):
             return -1
         if stage == 0:
             for chain in range(2 if V.whole(row, T.LAST) > 0 else 1):

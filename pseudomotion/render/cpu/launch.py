@@ -42,7 +42,7 @@ Numbers = Int64[np.ndarray, " _"]
 
 
 def render(
-    images: Images, plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None = None
+    images: Images, plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None = None, subframes: int = 1
 ) -> Shaped[Tensor, "B _ _ h w"]:
     """Clips of a plan, finished: the same bits for any number of threads, which is at most ``torch.get_num_threads()``.
 
@@ -51,17 +51,19 @@ def render(
         plan: for as many images of the same size, on the CPU.
         output: what the clips are to be.
         textures: what layers show, in the dtype of the images; None: they show the images.
+        subframes: this many frames of the plan become one, their average. Above 1, no frame may read another, and nothing be mixed.
 
     Raises:
         IndexError: where the plan shows an image, a texture or a partner that is not there.
 
     """
     _check_indices(plan, len(images), len(images if textures is None else textures))
-    order = (images.shape[1], plan.num_frames) if output.data_format == "BCTHW" else (plan.num_frames, images.shape[1])
+    num_frames = plan.num_frames // subframes
+    order = (images.shape[1], num_frames) if output.data_format == "BCTHW" else (num_frames, images.shape[1])
     clips = _empty((output.count, *order, *plan.frame_size), output.dtype)
     if clips.numel():
         call = _Call()
-        _describe_clips(call, _readable(images), None if textures is None else _readable(textures), plan, output, clips)
+        _describe_clips(call, _readable(images), None if textures is None else _readable(textures), plan, output, clips, subframes)
         _run(call, _pack_plan(call, plan), output.count)
     return clips
 
@@ -133,14 +135,23 @@ class _Call:
 
 
 def _describe_clips(
-    call: _Call, images: Images, textures: Shaped[Tensor, "M C _ _"] | None, plan: MotionPlan, output: Output, clips: Tensor
+    call: _Call,
+    images: Images,
+    textures: Shaped[Tensor, "M C _ _"] | None,
+    plan: MotionPlan,
+    output: Output,
+    clips: Tensor,
+    subframes: int,
 ) -> None:
     """Set the arguments about images, textures and clips."""
     frame_axis, (h, w) = output.data_format.index("T"), plan.frame_size
     strides = [clips.stride(axis) * clips.element_size() for axis in (0, frame_axis, 3 - frame_axis)]
     call.lend(layout.IMAGES, images)
     call.lend(layout.OUT, clips)
-    call.lend(layout.FINISH, output.scale_and_shift())
+    finish = output.scale_and_shift()
+    finish[:4] /= subframes  # of their sum
+    call.lend(layout.FINISH, finish)
+    call.put(layout.SUBFRAMES, subframes)
     previous = np.zeros(layout.SOURCE, np.int32)
     previous[[layout.WIDTH, layout.HEIGHT, layout.PITCH]] = w, h, layout.pitch(w)
     previous.view(np.float32)[layout.PERIOD_U : layout.PERIOD_V + 1] = [max(1, 2 * (side - 1)) for side in (w, h)]
