@@ -39,7 +39,7 @@ def test_exposed_clips_are_the_oracles(smooth):
     for resampling, padding_mode in (("recursive", "zeros"), ("recursive", "reflection"), ("composed", "border")):
         plan = exposed(shaped_plan(ALL, frames=3, size=(17, 21), resampling=resampling, padding_mode=padding_mode, mix=Mixup()))
         expected = oracle.exposed(images, plan)
-        np.testing.assert_allclose(render(images, plan, renderer="reference"), expected, atol=1e-5)
+        np.testing.assert_allclose(render(images, plan, renderer="reference"), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
@@ -50,15 +50,15 @@ def test_every_renderer_exposes(renderer, resampling, smooth):
     plan = dataclasses.replace(plan, layers=dataclasses.replace(plan.layers, texture=plan.layers.texture.clamp(max=3)))
     assert plan.back.reads_previous.any() == (resampling == "recursive")
     clips = render(images, plan, textures=textures, renderer=renderer)
-    np.testing.assert_allclose(clips, oracle.exposed(images, plan, textures), atol=1e-3)
+    np.testing.assert_allclose(clips, oracle.exposed(images, plan, textures), atol=1e-4)
     whole = render((images * 255).round().byte(), plan, textures=(textures * 255).round().byte(), renderer=renderer, data_format="BTCHW")
-    assert (whole.transpose(1, 2).float() - clips * 255).abs().max() < 2
+    assert (whole.transpose(1, 2).float() - clips * 255).abs().max() < 1
 
 
 def test_short_exposures_are_none(renderer, smooth):
     """In the limit, clips are those without blur; and at one sub-frame, or in a clip of one frame, they are so to the bit."""
     images = smooth(3, 3, 13, 16, dtype=torch.float32)
-    plan = PMG(("affine", "zoom", "color_jitter"), 3, (9, 11), objects=Objects(count=(1, 2))).plan(images.shape, ids=torch.arange(3))
+    plan = shaped_plan(("affine", "zoom"), 3, 3, (13, 16), (9, 11), ("ellipse", "triangle"), 2)
     sharp = render(images, plan, renderer=renderer)
     torch.testing.assert_close(render(images, exposed(plan, 1e-9), renderer=renderer), sharp, atol=1e-4, rtol=0)
     assert (render(images, exposed(plan), renderer=renderer) - sharp).abs().max() > 0.02

@@ -11,9 +11,11 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pseudomotion import PMG, TRANSFORMS
+from pseudomotion.images import load_image
 from pseudomotion.preview import main
 from pseudomotion.preview.clips import GAP, LABEL
 from pseudomotion.video import write_video
@@ -72,6 +74,16 @@ def test_contact_sheet(tmp_path, picture):
     assert np.array_equal(tile, sheet[GAP : GAP + 32, 2 * GAP + 32 : 2 * GAP + 64])
     fade = sheet[2 * (32 + GAP) + GAP :][:32]
     assert abs(int(fade[:, GAP : GAP + 32].mean()) - int(fade[:, -GAP - 32 : -GAP].mean())) > 20
+
+
+def test_exposure_is_that_of_the_generator(tmp_path, picture):
+    assert main([picture, str(tmp_path / "out.png"), "--transforms", "zoom", "--no-labels", "--exposure", "0.9", *SMALL]) == 0
+    sheet = np.array(Image.open(tmp_path / "out.png"))
+    image = load_image(picture)[None]
+    clip = PMG(("zoom",), 4, 32, exposure=0.9, subframes=8)(image, ids=torch.arange(1))[0]
+    for t in range(4):
+        assert np.array_equal(sheet[GAP : GAP + 32, GAP + t * (32 + GAP) :][:, :32], clip[:, t].permute(1, 2, 0))
+    assert (clip.int() - PMG(("zoom",), 4, 32)(image, ids=torch.arange(1))[0]).abs().max() > 10
 
 
 def test_labels_are_drawn(tmp_path, picture):
