@@ -139,10 +139,13 @@ def test_gradients_flow_through_the_exposure(smooth):
 
 def test_plans_hold_the_exposure(smooth):
     images = smooth(2, 3, 13, 16, dtype=torch.float32)
-    plan = PMG(("affine",), 3, (9, 11), exposure=0.3, subframes=5).plan(images.shape, ids=torch.arange(2))
+    pmg = PMG(("affine",), 3, (9, 11), exposure=0.3, subframes=5)
+    plan = pmg.plan(images.shape, ids=torch.arange(2))
     again = MotionPlan.from_state_dict(plan.state_dict())
     assert (again.exposure, again.subframes) == (0.3, 5)
     assert torch.equal(render(images, again), render(images, plan))
+    prepared = pmg.prepare(images.shape, images_dtype=images.dtype, ids=torch.arange(2))
+    assert torch.equal(pmg.render(images, prepared), render(images, plan))
     assert plan.describe(0).endswith("exposed for 0.3 of the frame interval: averages of 5 sub-frames")
     assert plan.composed().exposure == 0.3
     without = PMG(("affine",), 3, (9, 11)).plan(images.shape, ids=torch.arange(2))

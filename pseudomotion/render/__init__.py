@@ -109,6 +109,8 @@ def prepare(
 ) -> Prepared:
     """Pack a plan for the CUDA kernels, so that ``render`` only copies a table and launches them. Needs no GPU.
 
+    A plan with an exposure is kept as it is: ``render`` packs its sub-frames.
+
     Args:
         plan: on the CPU.
         channels: of the images.
