@@ -1,6 +1,6 @@
 """Exact motion labels of clips: pure, batched functions of the plan, computed on the plan's device.
 
-A new label is a function ``(plan, size)`` in a file of its own, with an entry in ``LABELS``.
+A new label is a function ``(plan, size)`` in a file of its own, with its import and its name in ``LABELS`` and ``__all__`` here.
 """
 
 from pseudomotion.labels.colors import flow_to_rgb
