@@ -7,8 +7,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from pseudomotion import color as color_maps
+from pseudomotion import geometry
 
 Array = Any  # a numpy array while planning, a tensor in a plan
 Fields = TypeVar("Fields")
@@ -128,3 +131,24 @@ def concatenate_layers(parts: Sequence[Layers]) -> Layers:
 def to_tensors(value: Fields) -> Fields:
     """Convert arrays to a plan's tensors: floats become float32, indices stay int64."""
     return map_fields(value, lambda array: torch.from_numpy(np.ascontiguousarray(array, np.float32 if array.dtype.kind == "f" else None)))
+
+
+@np.errstate(all="ignore")  # as in planning
+def compose(motion: Motion, recursive: Bool[np.ndarray, " b"]) -> Motion:
+    """Multiply the frame-to-frame maps of recursive clips into maps from the image; other clips, and bends, stay unchanged.
+
+    Args:
+        motion: of b clips, in numpy arrays.
+        recursive: whether frames after the first read the one before.
+
+    """
+    if not recursive.any():
+        return motion
+    colored = bool((motion.color != color_maps.IDENTITY).any())
+    homography, color = motion.homography.copy(), motion.color.copy()
+    for maps, product in [(homography, geometry.matmul)] + [(color, color_maps.compose)] * colored:
+        steps = maps[recursive].astype(np.float64)
+        for t in range(1, steps.shape[1]):
+            steps[:, t] = product(steps[:, t], steps[:, t - 1])
+        maps[recursive] = steps
+    return dataclasses.replace(motion, homography=homography, color=color)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from pseudomotion import checks, geometry, outline, spline
 from pseudomotion.draws import Draws, Numbers
-from pseudomotion.motion import Layers, Motion, alike, concatenate, map_fields
-from pseudomotion.plan import compose
+from pseudomotion.motion import Layers, Motion, alike, compose, concatenate, map_fields
 from pseudomotion.transforms import Affine, Elastic, Transform
 from pseudomotion.transforms.base import Range, View, allowed, averaged, between, check_ranges, steps
 from pseudomotion.transforms.by_name import Transforms, transforms_and_weights
@@ -336,8 +335,7 @@ class Objects:
     def _moved_by(self, transform: Transform, draws: Draws, view: View) -> Motion:
         motion = transform.make_plan(transform.make_params(draws), view)
         if transform.reads_previous:
-            homography, color = compose(motion.homography, motion.color, np.ones(len(view.scale), dtype=bool))
-            motion = dataclasses.replace(motion, homography=homography, color=color)
+            motion = compose(motion, np.ones(len(view.scale), dtype=bool))
         if self.bend[1] > 0 and motion.bend is not None and not motion.bend.shape[-1]:
             elastic = Elastic(amplitude=self.bend)
             motion = dataclasses.replace(motion, bend=elastic.make_plan(elastic.make_params(draws), view).bend)

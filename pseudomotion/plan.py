@@ -25,13 +25,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
-from pseudomotion import color as color_maps
-from pseudomotion import geometry, outline, spline
+from pseudomotion import outline, spline
 from pseudomotion.description import describe
-from pseudomotion.motion import Layers, Motion, map_fields
+from pseudomotion.motion import Layers, Motion, compose, map_fields
 from pseudomotion.passes import Pass, find_detail, find_passes
 from pseudomotion.transforms import ALL_TRANSFORMS
 from pseudomotion.versions import from_version_1
@@ -39,7 +38,7 @@ from pseudomotion.versions import from_version_1
 PADDING_MODES = ("zeros", "border", "reflection")
 MOST_SUBFRAMES = 64
 
-__all__ = ["PADDING_MODES", "Back", "Blend", "Layers", "Motion", "MotionPlan", "compose"]
+__all__ = ["PADDING_MODES", "Back", "Blend", "Layers", "Motion", "MotionPlan"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +64,9 @@ class Back:
             if motion.bend[recursive][:, 1:].any():
                 raise ValueError("a plan in which clips bend their previous frame cannot be composed")
             motion = dataclasses.replace(motion, bend=torch.where(recursive[:, None, None, None, None], motion.bend[:, :1], motion.bend))
-        composed = compose(*(_to_numpy(tensor) for tensor in (motion.homography, motion.color, recursive)))
-        homography, color = (torch.from_numpy(array).to(recursive.device) for array in composed)
-        return Back(self.image, dataclasses.replace(motion, homography=homography, color=color), torch.zeros_like(recursive))
+        composed = compose(map_fields(motion, _to_numpy), _to_numpy(recursive))
+        motion = map_fields(composed, lambda array: torch.from_numpy(array).to(recursive.device))
+        return Back(self.image, motion, torch.zeros_like(recursive))
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,20 +365,3 @@ def _of_motion(name: str, motion: Motion, shape: tuple[int, ...]) -> dict[str, t
         f"{name}.color": (motion.color, (*shape, 3, 4), torch.float32),
         f"{name}.bend": (bend, (*shape, 2, grid, grid), torch.float32),
     }
-
-
-@np.errstate(all="ignore")  # as in planning
-def compose(
-    homography: Float[np.ndarray, "B T 3 3"], color: Float[np.ndarray, "B T 3 4"], recursive: Bool[np.ndarray, " B"]
-) -> tuple[Float[np.ndarray, "B T 3 3"], Float[np.ndarray, "B T 3 4"]]:
-    """Multiply the frame-to-frame maps of recursive clips into maps from the image; other clips stay unchanged."""
-    if not recursive.any():
-        return homography, color
-    colored = bool((color != color_maps.IDENTITY).any())
-    homography, color = homography.copy(), color.copy()
-    for maps, product in [(homography, geometry.matmul)] + [(color, color_maps.compose)] * colored:
-        steps = maps[recursive].astype(np.float64)
-        for t in range(1, steps.shape[1]):
-            steps[:, t] = product(steps[:, t], steps[:, t - 1])
-        maps[recursive] = steps
-    return homography, color
