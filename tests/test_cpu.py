@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import agreement
 import numpy as np
 import oracle
 import pytest
 import torch
+from agreement import FLOATS, MEAN, PADDING, SIZES, STD
 from hypothesis import given
 from hypothesis import strategies as st
 from shapes import bends, shaped_plan
@@ -30,9 +33,6 @@ pytest.importorskip("llvmlite", reason="the renderer for CPUs needs llvmlite, wh
 from pseudomotion.render.cpu import compiler, launch, machine
 
 NAMES = tuple(TRANSFORMS)
-PADDING = ["zeros", "border", "reflection"]
-FLOATS = [torch.float16, torch.bfloat16, torch.float32]
-MEAN, STD = (0.48, 0.45, 0.4, 0.5), (0.22, 0.23, 0.25, 0.2)
 GUARD = 4096  # bytes before and behind every buffer
 
 
@@ -80,13 +80,11 @@ def clips_of(images, plan, *, textures=None, mean=None, std=None, dtype=None, da
     return launch.render(images, plan, Output(len(images), mean, std, dtype or images.dtype, data_format), textures)
 
 
-def check(names, images, num_frames, size, *, atol=1e-4, **options):
-    pmg = PMG(names, num_frames, size, **options)
-    plan = pmg.plan(images.shape, ids=torch.arange(len(images)))
-    clips = clips_of(images, plan)
-    np.testing.assert_allclose(clips, oracle.render(images, plan), atol=atol, rtol=0)
-    torch.testing.assert_close(clips, rendering.render(images, plan, renderer="reference"), atol=atol, rtol=0)
-    return plan
+def rendered(pmg, images, plan):
+    return clips_of(images, plan, dtype=pmg.dtype)
+
+
+check = partial(agreement.check, rendered)
 
 
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
@@ -106,9 +104,7 @@ def test_mixed_batches(resampling, padding_mode, smooth):
 
 
 @pytest.mark.parametrize("padding_mode", PADDING)
-@pytest.mark.parametrize(
-    ("source", "frame"), [((1, 9), (7, 6)), ((9, 1), (5, 8)), ((7, 5), (1, 1)), ((1, 1), (3, 2)), ((97, 61), (5, 4)), ((31, 23), (29, 41))]
-)
+@pytest.mark.parametrize(("source", "frame"), SIZES)
 def test_sizes(source, frame, padding_mode, smooth):
     check(("perspective", "cutmix"), smooth(2, 3, *source, dtype=torch.float32), 2, frame, padding_mode=padding_mode)
 
@@ -146,14 +142,7 @@ def test_mixing_with_the_partner(resampling, smooth):
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
 def test_partner_images(resampling, smooth):
     images, partners = smooth(3, 3, 10, 12, dtype=torch.float32), smooth(3, 3, 10, 12, dtype=torch.float32)
-    made = [
-        PMG(("zoom", "affine"), 3, 8, resampling=resampling, mix=VideoMix(), renderer=renderer)(
-            images, ids=torch.arange(3), partner_images=partners
-        )
-        for renderer in ("auto", "reference")
-    ]
-    assert len(made[0]) == 3
-    torch.testing.assert_close(*made, atol=1e-4, rtol=0)
+    agreement.check_partner_images("auto", images, partners, resampling)
 
 
 def layered_plan(images, texture_size, num_layers, *, recursive, count, padding_mode="zeros"):
@@ -227,18 +216,7 @@ def test_bends_along_the_rows_of_frames(padding_mode, grid, side, smooth):
 @pytest.mark.parametrize("out", [torch.uint8, *FLOATS])
 @pytest.mark.parametrize("dtype", [torch.uint8, *FLOATS])
 def test_dtypes(dtype, out, smooth):
-    """Every pair of types is the float64 clip of the same pixels, rounded once at the end; 8 bits to the nearest level."""
-    images = smooth(2, 3, 9, 11)
-    images = (images * 255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
-    exact = images.double() / (255 if dtype == torch.uint8 else 1)
-    plan = PMG(("affine", "color_jitter"), 2, (8, 9)).plan(images.shape, ids=torch.arange(2))
-    clips, expected = clips_of(images, plan, dtype=out), torch.from_numpy(oracle.render(exact, plan))
-    assert clips.dtype == out
-    if out == torch.uint8:
-        assert (clips.double() - expected * 255).abs().max() < 0.51
-    else:
-        tolerance = {torch.float16: 2**-11, torch.bfloat16: 2**-8, torch.float32: 2e-5}[out]
-        torch.testing.assert_close(clips.double(), expected, atol=tolerance, rtol=tolerance)
+    agreement.check_dtypes(rendered, smooth(2, 3, 9, 11), dtype, out, 2e-5)
 
 
 @pytest.mark.parametrize("std", [1.0, 3e-6, 1e4, 1e30])

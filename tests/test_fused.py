@@ -8,11 +8,14 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+from functools import partial
 
+import agreement
 import numpy as np
 import oracle
 import pytest
 import torch
+from agreement import FLOATS, MEAN, PADDING, SIZES, STD
 from shapes import shaped_plan
 
 pytest.importorskip("triton", reason="the fused renderer needs Triton, which is not installed")
@@ -21,17 +24,14 @@ import interpreter
 
 from pseudomotion import PMG, TRANSFORMS, checks
 from pseudomotion import render as rendering
-from pseudomotion.mix import Mixup, VideoMix
+from pseudomotion.mix import Mixup
 from pseudomotion.plan import Blend
 from pseudomotion.render import choose, cuda, proof, reference
 from pseudomotion.render.cuda import launch
 from pseudomotion.render.output import Output, format_clips
 
 NAMES = list(TRANSFORMS)
-PADDING = ["zeros", "border", "reflection"]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-FLOATS = [torch.float16, torch.bfloat16, torch.float32]
-MEAN, STD = (0.48, 0.45, 0.4, 0.5), (0.22, 0.23, 0.25, 0.2)
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +46,7 @@ def clips_of(pmg, images, plan, **options):
     return launch.render(images.to(DEVICE), plan, Output(len(images), mean, std, dtype, pmg.data_format), **options).cpu()
 
 
-def check(names, images, num_frames, size, *, atol=1e-4, **options):
-    """Fused against the oracle and the reference, both on the same float32 images."""
-    pmg = PMG(names, num_frames, size, **options)
-    plan = pmg.plan(images.shape, ids=torch.arange(len(images)))
-    clips = clips_of(pmg, images, plan)
-    np.testing.assert_allclose(clips, oracle.render(images, plan), atol=atol, rtol=0)
-    torch.testing.assert_close(clips, rendering.render(images, plan, renderer="reference"), atol=atol, rtol=0)
-    return plan
+check = partial(agreement.check, clips_of)
 
 
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
@@ -73,11 +66,8 @@ def test_mixed_batches(resampling, padding_mode, smooth):
 
 
 @pytest.mark.parametrize("padding_mode", PADDING)
-@pytest.mark.parametrize(
-    ("source", "frame"), [((1, 9), (7, 6)), ((9, 1), (5, 8)), ((7, 5), (1, 1)), ((1, 1), (3, 2)), ((97, 61), (5, 4)), ((31, 23), (29, 41))]
-)
+@pytest.mark.parametrize(("source", "frame"), SIZES)
 def test_sizes(source, frame, padding_mode, smooth):
-    """Sides of one pixel, images far larger than the frame, and frames whose last tile is only partly filled."""
     check(("perspective", "cutmix"), smooth(2, 3, *source, dtype=torch.float32), 2, frame, padding_mode=padding_mode)
 
 
@@ -119,16 +109,8 @@ def test_mixing_with_the_partner(resampling, smooth):
 
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
 def test_partner_images(resampling, smooth):
-    """Clips of partner images are mixed in, but not returned."""
     images, partners = smooth(3, 3, 10, 12, dtype=torch.float32).to(DEVICE), smooth(3, 3, 10, 12, dtype=torch.float32).to(DEVICE)
-    made = [
-        PMG(("zoom", "affine"), 3, 8, resampling=resampling, mix=VideoMix(), renderer=renderer)(
-            images, ids=torch.arange(3), partner_images=partners
-        )
-        for renderer in ("fused", "reference")
-    ]
-    assert len(made[0]) == 3
-    torch.testing.assert_close(*made, atol=1e-4, rtol=0)
+    agreement.check_partner_images("fused", images, partners, resampling)
 
 
 @pytest.mark.parametrize("mix", [None, Mixup()])
@@ -173,19 +155,7 @@ def test_textures(smooth):
 @pytest.mark.parametrize("out", [torch.uint8, *FLOATS])
 @pytest.mark.parametrize("dtype", [torch.uint8, *FLOATS])
 def test_dtypes(dtype, out, smooth):
-    """For every pair of dtypes, clips equal the float64 clip of the same images, rounded once at the end."""
-    images = smooth(2, 3, 9, 11)
-    images = (images * 255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
-    exact = images.double() / (255 if dtype == torch.uint8 else 1)
-    pmg = PMG(("affine", "color_jitter"), 2, (8, 9), dtype=out)
-    plan = pmg.plan(images.shape, ids=torch.arange(2))
-    clips, expected = clips_of(pmg, images, plan), torch.from_numpy(oracle.render(exact, plan))
-    assert clips.dtype == out
-    if out == torch.uint8:
-        assert (clips.double() - expected * 255).abs().max() < 0.51
-    else:
-        tolerance = {torch.float16: 2**-11, torch.bfloat16: 2**-8, torch.float32: 6e-5}[out]
-        torch.testing.assert_close(clips.double(), expected, atol=tolerance, rtol=tolerance)
+    agreement.check_dtypes(clips_of, smooth(2, 3, 9, 11), dtype, out, 6e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
