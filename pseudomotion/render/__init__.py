@@ -335,4 +335,5 @@ def _reference(
 
 
 def _average(clips: Float[Tensor, "N C s h w"], subframes: int) -> Float[Tensor, "N C T h w"]:
-    return clips if subframes == 1 else clips.unflatten(2, (-1, subframes)).mean(3)
+    n, c, _, h, w = clips.shape
+    return clips if subframes == 1 else clips.view(n, c, -1, subframes, h, w).mean(3)

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64, Shaped
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from pseudomotion import color, geometry, spline
@@ -55,9 +55,9 @@ def expose(
     clips = images.new_empty((count, t, channels, h, w), dtype=form.dtype)
     most = max(1, CHUNK // max(1, 4 * plan.subframes * t * channels * h * w))
     for recursive in (False, True):
-        for some in (plan.back.reads_previous[:count] == recursive).nonzero()[:, 0].split(most):
-            if not len(some):
-                continue
+        group = (plan.back.reads_previous[:count] == recursive).nonzero()[:, 0]
+        for first in range(0, len(group), most):
+            some = group[first : first + most]
             shown, shown_by_layers = images[plan.back.image[some].to(images.device)], images if textures is None else textures
             if recursive:
                 sharp = render(shown, _sharp_backs(plan, some), replace(unit, count=len(some)), None, 1)
@@ -77,10 +77,10 @@ def _float(dtype: torch.dtype) -> torch.dtype:
 
 def _sharp_backs(plan: MotionPlan, some: Int64[Tensor, " n"]) -> MotionPlan:
     """The backs of some clips, which read their previous frames, without layers."""
-    motion, layers = (map_fields(part, lambda tensor: tensor[some]) for part in (plan.back.motion, plan.layers))
-    recursive = plan.back.reads_previous[some]
-    back = Back(torch.arange(len(some), device="cpu"), motion, recursive)
-    return _replace(plan, back, map_fields(layers, lambda tensor: tensor[:, :0]), plan.transform[some], plan.image_size)
+    motion = map_fields(plan.back.motion, lambda tensor: tensor[some])
+    back = Back(torch.arange(len(some), device="cpu"), motion, plan.back.reads_previous[some])
+    none = map_fields(plan.layers, lambda tensor: tensor[some, :0])
+    return _replace(plan, back, none, plan.transform[some], plan.image_size)
 
 
 def _sub_plan(plan: MotionPlan, some: Int64[Tensor, " n"], *, recursive: bool) -> MotionPlan:
@@ -90,7 +90,8 @@ def _sub_plan(plan: MotionPlan, some: Int64[Tensor, " n"], *, recursive: bool) -
     """
     n, t, parts = len(some), plan.num_frames, plan.subframes
     instants = np.arange(t).repeat(parts) + plan.exposure * np.tile((np.arange(parts) + 0.5) / parts - 0.5, t)
-    motion, layers = (map_fields(part, lambda tensor: tensor[some].numpy()) for part in (plan.back.motion, plan.layers))
+    motion = map_fields(plan.back.motion, lambda tensor: tensor[some].numpy())
+    layers = map_fields(plan.layers, lambda tensor: tensor[some].numpy())
     before = np.floor(instants).clip(0, t - 2).astype(np.int64)
     share = instants - before  # of the interval from the frame before to the next; below 0 or above 1 at the ends of the clip
     opacity = _lerp(layers.opacity[..., before], layers.opacity[..., before + 1], share).clip(0, 1)
@@ -124,8 +125,9 @@ def _sub_plan(plan: MotionPlan, some: Int64[Tensor, " n"], *, recursive: bool) -
 def _replace(plan: MotionPlan, back: Back, layers: Layers, transform: Int64[Tensor, " n"], image_size: tuple[int, int]) -> MotionPlan:
     """A plan without exposure and blend, whose layers show textures even where those of ``plan`` show images."""
     texture_size = (plan.texture_size or plan.image_size) if layers.texture.shape[1] else None
-    changed = {"back": back, "layers": layers, "transform": transform, "image_size": image_size, "texture_size": texture_size}
-    return replace(plan, blend=None, exposure=0.0, **changed)
+    return replace(
+        plan, back=back, layers=layers, blend=None, transform=transform, image_size=image_size, texture_size=texture_size, exposure=0.0
+    )
 
 
 def _at(motion: Motion, frames: Int64[np.ndarray, " T"]) -> Motion:
@@ -154,7 +156,7 @@ def _between(before: Motion, after: Motion, share: Float64[np.ndarray, " T"], fr
     return Motion(homography, _lerp(before.color, after.color, share), bend=bend)
 
 
-def _to_read(homography: Float32[np.ndarray, "*b 3 3"], frame_size: tuple[int, int]) -> Float64[np.ndarray, "*b 3 3"]:
+def _to_read(homography: Float[np.ndarray, "*b 3 3"], frame_size: tuple[int, int]) -> Float64[np.ndarray, "*b 3 3"]:
     """Homographies from frame pixel to pixel of what is read; denominators are 1 at the frame's center."""
     matrix = geometry.inverse(homography.astype(np.float64))
     h, w = frame_size
