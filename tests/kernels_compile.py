@@ -109,8 +109,7 @@ def budget(cubin):
 if __name__ == "__main__":
     for kernel in (kernels.paint_clips, kernels.step_clips):
         build(kernel, *EVERYTHING)
-        build(kernel, *SHAPED)
-    build(kernels.paint_clips, *BENT)
+    build(kernels.paint_clips, *SHAPED)
     build(kernels.step_clips, *BENT, single=SINGLE)
     build(kernels.pack, *SHAPED)
     build(kernels.halve, *SHAPED)
