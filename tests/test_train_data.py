@@ -14,7 +14,7 @@ from PIL import Image
 from pseudomotion import PMG, Mixup, MotionPlan
 from pseudomotion.images import ImageBank, ImageFolder
 from pseudomotion.images.synthetic import Noise, VisualAtom
-from pseudomotion.source import read_batches
+from pseudomotion.source import FileSource, read_batches
 from pseudomotion.train.comparators.mosi import MoSIClips
 from pseudomotion.train.engine.stream import Parts, Steps
 from pseudomotion.train.pretrain import PretrainOptions, make_task
@@ -93,6 +93,26 @@ def test_a_subset_depends_on_its_seed_and_has_a_size_that_exists(folder):
     assert len(chosen) > 1
     with pytest.raises(ValueError, match="limit must be from 1 to the 15 images there are, got 16"):
         Subset(source, 16, 0)
+
+
+class Numbered(FileSource):
+    """Images that show their id, not only their index."""
+
+    def __len__(self):
+        return 5
+
+    def read(self, index, id_):
+        assert index == id_ % 5
+        return torch.full((3, 2, 2), id_, dtype=torch.uint8)
+
+
+def test_a_subset_keeps_the_epoch_of_an_id():
+    """Where every id has an image of its own, the same few are shown instead."""
+    subset = Subset(Numbered(), 2, 0)
+    shown = subset.get(torch.arange(6))[:, 0, 0, 0]
+    assert shown.tolist() == [int(index) + 5 * epoch for epoch in range(3) for index in subset.chosen]
+    noise = Subset(Noise(size=8), 2, 0)
+    assert torch.equal(noise.get(torch.arange(4)), noise.get(torch.arange(2)).repeat(2, 1, 1, 1))
 
 
 def test_a_subset_takes_from_some_classes(tmp_path):

@@ -50,9 +50,10 @@ class Subset:
         return len(self.chosen)
 
     def get(self, ids: Tensor) -> UInt8[Tensor, "B 3 H W"]:
-        """The images of some ids."""
+        """The images of some ids; an id keeps its epoch in the source, but where that has another image for every id."""
         checks.item_ids(ids)
-        return self.source.get(self.chosen[ids % len(self)])
+        epoch = 0 if getattr(self.source, "endless", False) else ids // len(self)
+        return self.source.get(self.chosen[ids % len(self)] + epoch * len(self.source))
 
 
 def _labels(source: ImageSource) -> Tensor | None:
