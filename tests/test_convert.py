@@ -10,7 +10,7 @@ from torch import nn
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 
 from pseudomotion.train.cli import convert as main
-from pseudomotion.train.videomae.convert import from_official, load, read_official, to_official
+from pseudomotion.train.videomae.pretrained import from_official, load, read_official, to_official
 
 CONFIG = {
     "image_size": 16,

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trainer
 import yaml
 from paper import paper
 from PIL import Image
 
-from pseudomotion.train import evaluate, finetune, pretrain
+from pseudomotion.train import pretrain
 from pseudomotion.train.engine.options import from_values, parse
 from pseudomotion.train.evaluate import EvaluateOptions
 from pseudomotion.train.finetune import FinetuneOptions
@@ -27,7 +28,7 @@ from pseudomotion.video.list_file import write_list
 
 DOCS = Path(__file__).parents[1] / "docs"
 
-TINY = ["--model", "tiny", "--frame-size", "16", "--num-frames", "4", "--max-steps", "2", "--cpu"]
+TINY = ["--model", "micro", "--frame-size", "12", "--num-frames", "4", "--max-steps", "2", "--cpu"]
 FOLDER = resources.files("pseudomotion.train.recipes")
 CPU = torch.device("cpu")
 FIELDS = [field.name for field in dataclasses.fields(PretrainOptions)]
@@ -204,8 +205,8 @@ def test_two_steps_of_fine_tuning(data, tmp_path):
         done.add(key)
         out = tmp_path / name
         lists = ["--train", videos, "--val", videos, "--batch-size", "2"]
-        assert finetune.main(["--recipe", name, *lists, "--out", str(out), *TINY]) == 0
-        assert evaluate.main([str(out), "--recipe", name, "--test", videos, "--cpu"]) == 0
+        trainer.finetune(["--recipe", name, *lists, "--out", str(out), *TINY])
+        trainer.evaluate([str(out), "--recipe", name, "--test", videos, "--cpu"])
         tested = yaml.safe_load((out / "test.json").read_text())
         assert (tested["clips"], tested["crops"], tested["videos"]) == (testing["clips"], testing["crops"], 4)
         assert tested["sampling"] == training.get("sampling", "dense")

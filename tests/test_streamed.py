@@ -7,12 +7,12 @@ from io import BytesIO
 import pytest
 import torch
 from PIL import Image
+from trainer import pretrain as main
 
 from pseudomotion.images import streamed
 from pseudomotion.images.streamed import Item, StreamedImages, huggingface_shards, source_shards, tar_shards
 from pseudomotion.train.engine.log import read_metrics
 from pseudomotion.train.engine.stream import Parts, Steps, read_ahead
-from pseudomotion.train.pretrain import main
 from pseudomotion.train.sources import WithPartners
 
 
@@ -163,19 +163,8 @@ def test_a_missing_shard_is_an_error(tmp_path):
 
 
 TINY = (
-    "--model",
-    "tiny",
-    "--frame-size",
-    "16",
-    "--num-frames",
-    "4",
-    "--image-size",
-    "20",
-    "--batch-size",
-    "4",
-    "--log-every",
-    "1",
-    "--cpu",
+    *("--model", "micro", "--frame-size", "12", "--num-frames", "4", "--image-size", "14", "--batch-size", "4"),
+    *("--log-every", "1", "--cpu"),
 )
 
 

@@ -15,7 +15,7 @@ from pseudomotion import PMG, Mixup, MotionPlan
 from pseudomotion.images import ImageBank, ImageFolder
 from pseudomotion.images.synthetic import Noise, VisualAtom
 from pseudomotion.source import FileSource, read_batches
-from pseudomotion.train.comparators.mosi import MoSIClips
+from pseudomotion.train.comparators import MoSIClips
 from pseudomotion.train.engine.stream import Parts, Steps
 from pseudomotion.train.pretrain import PretrainOptions, make_task
 from pseudomotion.train.sources import CROP_SCALES, MultiScaleClips, Subset, WithPartners, WithPlans, multi_scale_crop, open_images

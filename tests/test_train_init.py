@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from trainer import pretrain as main
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 
-from pseudomotion.train.pretrain import PretrainOptions, main, make_task
-from pseudomotion.train.videomae.convert import to_official
-from pseudomotion.train.videomae.pretrained import load_pretrained, model_folder, pretrained_autoencoder
+from pseudomotion.train.pretrain import PretrainOptions, make_task
+from pseudomotion.train.videomae.pretrained import load_pretrained, model_folder, pretrained_autoencoder, to_official
 
 CPU = torch.device("cpu")
 SIZES = {

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pseudomotion.train.engine.loop import make_accelerator
+from pseudomotion.train.engine.options import Options as Bounded
 from pseudomotion.train.engine.options import from_values, option, parse, to_yaml
 from pseudomotion.train.options import MODELS, EvaluateOptions, FinetuneOptions, PretrainOptions
 from pseudomotion.train.recipes import load_recipe, read_recipe, recipe_names
@@ -15,7 +16,7 @@ from pseudomotion.train.videomae.model import SIZES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Bounded):
     group: ClassVar[str] = "run"
 
     out: str = option(help="folder")
@@ -25,7 +26,7 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Other:
+class Other(Bounded):
     group: ClassVar[str] = "other"
 
     names: list[str] = option(["a", "b"], help="names")
@@ -138,16 +139,16 @@ def test_a_positional_argument_may_stand_anywhere(arguments):
     [
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
-        ({"betas": [0.9]}, "betas must be two numbers"),
-        ({"betas": [0.9, 1.0]}, "betas must be two numbers"),
-        ({"crop": [0.5]}, "crop must be two numbers"),
+        ({"betas": [0.9]}, "betas must be 2 numbers at least 0 and below 1"),
+        ({"betas": [0.9, 1.0]}, "betas must be 2 numbers at least 0 and below 1"),
+        ({"crop": [0.5]}, "crop must be 2 numbers"),
         ({"clips": "videos"}, "--clips videos needs --videos"),
         ({"clips": "pmg-aug", "videos": "v", "aug_frames": False}, "needs --aug-frames or --aug-images"),
         ({"picture_every": 0}, "picture_every must be at least 1"),
         ({"save_every": "often"}, "save_every must be a number of steps, or of minutes such as 15m"),
         ({"save_every": "0m"}, "save_every must be"),
-        ({"clip_grad": 0.0}, "clip_grad must be above 0 or none"),
-        ({"ema": 1.0}, "ema must be between 0 and 1 or none"),
+        ({"clip_grad": 0.0}, "clip_grad must be above 0, got 0.0"),
+        ({"ema": 1.0}, "ema must be above 0 and below 1, got 1.0"),
         ({"frame_size": 0}, "frame_size must be at least 1, got 0"),
         ({"init": "m", "patch_size": 8}, "patch_size must be left out with init, whose model has its own, got 8"),
         ({"out": ""}, 'out must be a folder, got ""'),
@@ -156,6 +157,24 @@ def test_a_positional_argument_may_stand_anywhere(arguments):
 def test_options_that_make_no_sense_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         PretrainOptions(**{"out": "o"} | values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"crop": [0.5, 0.2]}, r"crop must be the smallest share and the largest, got \[0.5, 0.2\]"),
+        ({"crop": [0.0, 0.2]}, "crop must be 2 numbers above 0 and at most 1"),
+        ({"flip": 2.0}, "flip must be at least 0 and at most 1, got 2.0"),
+        ({"magnitude": 11.0}, "magnitude must be at least 0 and at most 10, got 11.0"),
+        ({"randaugment": -1}, "randaugment must be at least 0, got -1"),
+        ({"erasing": 1.5}, "erasing must be at least 0 and at most 1"),
+        ({"layer_decay": 0.0}, "layer_decay must be above 0 and at most 1, got 0.0"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1, got 1.0"),
+    ],
+)
+def test_fine_tuning_that_makes_no_sense_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        FinetuneOptions(**{"train": "t", "val": "v", "out": "o"} | values)
 
 
 def test_a_tracker_that_is_not_installed_is_named():

@@ -17,8 +17,7 @@ from pseudomotion import PMG
 from pseudomotion.train import pretrain
 from pseudomotion.train.engine.options import from_values, parse
 from pseudomotion.train.validate import command, direction
-from pseudomotion.train.validate.arms import ARMS, words_of
-from pseudomotion.train.validate.options import ValidateOptions
+from pseudomotion.train.validate.options import ARMS, ValidateOptions, words_of
 from pseudomotion.train.validate.report import compare, make_table, paired_interval
 from pseudomotion.train.validate.trial import read_from_memory, to_gray
 from pseudomotion.train.videomae.classifier import classification_model
@@ -331,7 +330,7 @@ def test_the_module_is_a_command():
         ({"arms": ["videos"]}, "need lists of real videos"),
         ({"budget": "8"}, "budget must be a number and s, m or h"),
         ({"seeds": 0}, "seeds must be at least 1"),
-        ({"steps": [1, 2]}, "steps must be 4 numbers"),
+        ({"steps": [1, 2]}, "steps must be 4 numbers at least 1"),
         ({"train": "x"}, "train and test must be given together"),
         ({"probe": ["magic"]}, "probe must be of fine-tuning, low-shot, linear, direction, got magic"),
         ({"probe": ["direction"]}, "direction needs lists of real videos"),

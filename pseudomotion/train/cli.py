@@ -1,6 +1,5 @@
 """The commands of the trainer. What a command was told is read, and mistakes in it are answered, before a training library is imported."""
 
-import argparse
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -49,13 +48,7 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--decoder-num-heads", type=count, metavar="N", help="of a file's decoder (default: likewise)")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     options = parser.parse_args(arguments)
-    return command.run("pmg-convert", lambda: _convert(options))
-
-
-def _convert(options: argparse.Namespace) -> None:
-    with command.loading("pmg-convert"):
-        module = _import("videomae.convert")
-    module.convert(options)
+    return command.run("pmg-convert", lambda: _load("pmg-convert", "videomae.pretrained").convert(options))
 
 
 def _run(name: str, config: type[Any], about: str, *, module: str = "") -> int:
@@ -64,15 +57,14 @@ def _run(name: str, config: type[Any], about: str, *, module: str = "") -> int:
 
     def main() -> None:
         options = parse(config, prog, about)
-        with command.loading(prog):
-            imported = _import(module or name)
-        imported.run(options)
+        _load(prog, module or name).run(options)
 
     return command.run(prog, main)
 
 
-def _import(module: str) -> Any:
-    try:
-        return import_module(f"pseudomotion.train.{module}")
-    except ImportError as error:
-        raise ImportError(f"{error}; {command.install('train')}") from error
+def _load(prog: str, module: str) -> Any:
+    with command.loading(prog):
+        try:
+            return import_module(f"pseudomotion.train.{module}")
+        except ImportError as error:
+            raise ImportError(f"{error}; {command.install('train')}") from error

@@ -1,7 +1,6 @@
 """``pmg-evaluate``: test a fine-tuned model on several clips and crops of every video."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from pseudomotion.files import MADE_BY, check_output, whole_file
 from pseudomotion.source import batches
 from pseudomotion.train.engine.checkpoints import load_model
 from pseudomotion.train.engine.loop import make_accelerator
-from pseudomotion.train.engine.options import CONFIG, parse
+from pseudomotion.train.engine.options import CONFIG
 from pseudomotion.train.engine.stream import to_device
 from pseudomotion.train.options import EvaluateOptions as EvaluateOptions
 from pseudomotion.train.recipes import read_recipe
@@ -27,12 +26,6 @@ from pseudomotion.train.videomae.model import normalize, with_position_buffers
 from pseudomotion.train.videomae.pretrained import model_folder
 
 RESULT = "test.json"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    run(parse(EvaluateOptions, "pmg-evaluate", "", arguments))
-    return 0
 
 
 def run(options: EvaluateOptions) -> None:
@@ -53,12 +46,7 @@ def run(options: EvaluateOptions) -> None:
 
 
 def evaluate(options: EvaluateOptions, accelerator: Accelerator) -> dict[str, Any]:
-    """Test a model, on all processes.
-
-    Returns:
-        "top1", "top5" and "mean_class_top1" in percent; "class_top1", in percent by the class's name; "videos", the number that these are
-        of; "skipped", what is wrong with those that could not be read, by path; "missing", those of them that do not exist; and how it was
-        tested.
+    """Test a model, on all processes: what stands in ``test.json``, accuracies in percent.
 
     Raises:
         OSError: for files that are not there.
@@ -118,17 +106,8 @@ def predict(
 ) -> tuple[Float32[Tensor, "n classes"], Bool[Tensor, " n"]]:
     """Class probabilities of videos: the softmax of every view, averaged over a video's views. All processes share the work.
 
-    Args:
-        model: in evaluation mode, on the accelerator's device.
-        videos: to classify.
-        accelerator: devices and precision.
-        batch_size: clips at a time, in each process.
-        num_workers: processes that read, per process.
-        progress: show a bar.
-
-    Returns:
-        Probabilities, on the CPU, in the order of the list; and which videos could be read: those of the others are 0.
-
+    ``batch_size`` clips at a time, in each process. Returns the probabilities, on the CPU, in the order of the list, and which videos could
+    be read: those of the others are 0.
     """
     views = videos.clips * videos.crops
     probabilities = torch.zeros(len(videos), model.config.num_labels, device=accelerator.device)

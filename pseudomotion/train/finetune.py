@@ -18,7 +18,6 @@ from pseudomotion.files import whole_folder
 from pseudomotion.mix import Mix, Mixup, VideoMix, mix_targets
 from pseudomotion.train.engine.loop import Task, make_accelerator, train
 from pseudomotion.train.engine.optimize import parameter_groups
-from pseudomotion.train.engine.options import parse
 from pseudomotion.train.engine.stream import to_device
 from pseudomotion.train.evaluate import predict, top_scores
 from pseudomotion.train.options import FinetuneOptions as FinetuneOptions
@@ -33,12 +32,6 @@ from pseudomotion.video.list_file import read_lines, read_list
 BEST, SCORES = "best", "scores.json"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    run(parse(FinetuneOptions, "pmg-finetune", "", arguments))
-    return 0
-
-
 def run(options: FinetuneOptions) -> None:
     """Fine-tune, and say where the results are."""
     accelerator = make_accelerator(options)
@@ -49,13 +42,7 @@ def run(options: FinetuneOptions) -> None:
 
 
 def make_task(options: FinetuneOptions) -> "Classification":
-    """What the options ask to train.
-
-    Raises:
-        OSError: for files that are not there.
-        ValueError: for lists that do not fit together, or options that something does not take.
-
-    """
+    """What the options ask to train; an error for files that are not there, and for lists or options that do not fit together."""
     videos, validation = read_list(options.train), read_list(options.val)
     names = None if options.classes is None else read_class_names(options.classes)
     num_classes = len(names) if names else 1 + max(label for _, label in videos)
@@ -97,12 +84,6 @@ class LabelledPixels(NamedTuple):
 
 class Classification(Task):
     """Fine-tuning: cross-entropy with smoothed labels of mixed clips.
-
-    Args:
-        model: as ``classification_model`` makes it.
-        source: of clips to train on.
-        validation: videos to measure on.
-        options: of the command.
 
     Attributes:
         best: top-1 accuracy of the best model so far, in percent, also of before the run was resumed; None before the first measurement.

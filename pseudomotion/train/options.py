@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pseudomotion import names
-from pseudomotion.train.engine.options import check_groups, interval, option
+from pseudomotion.train.engine.options import Options, interval, option
 
 MODELS = ("micro", "mini", "tiny", "small", "base", "large", "huge")  # sizes; a test compares them with those of the models
 
@@ -18,19 +18,15 @@ FREE = frozenset(_ANY_TIME.split())
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeOptions:
+class ComputeOptions(Options):
     """How a command computes."""
 
     group: ClassVar[str] = "computing"
 
-    batch_size: int = option(32, help="clips at a time, per process", metavar="N")
-    num_workers: int = option(0, help="processes that read files, per training process", metavar="N")
+    batch_size: int = option(32, help="clips at a time, per process", metavar="N", least=1)
+    num_workers: int = option(0, help="processes that read files, per training process", metavar="N", least=0)
     precision: Literal["no", "bf16", "fp16"] = option("no", help="no: float32; bf16, fp16: autocast")
     cpu: bool = option(False, help="compute on the CPU even if there is a GPU")
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        _at_least(self, batch_size=1, num_workers=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +37,17 @@ class RunOptions(ComputeOptions):
 
     out: str = option(help="folder of the run", metavar="FOLDER")
     resume: bool = option(False, help="go on from the newest good checkpoint in --out, with its options; begin where there is none")
-    epochs: int = option(2000, help="length of the run; an epoch shows every item once; may grow on --resume", metavar="N")
-    max_steps: int | None = option(None, help="length of the run in steps, instead of --epochs; may grow on --resume", metavar="N")
-    batch_size: int = option(192, help="clips per step, over all processes and gradient accumulation steps", metavar="N")
-    accumulate: int = option(1, help="gradient accumulation steps, to save memory", metavar="N")
+    epochs: int = option(2000, help="length of the run; an epoch shows every item once; may grow on --resume", metavar="N", least=1)
+    max_steps: int | None = option(None, help="length of the run in steps, instead of --epochs; may grow on --resume", metavar="N", least=1)
+    batch_size: int = option(192, help="clips per step, over all processes and gradient accumulation steps", metavar="N", least=1)
+    accumulate: int = option(1, help="gradient accumulation steps, to save memory", metavar="N", least=1)
     gradient_checkpointing: bool = option(False, help="recompute activations in the backward pass, to save memory")
     seed: int = option(0, help="of weights, order, motion, masks and dropout", metavar="N")
     tf32: bool = option(True, help="TF32 for float32 matrix products on GPUs that have it")
     compile: bool = option(False, help="compile the model with torch.compile")
     save_every: str = option("1000", help="steps from checkpoint to checkpoint, or minutes, such as 15m", metavar="N")
-    keep: int = option(2, help="checkpoints that are kept", metavar="N")
-    log_every: int = option(10, help="steps from one row of the log to the next", metavar="N")
+    keep: int = option(2, help="checkpoints that are kept", metavar="N", least=1)
+    log_every: int = option(10, help="steps from one row of the log to the next", metavar="N", least=1)
     log_with: list[str] | None = option(
         ["tensorboard"],
         help="log with these trackers of accelerate too, such as tensorboard, wandb, mlflow; none: metrics.jsonl alone",
@@ -59,44 +55,36 @@ class RunOptions(ComputeOptions):
     )
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check what is no number."""
         super().__post_init__()
-        _at_least(self, accumulate=1, epochs=1, keep=1, log_every=1, max_steps=1)
         if not self.out:
             raise ValueError('out must be a folder, got ""')
         interval(self.save_every)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizationOptions:
+class OptimizationOptions(Options):
     """The optimizer, AdamW, and the schedule of its learning rate."""
 
     group: ClassVar[str] = "optimization"
 
-    base_lr: float = option(1.5e-4, help="learning rate for 256 clips a step; it grows with --batch-size", metavar="RATE")
+    base_lr: float = option(1.5e-4, help="learning rate for 256 clips a step; it grows with --batch-size", metavar="RATE", above=0)
     min_lr: float = option(1e-5, help="what the learning rate falls to, for 256 clips a step", metavar="RATE")
     warmup_epochs: float = option(40.0, help="epochs in which the learning rate rises from 0, a tenth of the run at most", metavar="N")
     weight_decay: float = option(0.05, help="of all weights but biases, norms and the mask token", metavar="X")
-    betas: list[float] = option([0.9, 0.95], help="of AdamW, two numbers", metavar="X")
-    clip_grad: float | None = option(None, help="largest norm of the gradient; none for any", metavar="NORM")
+    betas: list[float] = option([0.9, 0.95], help="of AdamW, two numbers", metavar="X", length=2, least=0, below=1)
+    clip_grad: float | None = option(None, help="largest norm of the gradient; none for any", metavar="NORM", above=0)
     ema: float | None = option(
-        None, help="decay of a moving average of the weights, such as 0.9999, kept as average/; none: none is kept", metavar="X"
+        None,
+        help="decay of a moving average of the weights, such as 0.9999, kept as average/; none: none is kept",
+        metavar="X",
+        above=0,
+        below=1,
     )
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be two numbers from 0 to less than 1, got {self.betas}")
-        if not self.base_lr > 0:
-            raise ValueError(f"base_lr must be above 0, got {self.base_lr}")
-        if self.clip_grad is not None and not self.clip_grad > 0:
-            raise ValueError(f"clip_grad must be above 0 or none, got {self.clip_grad}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema must be between 0 and 1 or none, got {self.ema}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class ModelOptions(Options):
     """The model, and the size of its clips."""
 
     group: ClassVar[str] = "model"
@@ -110,21 +98,22 @@ class ModelOptions:
     model: str | None = option(
         None, help=f"size of the model: {', '.join(MODELS)}; none for base, or that of --init", choices=MODELS, metavar="SIZE"
     )
-    frame_size: int | None = option(None, help="side of the frames in pixels; none for the model's: 224, or 64 for tiny", metavar="PX")
-    num_frames: int | None = option(None, help="frames of a clip; none for the model's: 16, or 8 for tiny", metavar="T")
-    patch_size: int | None = option(None, help="side of a token in pixels; none for the model's: 16, or 8 for tiny", metavar="PX")
+    frame_size: int | None = option(
+        None, help="side of the frames in pixels; none for the model's: 224, or 64 for tiny", metavar="PX", least=1
+    )
+    num_frames: int | None = option(None, help="frames of a clip; none for the model's: 16, or 8 for tiny", metavar="T", least=1)
+    patch_size: int | None = option(None, help="side of a token in pixels; none for the model's: 16, or 8 for tiny", metavar="PX", least=1)
 
     def __post_init__(self) -> None:
         """Refuse sizes of a new model beside ``init``, where they would have no effect."""
-        _at_least(self, frame_size=1, num_frames=1, patch_size=1)
-        if self.init is not None:
-            for name in ("model", "patch_size"):
-                if (value := getattr(self, name)) is not None:
-                    raise ValueError(f"{name} must be left out with init, whose model has its own, got {value!r}")
+        super().__post_init__()
+        for name in ("model", "patch_size"):
+            if self.init is not None and (value := getattr(self, name)) is not None:
+                raise ValueError(f"{name} must be left out with init, whose model has its own, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipOptions:
+class ClipOptions(Options):
     """What clips are made of."""
 
     group: ClassVar[str] = "data"
@@ -147,26 +136,27 @@ class ClipOptions:
     videos: str | None = option(
         None, help='list of videos, lines of "path label"; a frame of each is an image, or see --clips', metavar="LIST"
     )
-    stride: int = option(4, help="of real clips, from frame to frame, in frames of the video", metavar="N")
-    image_size: int | None = option(None, help="side of the images in pixels; none for 8/7 of that of the frames", metavar="PX")
+    stride: int = option(4, help="of real clips, from frame to frame, in frames of the video", metavar="N", least=1)
+    image_size: int | None = option(None, help="side of the images in pixels; none for 8/7 of that of the frames", metavar="PX", least=1)
     limit: int | None = option(
         None,
         help="number of images, taken from all classes alike; or of each of --aug-images, or of clips of Perlin noise; none for all",
         metavar="N",
+        least=1,
     )
-    classes: int | None = option(None, help="take the images from this many classes, drawn by --seed; none for all", metavar="N")
+    classes: int | None = option(None, help="take the images from this many classes, drawn by --seed; none for all", metavar="N", least=1)
     balanced: bool = option(False, help="draw images from all classes alike, also where these differ in size")
     bank: bool = option(False, help="read all images once and keep them in memory, on the GPU if there is one")
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
-        _at_least(self, stride=1, image_size=1, limit=1, classes=1)
+        super().__post_init__()
         if self.clips in ("videos", "pmg-aug") and not self.videos:
             raise ValueError(f"--clips {self.clips} needs --videos")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MotionOptions:
+class MotionOptions(Options):
     """How images become clips."""
 
     group: ClassVar[str] = "motion"
@@ -177,7 +167,7 @@ class MotionOptions:
     strength: float = option(1.0, help="factor on the motion of zoom and affine from frame to frame (not from the paper)", metavar="X")
     resampling: str = option("recursive", help="recursive: frame from frame; composed: each from the image", choices=names.RESAMPLINGS)
     padding_mode: str = option("zeros", help="what shows outside an image", choices=names.PADDING_MODES)
-    crop: list[float] = option([0.44, 1.0], help="smallest and largest share of the image in the first view", metavar="X")
+    crop: list[float] = option([0.44, 1.0], help="smallest and largest share of the image in the first view", metavar="X", length=2)
     mix: Literal["none", "mixup", "videomix"] = option("mixup", help="how clips are mixed in pairs")
     mix_alpha: float = option(1.0, help="of the Beta distribution of mixing weights", metavar="X")
     partners: Literal["source", "batch"] = option(
@@ -189,23 +179,13 @@ class MotionOptions:
     aug_frames: bool = option(True, help="for pmg-aug: make clips of frames of the real clips")
     aug_images: list[str] | None = option(None, help="for pmg-aug: make clips of these too: folders or synthetic sources", metavar="SOURCE")
 
-    def __post_init__(self) -> None:
-        """Check the numbers that nothing else checks."""
-        if len(self.crop) != 2:
-            raise ValueError(f"crop must be two numbers, got {self.crop}")
-
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedModelOptions(ModelOptions):
     """The masked autoencoder."""
 
     mask_ratio: float = option(0.75, help="share of the tokens that is hidden", metavar="X")
-    picture_every: int = option(1000, help="steps from one picture of reconstructions to the next", metavar="N")
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        super().__post_init__()
-        _at_least(self, picture_every=1)
+    picture_every: int = option(1000, help="steps from one picture of reconstructions to the next", metavar="N", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +196,7 @@ class PretrainOptions(ClipOptions, MotionOptions, MaskedModelOptions, RunOptions
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
-        check_groups(self)
+        super().__post_init__()
         if self.clips == "mosi" and self.init:
             raise ValueError("--clips mosi takes no --init")
         if self.clips == "pmg-aug" and not (self.aug_frames or self.aug_images):
@@ -224,7 +204,7 @@ class PretrainOptions(ClipOptions, MotionOptions, MaskedModelOptions, RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoOptions:
+class VideoOptions(Options):
     """The videos that are trained and measured on."""
 
     group: ClassVar[str] = "data"
@@ -238,15 +218,8 @@ class VideoOptions:
         help="dense: frames at an even stride from some place of the video; segments: one frame from each of num_frames equal parts",
     )
     stride: int = option(4, help="frames of the video from one frame of a dense clip to the next", metavar="N")
-    evaluate_every: float = option(10.0, help="epochs from one measurement on --val to the next", metavar="N")
-    evaluate_batch_size: int = option(32, help="clips at a time in a measurement, per process", metavar="N")
-
-    def __post_init__(self) -> None:
-        """Check the numbers that nothing else checks."""
-        if self.evaluate_every <= 0 or self.evaluate_batch_size < 1:
-            raise ValueError(
-                f"evaluate_every must be above 0, evaluate_batch_size at least 1, got {self.evaluate_every}, {self.evaluate_batch_size}"
-            )
+    evaluate_every: float = option(10.0, help="epochs from one measurement on --val to the next", metavar="N", above=0)
+    evaluate_batch_size: int = option(32, help="clips at a time in a measurement, per process", metavar="N", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,65 +232,47 @@ class ClassifierOptions(ModelOptions):
         "copies or weight decay, unless they are asked for",
     )
     head_scale: float = option(0.001, help="factor on the head's first weights", metavar="X")
+    layer_decay: float = option(0.7, help="factor of the learning rate from each layer to the one before it", metavar="X", above=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentationOptions:
+class AugmentationOptions(Options):
     """How clips are augmented, and the model regularized."""
 
     group: ClassVar[str] = "augmentation"
 
     copies: int = option(2, help="augmentations of each clip that is read (repeated augmentation)", metavar="N")
-    crop: list[float] = option([0.08, 1.0], help="smallest and largest share of the frame that is cut out", metavar="X")
-    flip: float = option(0.5, help="probability to swap left and right; 0 for Something-Something", metavar="P")
-    randaugment: int = option(4, help="operations of RandAugment, each done with a probability of 0.5; 0 for none", metavar="N")
-    magnitude: float = option(7.0, help="mean strength of RandAugment, from 0 to 10", metavar="X")
-    magnitude_std: float = option(0.5, help="standard deviation of the strength of RandAugment", metavar="X")
-    erasing: float = option(0.25, help="probability to replace a box of a clip by noise", metavar="P")
+    crop: list[float] = option(
+        [0.08, 1.0], help="smallest and largest share of the frame that is cut out", metavar="X", length=2, above=0, most=1
+    )
+    flip: float = option(0.5, help="probability to swap left and right; 0 for Something-Something", metavar="P", least=0, most=1)
+    randaugment: int = option(4, help="operations of RandAugment, each done with a probability of 0.5; 0 for none", metavar="N", least=0)
+    magnitude: float = option(7.0, help="mean strength of RandAugment, from 0 to 10", metavar="X", least=0, most=10)
+    magnitude_std: float = option(0.5, help="standard deviation of the strength of RandAugment", metavar="X", least=0, most=10)
+    erasing: float = option(0.25, help="probability to replace a box of a clip by noise", metavar="P", least=0, most=1)
     mixup: float = option(0.8, help="alpha of mixup; 0 for none", metavar="X")
     cutmix: float = option(1.0, help="alpha of CutMix, one box for all frames; 0 for none", metavar="X")
-    mix_switch: float = option(0.5, help="probability of CutMix instead of mixup", metavar="P")
+    mix_switch: float = option(0.5, help="probability of CutMix instead of mixup", metavar="P", least=0, most=1)
     drop_path: float = option(0.2, help="probability of stochastic depth in the last block", metavar="P")
     head_dropout: float = option(0.5, help="probability of dropout before the head", metavar="P")
-    label_smoothing: float = option(0.1, help="share of every label that goes to all classes alike", metavar="X")
+    label_smoothing: float = option(0.1, help="share of every label that goes to all classes alike", metavar="X", least=0, below=1)
 
     def __post_init__(self) -> None:
-        """Check the numbers that nothing else checks."""
-        if len(self.crop) != 2:
-            raise ValueError(f"crop must be two numbers, got {self.crop}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be from 0 to less than 1, got {self.label_smoothing}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneRunOptions(RunOptions):
-    """The run; an epoch shows every video once, in --copies, and a batch counts videos."""
-
-    epochs: int = option(100, help="length of the run; an epoch shows every video once, in --copies; may grow on --resume", metavar="N")
-    batch_size: int = option(
-        128, help="videos per step, over all processes and gradient accumulation steps; --copies multiply the clips", metavar="N"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneOptimizationOptions(OptimizationOptions):
-    """The optimizer, with a learning rate for every layer."""
-
-    base_lr: float = option(5e-4, help="learning rate for 256 videos a step; it grows with --batch-size", metavar="RATE")
-    warmup_epochs: float = option(5.0, help="epochs in which the learning rate rises from 0, a tenth of the run at most", metavar="N")
-    betas: list[float] = option([0.9, 0.999], help="of AdamW, two numbers", metavar="X")
-    layer_decay: float = option(0.7, help="factor of the learning rate from each layer to the one before it", metavar="X")
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the order of two numbers."""
         super().__post_init__()
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay must be above 0, 1 at most, got {self.layer_decay}")
+        if self.crop[0] > self.crop[1]:
+            raise ValueError(f"crop must be the smallest share and the largest, got {self.crop}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneOptions(VideoOptions, ClassifierOptions, AugmentationOptions, FinetuneRunOptions, FinetuneOptimizationOptions):
+class FinetuneOptions(VideoOptions, ClassifierOptions, AugmentationOptions, RunOptions, OptimizationOptions):
     """Options of ``pmg-finetune``; the defaults are VideoMAE's for UCF101."""
+
+    epochs: int = option(100, help="length of the run; an epoch shows every video once, in --copies", metavar="N", least=1)
+    batch_size: int = option(128, help="videos per step, over all processes; --copies multiply the clips", metavar="N", least=1)
+    base_lr: float = option(5e-4, help="learning rate for 256 videos a step; it grows with --batch-size", metavar="RATE", above=0)
+    warmup_epochs: float = option(5.0, help="epochs in which the learning rate rises from 0, a tenth of the run at most", metavar="N")
+    betas: list[float] = option([0.9, 0.999], help="of AdamW, two numbers", metavar="X", length=2, least=0, below=1)
 
     free: ClassVar[frozenset[str]] = FREE | {"evaluate_batch_size"}
     # As DINO and MAE probe: crops and flips alone, and nothing that regularizes a whole network.
@@ -326,13 +281,9 @@ class FinetuneOptions(VideoOptions, ClassifierOptions, AugmentationOptions, Fine
         | {"randaugment": 0, "copies": 1, "head_scale": 1.0}
     }
 
-    def __post_init__(self) -> None:
-        """Check every group."""
-        check_groups(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class TestOptions:
+class TestOptions(Options):
     """What is tested."""
 
     group: ClassVar[str] = "test"
@@ -357,15 +308,3 @@ class EvaluateOptions(TestOptions, ComputeOptions):
     """Options of ``pmg-evaluate``."""
 
     positional: ClassVar[str] = "run"
-
-    def __post_init__(self) -> None:
-        """Check every group."""
-        check_groups(self)
-
-
-def _at_least(options: Any, **least: int) -> None:
-    """Check lower bounds of options by name; None passes."""
-    for name, low in least.items():
-        value = getattr(options, name)
-        if value is not None and value < low:
-            raise ValueError(f"{name} must be at least {low}, got {value}")

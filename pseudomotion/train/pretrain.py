@@ -20,10 +20,9 @@ from pseudomotion.images.streamed import ENDLESS
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.mix import Mix
 from pseudomotion.source import ImageSource, ItemSource
-from pseudomotion.train.comparators import PerlinClips, make_mosi_task
+from pseudomotion.train.comparators import PerlinClips, SpeedClassification
 from pseudomotion.train.engine.loop import Task, make_accelerator, train
 from pseudomotion.train.engine.optimize import parameter_groups
-from pseudomotion.train.engine.options import parse
 from pseudomotion.train.engine.stream import to_device
 from pseudomotion.train.options import PretrainOptions as PretrainOptions
 from pseudomotion.train.sources import MultiScaleClips, Planned, Subset, WithPartners, WithPlans, open_images
@@ -47,12 +46,6 @@ SPARE = 8 / 7  # side of images over that of frames: 256 for 224
 SHOWN_CLIPS = 4
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    run(parse(PretrainOptions, "pmg-pretrain", "", arguments))
-    return 0
-
-
 def run(options: PretrainOptions) -> None:
     """Pre-train, and say where the results are."""
     accelerator = make_accelerator(options)
@@ -71,7 +64,7 @@ def make_task(options: PretrainOptions, device: torch.device) -> Task:
     config = model_config(options.model or "base", patch_size=options.patch_size, **sizes)
     task: Task
     if options.clips == "mosi":
-        task = make_mosi_task(_images(options, config, device), config, options)
+        task = SpeedClassification(_images(options, config, device), config, options)
     else:
         model = pretraining_model(config) if options.init is None else pretrained_autoencoder(options.init, **sizes)
         task = MaskedModeling(model, *_clips(options, model.config, device), options)

@@ -42,24 +42,14 @@ def textures(ids: Tensor, side: int) -> UInt8[Tensor, "n 3 side side"]:
 
 @dataclass(frozen=True)
 class Motions:
-    """How far things move from the first frame of a clip to its last, as ranges ``(low, high)``, and how large and light they are.
+    """How far things move from the first frame of a clip to its last, as ranges ``(low, high)``, and how large and light they are."""
 
-    Args:
-        shift: of the eight directions, as a share of the frame's side.
-        degrees: of the two rotations.
-        growth: of the two scalings, the larger side over the smaller.
-        drift: of the background, as a share of the frame's side, in a direction of its own.
-        side: least and greatest side of the patch, as shares of the frame's; its diagonal must be shorter than the frame.
-        light: what the background's colors are multiplied by, up to 1. Where it is dim, the patch stands out, and a small model sees
-            within fewer steps what there is to learn.
-
-    """
-
-    shift: Range = (0.25, 0.45)
-    degrees: Range = (60.0, 90.0)
-    growth: Range = (1.35, 1.55)
-    drift: Range = (0.0, 0.07)
-    side: Range = (0.35, 0.7)
+    shift: Range = (0.25, 0.45)  # of the eight directions, as a share of the frame's side
+    degrees: Range = (60.0, 90.0)  # of the two rotations
+    growth: Range = (1.35, 1.55)  # of the two scalings, the larger side over the smaller
+    drift: Range = (0.0, 0.07)  # of the background, as a share of the frame's side, in a direction of its own
+    side: Range = (0.35, 0.7)  # of the patch, as shares of the frame's; its diagonal must be shorter than the frame
+    # What the background's colors are multiplied by, up to 1: where it is dim, the patch stands out, and a small model learns sooner.
     light: float = 1.0
 
 
@@ -92,13 +82,8 @@ class MotionProbe:
         checks.images(images)
         if images.dtype != torch.uint8 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or len(images) < 2:
             raise ValueError(f"images must be uint8 (N, 3, S, S) with N >= 2, got {images.dtype} {tuple(images.shape)}")
-        for name, value, least in (
-            ("images' side", images.shape[2], LEAST_SIDE),
-            ("size", size, LEAST_SIDE),
-            ("num_frames", num_frames, 2),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
+        if min(size, images.shape[2]) < LEAST_SIDE or num_frames < 2:
+            raise ValueError(f"frames and images must be at least {LEAST_SIDE} pixels large, clips 2 frames long, got {size}, {num_frames}")
         self.images = images
         self.num_frames, self.size, self.seed = num_frames, size, checks.seed(seed)
         self.motions = motions or Motions()
@@ -111,18 +96,7 @@ class MotionProbe:
         self._pmg = PMG(("identity",), num_frames, size, data_format="BTCHW")
 
     def get(self, ids: Tensor) -> tuple[UInt8[Tensor, "B T 3 h w"], Int64[Tensor, " B"]]:
-        """Clips and labels of some ids.
-
-        Args:
-            ids: int64 ``(B,)``, at least 0.
-
-        Returns:
-            uint8 ``(B, T, 3, size, size)`` and int64 ``(B,)``, positions in ``CLASSES``, both on the images' device.
-
-        Raises:
-            TypeError, ValueError: for ids outside these.
-
-        """
+        """Clips of some ids, uint8 ``(B, T, 3, size, size)``, and their labels, positions in ``CLASSES``; both on the images' device."""
         checks.item_ids(ids)
         ids = ids.to("cpu")
         back, front = self._pairs(ids)

@@ -15,7 +15,7 @@ from pseudomotion.images.entries import is_stream, load_dataset, open_entries, o
 from pseudomotion.images.streamed import Shard, StreamedImages, huggingface_shards, source_shards, tar_shards
 from pseudomotion.images.subset import Subset as Subset
 from pseudomotion.render import Prepared
-from pseudomotion.source import FileSource, ImageSource, ItemSource
+from pseudomotion.source import ImageSource, ItemSource
 from pseudomotion.train.engine.options import flag
 from pseudomotion.train.options import PretrainOptions
 from pseudomotion.video import VideoClips, read_clip
@@ -28,13 +28,8 @@ def open_images(options: PretrainOptions, size: int, device: torch.device) -> Im
     """The images that clips are made of: files, made up, or a frame of every video.
 
     All are read by number, so that a run can be resumed at any step and shared out over processes and workers. Streams get numbers by
-    ``StreamedImages``.
-
-    Args:
-        options: those of the command's data group. Of several ``images``, an epoch shows every image of all of them once; the ``seed``
-            chooses the images of ``limit`` and ``classes``, and the frames of ``videos``, but does not change made-up images.
-        size: side of the images in pixels; a single bank may have its own.
-        device: where made-up images are made, and a bank is kept.
+    ``StreamedImages``. Of several ``images``, an epoch shows every image of all of them once; the ``seed`` chooses the images of ``limit``
+    and ``classes``, and the frames of ``videos``, but does not change made-up images. A single bank may have a size of its own.
 
     Raises:
         OSError: if there is no such file or folder.
@@ -70,12 +65,7 @@ def _open_streams(options: PretrainOptions, size: int) -> StreamedImages:
 class WithPartners:
     """Images, each with the one that its clip is mixed with: from anywhere in the source, so that a clip is a function of its id alone.
 
-    Of a stream, the partner is from the same block.
-
-    Args:
-        source: of images.
-        seed: that of the ``PMG`` which makes clips of them.
-
+    Of a stream, the partner is from the same block. ``seed`` is that of the ``PMG`` which makes clips of them.
     """
 
     def __init__(self, source: ImageSource, seed: int) -> None:
@@ -129,49 +119,24 @@ class WithPlans:
         return Planned(images, self.plan((len(images), *images.shape[-3:]), ids=ids, partner_images=self.partners))
 
 
-class MultiScaleClips(FileSource):
+class MultiScaleClips(VideoClips):
     """Real clips, cropped as VideoMAE crops them in pre-training: a window of a side drawn from four, at one of 13 places, resized.
 
     ``get(ids)`` gives uint8 ``(B, 3, T, h, w)``. Width and height of the window are 1, 0.875, 0.75 or 0.66 of the short side each, and at
     most one step apart. No flip, no color jitter (facts of VideoMAE's released code).
-
-    Args:
-        list_file: as for ``VideoClips``.
-        num_frames: T.
-        stride: from one frame of the clip to the next, in frames of the video.
-        size: side of the frames in pixels.
-        seed: of start and window.
-
     """
-
-    def __init__(self, list_file: str, num_frames: int, stride: int, size: int, *, seed: int) -> None:
-        super().__init__()
-        self.videos = VideoClips(list_file, num_frames, stride, size, seed=seed)
-
-    def __len__(self) -> int:
-        """Number of videos."""
-        return len(self.videos)
 
     def read(self, index: int, id_: int) -> UInt8[Tensor, "3 T h w"]:
         """One clip."""
-        videos = self.videos
-        draws = Draws(videos.seed, torch.tensor([id_]))
+        draws = Draws(self.seed, torch.tensor([id_], device="cpu"))
         start = float(draws.uniform("video start", 1)[0])
-        frames = read_clip(videos.paths[index], videos.num_frames, videos.stride, start)
+        frames = read_clip(self.paths[index], self.num_frames, self.stride, start)
         scale, place = (float(number) for number in draws.uniform("multi-scale crop", 2))
-        return multi_scale_crop(frames, videos.size, scale, place)
+        return multi_scale_crop(frames, self.size, scale, place)
 
 
 def multi_scale_crop(frames: UInt8[Tensor, "3 T H W"], size: tuple[int, int], scale: float, place: float) -> UInt8[Tensor, "3 T h w"]:
-    """A window of frames, resized with antialiasing.
-
-    Args:
-        frames: of any size.
-        size: ``(h, w)`` of the result.
-        scale: number in (0, 1) that chooses width and height.
-        place: number in (0, 1) that chooses the place.
-
-    """
+    """A window of frames, resized with antialiasing; numbers in (0, 1) choose its width and height, and its place."""
     h, w = frames.shape[-2:]
     pairs = [(a, b) for i, a in enumerate(CROP_SCALES) for j, b in enumerate(CROP_SCALES) if abs(i - j) <= 1]
     pair = pairs[int(scale * len(pairs))]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pseudomotion import command
-from pseudomotion.video.list_file import parse_line, write_list
 
 PROG = "python -m pseudomotion.train.subsets"
 
@@ -20,50 +19,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.Parser(prog=PROG, description="Split a list of videos by frame difference into three halves, which overlap.")
     parser.add_argument("list", type=command.path, metavar="LIST", help='list of videos, lines of "path label"')
     parser.add_argument("out", type=command.path, metavar="OUT", help="folder to write large.csv, medium.csv and small.csv to")
-    parser.add_argument(
-        "--stride",
-        type=command.number(int, at_least=1),
-        default=1,
-        metavar="N",
-        help="frames of the video from one frame to the one it is compared with (default: 1)",
-    )
+    count = command.number(int, at_least=1)
+    parser.add_argument("--stride", type=count, default=1, metavar="N", help="frames from one to the one it is compared with (default: 1)")
     options = parser.parse_args(arguments)
-
-    def run() -> None:
-        with command.loading(PROG):
-            import pseudomotion.labels.differences  # noqa: F401  which imports torch
-        print("\n".join(write_subsets(options.list, options.out, stride=options.stride)))  # noqa: T201
-
-    return command.run(PROG, run)
+    return command.run(PROG, lambda: _write(options.list, options.out, options.stride))
 
 
-def write_subsets(list_file: Path, out: Path, *, stride: int = 1) -> list[str]:
-    """Write the three lists; returns what there is to say: counts, differences, and what was skipped.
-
-    Args:
-        list_file: as for ``split_by_difference``.
-        out: folder of the new lists; it is made where there is none.
-        stride: as for ``split_by_difference``.
-
-    Raises:
-        OSError: where the list cannot be read, or a file not be written.
-        ValueError: where no two of its videos can be read.
-
-    """
-    from pseudomotion.labels.differences import split_by_difference
-
+def _write(list_file: Path, out: Path, stride: int) -> None:
+    """Write the three lists, and say how many videos they have, how these differ, and what was skipped."""
+    with command.loading(PROG):
+        from pseudomotion.labels.differences import split_by_difference
+        from pseudomotion.video.list_file import parse_line, write_list
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what was skipped: it is said below
         halves = split_by_difference(list_file, stride=stride)
     out.mkdir(parents=True, exist_ok=True)
-    messages = []
     for name, lines in (("large", halves.top), ("medium", halves.middle), ("small", halves.bottom)):
         videos = [parse_line(line) for line in lines]
         write_list(out / f"{name}.csv", [((list_file.parent / path).absolute(), label) for path, label in videos])
         differences = [halves.differences[line] for line in lines]
-        messages.append(f"{name}.csv: {len(lines)} videos, frame difference {min(differences):.4f} to {max(differences):.4f}")
-    skipped = [f"skipped {reason}" for reason in halves.skipped.values()]
-    return [*messages, f"{len(halves.differences)} videos read, {len(skipped)} skipped", *skipped]
+        print(f"{name}.csv: {len(lines)} videos, frame difference {min(differences):.4f} to {max(differences):.4f}")  # noqa: T201
+    print(f"{len(halves.differences)} videos read, {len(halves.skipped)} skipped")  # noqa: T201
+    for reason in halves.skipped.values():
+        print(f"skipped {reason}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -36,15 +36,7 @@ class Snapshot(NamedTuple):
 
 
 def snapshot(model: PreTrainedModel, optimizer: Optimizer, average: nn.Module | None, state: dict[str, Any]) -> Snapshot:
-    """Copy what a checkpoint holds.
-
-    Args:
-        model: without wrappers.
-        optimizer: its state; groups and learning rates come from the options.
-        average: moving average of the model's weights, if there is one.
-        state: what goes into ``state.json``; its "step" is the number of steps done.
-
-    """
+    """Copy what a checkpoint holds: of the optimizer its state alone; of ``state``, "step" is the number of steps done."""
     values = optimizer.state_dict()["state"]
     slots = {f"{number}.{name}": value for number, slot in values.items() for name, value in slot.items()}
     weights, averaged = model.state_dict(), {} if average is None else average.state_dict()
@@ -58,14 +50,7 @@ def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def save(folder: Path, taken: Snapshot, *, keep: int) -> Path:
     """Write a checkpoint; delete all but the last ones, and those of later steps: the run went on from before them.
 
-    Args:
-        folder: of the run's checkpoints.
-        taken: what to write.
-        keep: how many checkpoints stay.
-
-    Raises:
-        OSError: where it cannot be written, such as on a full disk; those before stay.
-
+    Raises ``OSError`` where it cannot be written, such as on a full disk; those before stay.
     """
     path = folder / f"step-{taken.state['step']:08d}"
     try:
@@ -84,13 +69,7 @@ def save(folder: Path, taken: Snapshot, *, keep: int) -> Path:
 
 
 class Writer:
-    """Writes checkpoints in a thread, while training goes on.
-
-    Args:
-        folder: of the run's checkpoints.
-        keep: how many checkpoints stay.
-
-    """
+    """Writes checkpoints into a folder in a thread, while training goes on; as many as ``keep`` stay."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
@@ -110,12 +89,7 @@ class Writer:
         self._writing = self._pool.submit(save, self.folder, taken, keep=self.keep)
 
     def wait(self) -> None:
-        """Wait for the checkpoint that is being written.
-
-        Raises:
-            OSError: where it could not be written.
-
-        """
+        """Wait for the checkpoint that is being written; an ``OSError`` where it could not be."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -149,12 +123,7 @@ def _fault(path: Path) -> str | None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What ``state.json`` of a checkpoint says.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError: where it is absent, damaged, or of an unknown format.
-
-    """
+    """What ``state.json`` of a checkpoint says; an error where it is absent, damaged, or of an unknown format."""
     state: dict[str, Any] = json.loads((path / STATE).read_text())
     if state["format"] not in FORMATS:
         raise ValueError(f"its format is {state['format']}, this version reads {', '.join(map(str, FORMATS))}")
@@ -163,12 +132,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path, model: PreTrainedModel, optimizer: Optimizer, average: nn.Module | None = None) -> None:
-    """Load a checkpoint's weights, optimizer state and average.
-
-    Raises:
-        ValueError: where it is of another model, or the average is missing.
-
-    """
+    """Load a checkpoint; a ``ValueError`` where it is of another model, or the average is missing."""
     try:
         model.load_state_dict(load_model(type(model), path / MODEL).state_dict())
         slots: dict[int, dict[str, Tensor]] = {}
@@ -183,12 +147,7 @@ def load(path: Path, model: PreTrainedModel, optimizer: Optimizer, average: nn.M
 
 
 def load_model(kind: type[Model], folder: Path) -> Model:
-    """A model that ``save_pretrained`` wrote: from this folder alone, and from safetensors alone.
-
-    Raises:
-        ValueError: where there is none, or not all of its weights.
-
-    """
+    """A whole model that ``save_pretrained`` wrote: from this folder alone, and from safetensors alone; else a ``ValueError``."""
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no model: there is no config.json")
     try:

@@ -16,13 +16,7 @@ POINTS = 2000  # of a curve, at most
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Check that accelerate can log with all of these.
-
-    Raises:
-        ValueError: for an unknown tracker.
-        ImportError: for one whose package is not installed.
-
-    """
+    """Check that accelerate knows all of these (``ValueError``), and that their packages are installed (``ImportError``)."""
     installed = {str(name) for name in get_available_trackers()}
     for name in names:
         if name not in TRACKERS:
@@ -32,14 +26,9 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 class Log:
-    """Numbers of a run, row by row: ``folder/metrics.jsonl``, and whatever the accelerator logs with.
+    """Numbers of a run, row by row, in ``folder/metrics.jsonl`` and the accelerator's trackers, which also get the options.
 
-    Args:
-        folder: of the run.
-        accelerator: its trackers are started.
-        options: of the run, for the trackers.
-        step: where the run goes on; rows after it are dropped.
-
+    Rows after ``step``, where the run goes on, are dropped.
     """
 
     def __init__(self, folder: Path, accelerator: Accelerator, options: Mapping[str, Any], step: int = 0) -> None:
@@ -76,14 +65,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path, names: Sequence[str] = ("loss",)) -> None:
-    """Draw curves of a run over its steps; of a long one, evenly chosen rows.
-
-    Args:
-        rows: as ``read_metrics`` returns them.
-        path: of the picture; it appears whole or not at all.
-        names: of the numbers to draw, each in a panel of its own; those without a value are left out.
-
-    """
+    """Draw curves of a run over its steps, each number in a panel of its own if it has values; of a long run, evenly chosen rows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -10,13 +10,9 @@ from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, scale: Callable[[str], float] = lambda name: 1.0) -> list[dict[str, Any]]:
-    """Groups for an optimizer: no weight decay on biases, norms and the mask token, as in VideoMAE.
+    """Groups of trainable weights for an optimizer: no weight decay on biases, norms and the mask token, as in VideoMAE.
 
-    Args:
-        model: whose trainable weights are grouped.
-        weight_decay: for all other weights.
-        scale: factor of the learning rate, by the name of the weight; stands as "lr_scale" in its group.
-
+    ``scale`` gives the factor of a weight's learning rate by its name; it stands as "lr_scale" in its group.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, weight in model.named_parameters():
@@ -29,28 +25,12 @@ def parameter_groups(model: nn.Module, weight_decay: float, scale: Callable[[str
 
 
 def make_optimizer(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.AdamW:
-    """AdamW whose groups start at their share of the peak learning rate.
-
-    Args:
-        groups: as ``parameter_groups`` makes them.
-        lr: peak learning rate of a group with a scale of 1.
-        betas: of AdamW.
-
-    """
+    """AdamW whose groups, as ``parameter_groups`` makes them, start at their share of the peak learning rate."""
     scaled = [{**group, "lr": lr * group["lr_scale"], "initial_lr": lr * group["lr_scale"]} for group in groups]
     return torch.optim.AdamW(scaled, lr=lr, betas=betas, eps=1e-8, fused=True)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, *, steps: int, warmup: int, end: float, first: int = 0) -> LRScheduler:
-    """Learning rates: from 0 in a straight line to the peak, then half a cosine to the end.
-
-    Args:
-        optimizer: as ``make_optimizer`` makes it.
-        steps: of the run in all.
-        warmup: steps until the peak.
-        end: learning rate that the last step comes near to, as a share of the peak.
-        first: step to begin at.
-
-    """
+    """Learning rates from step ``first`` on: in a straight line to the peak, then half a cosine to ``end``, as a share of the peak."""
     schedule: LRScheduler = get_cosine_with_min_lr_schedule_with_warmup(optimizer, warmup, steps, min_lr_rate=end, last_epoch=first - 1)
     return schedule

@@ -6,13 +6,15 @@ words of a command line, so that one parser checks files and flags alike. What w
 
 import argparse
 import dataclasses
+import functools
 import math
+import operator
 import re
 import shutil
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -21,9 +23,17 @@ from pseudomotion import command
 Config = TypeVar("Config")
 
 CONFIG = "config.yaml"  # the options of a run, in its folder
+BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "least": ("at least", operator.ge),
+    "most": ("at most", operator.le),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+}
 
 
-def option(default: Any = dataclasses.MISSING, *, help: str, metavar: str | None = None, choices: Sequence[str] = ()) -> Any:
+def option(
+    default: Any = dataclasses.MISSING, *, help: str, metavar: str | None = None, choices: Sequence[str] = (), **bounds: float
+) -> Any:
     """A field of a dataclass of options; its annotation says what it takes.
 
     Args:
@@ -31,12 +41,27 @@ def option(default: Any = dataclasses.MISSING, *, help: str, metavar: str | None
         help: what it does.
         metavar: what stands for its value in the help.
         choices: the allowed values; those of a ``Literal`` annotation need not be repeated.
+        bounds: of ``BOUNDS``, for a number and for every number of a list; and ``length``, of a list.
 
     """
-    metadata = {"help": help, "metavar": metavar, "choices": choices}
+    metadata = {"help": help, "metavar": metavar, "choices": choices, "bounds": bounds}
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+class Options:
+    """Base of the dataclasses of options: checks the bounds of their fields. None passes."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a number that is out of bounds."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            given, limits = getattr(self, field.name), dict(field.metadata["bounds"])
+            values, length = given if isinstance(given, list) else [given], limits.pop("length", None)
+            inside = (BOUNDS[kind][1](value, limit) for value in values for kind, limit in limits.items())
+            if given is not None and not (length in (None, len(values)) and all(inside)):
+                asked = f"{length} numbers " * bool(length) + " and ".join(f"{BOUNDS[kind][0]} {limit}" for kind, limit in limits.items())
+                raise ValueError(f"{field.name} must be {asked.strip()}, got {given}")
 
 
 def parse(config: type[Config], prog: str, about: str, arguments: Sequence[str] | None = None) -> Config:
@@ -51,11 +76,10 @@ def parse(config: type[Config], prog: str, about: str, arguments: Sequence[str] 
         arguments: instead of those of the process.
 
     Raises:
-        ValueError: for options that the command does not take, values it cannot use, and options that are missing.
-        OSError: for a recipe that cannot be read.
+        ValueError, OSError: for options, values or recipes that the command cannot use.
 
     """
-    parser, section = _Parser(config, prog, about), prog.removeprefix("pmg-")
+    parser, section = _parser(config, prog, about), prog.removeprefix("pmg-")
     typed = parser.read(sys.argv[1:] if arguments is None else arguments)
     recipe = typed.pop("recipe", None)
     if typed.pop("list_recipes", False):
@@ -78,15 +102,10 @@ def parse(config: type[Config], prog: str, about: str, arguments: Sequence[str] 
     return options
 
 
-def from_values(config: type[Config], values: Mapping[str, Any]) -> Config:
-    """A configuration of values by name, such as those of a YAML file.
-
-    Raises:
-        ValueError: for an unknown name, a value of the wrong type, or an option that must be given and is not.
-
-    """
-    parser = _Parser(config)
-    return parser.build(parser.with_presets({}, parser.read_values(values, "options")))
+def from_values(config: type[Config], values: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
+    """A configuration of values by name, such as those of a YAML file, and of a command line's words, which win; else a ``ValueError``."""
+    parser = _parser(config)
+    return parser.build(parser.with_presets({}, parser.read_values(values, "options") | parser.read(words)))
 
 
 def to_yaml(config: Any, section: str) -> str:
@@ -94,13 +113,6 @@ def to_yaml(config: Any, section: str) -> str:
     import yaml
 
     return str(yaml.safe_dump({section: dataclasses.asdict(config)}, sort_keys=False))
-
-
-def check_groups(options: Any) -> None:
-    """Run the checks of every group of options that a dataclass inherits from."""
-    for base in type(options).__bases__:
-        if check := getattr(base, "__post_init__", None):
-            check(options)
 
 
 def interval(text: str) -> tuple[float, float]:
@@ -117,14 +129,7 @@ def flag(name: str) -> str:
 
 
 class _Parser(command.Parser):
-    """A parser made of a dataclass, which raises ``ValueError`` for mistakes and returns only what was given.
-
-    Args:
-        config: the dataclass.
-        prog: name of the command.
-        about: what the command does.
-
-    """
+    """A parser made of a dataclass, which raises ``ValueError`` for mistakes and returns only what was given."""
 
     def __init__(self, config: type, prog: str = "", about: str = "") -> None:
         self.config, self.fields = config, {field.name: field for field in dataclasses.fields(config)}
@@ -221,6 +226,9 @@ class _Parser(command.Parser):
         if missing:
             raise ValueError(f"{', '.join(self._name(field)[0] for field in missing)} must be given")
         return self.config(**values)
+
+
+_parser = functools.cache(_Parser)  # building one takes longer than parsing
 
 
 class _Help(argparse.HelpFormatter):

@@ -14,17 +14,10 @@ GRACE = 1.0  # seconds in which a second Ctrl-C may end the run in an orderly wa
 
 
 class StopSignals:
-    """Notices SIGTERM and SIGINT while it is entered; only in the main thread.
+    """Notices SIGTERM and SIGINT while it is entered; ``number`` is that of the signal, or 0. Only in the main thread.
 
     Python calls its signal handlers between two bytecodes, so not during a call into torch, and a backward pass on a CPU may take minutes.
-    Therefore a thread listens: it answers at once, and a second Ctrl-C ends the process even then.
-
-    Args:
-        say: whether to answer on stderr, as the first process does.
-
-    Attributes:
-        number: of the signal that was received, or 0.
-
+    Therefore a thread listens: it answers at once (``say``: on stderr), and a second Ctrl-C ends the process even then.
     """
 
     def __init__(self, *, say: bool) -> None:

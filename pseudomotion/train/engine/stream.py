@@ -16,14 +16,7 @@ Item = TypeVar("Item")
 
 
 class Steps:
-    """The ids of every step, a function of seed and step alone. Epochs follow each other without a gap, also within a step.
-
-    Args:
-        source: what is read; its length and ``groups`` count.
-        batch_size: ids per step, over all processes.
-        seed: of the order.
-
-    """
+    """The ids of every step, a function of seed and step alone. Epochs follow each other without a gap, also within a step."""
 
     def __init__(self, source: ItemSource[Any], batch_size: int, seed: int) -> None:
         self.source = source

@@ -33,24 +33,14 @@ class _Step(NamedTuple):
 
 
 class Watch:
-    """Looks after a run.
+    """Looks after a run: ``steps`` are the ids of every step, ``open_log`` makes the run's folder and log once a step has succeeded.
 
     A step's loss is read while the next one runs, so that a GPU never waits for the host. Rows of the log hold means over the steps since
     the row before.
 
-    Args:
-        accelerator: of the run.
-        steps: the ids of every step.
-        first: where the run begins.
-        total: number of steps.
-        log_every: steps from row to row.
-        flops: floating-point operations of a training step for one clip; None where they are not known.
-        open_log: makes the run's folder and log; called in the first process once a step has succeeded.
-        sums: of a row that was begun before the run was resumed, as ``sums`` held them.
-
     Attributes:
         stopped: number of a signal that a process received, or 0.
-        sums: number of steps and sum of losses since the last row.
+        sums: number of steps and sum of losses since the last row; those of before a resumed run may be given.
 
     """
 
@@ -107,17 +97,7 @@ class Watch:
         self._waited += time.perf_counter() - began
 
     def step(self, step: int, loss: Tensor, norm: Tensor, lr: float, began: Any, making: list[tuple[Any, Any]]) -> None:
-        """Take note of a step, and read the loss of the one before.
-
-        Args:
-            step: from 0.
-            loss: of this process.
-            norm: of the gradient.
-            lr: learning rate.
-            began: when, by ``clock``.
-            making: begins and ends of making clips.
-
-        """
+        """Take note of a step, from 0, and read the loss of the one before. Moments are those of ``clock``."""
         if self.log is None and self.accelerator.is_main_process:
             self.log = self._open_log()
         noticed = torch.stack([loss.double(), norm.double(), torch.full_like(loss, self._signals.number, dtype=torch.float64)])

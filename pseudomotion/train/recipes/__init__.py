@@ -28,12 +28,7 @@ Recipe = dict[str, Any]
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe of the library, or of a YAML file.
-
-    Raises:
-        ValueError: if there is no such recipe, or the file is not YAML with sections.
-
-    """
+    """A recipe of the library, or of a YAML file; a ``ValueError`` where there is none."""
     if name in _bundled():
         return _bundled()[name]
     if not Path(name).is_file():
@@ -42,16 +37,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def read_recipe(name: str, section: str) -> dict[str, Any]:
-    """The options of a recipe for a command.
-
-    Args:
-        name: of the recipe, or a YAML file.
-        section: "pretrain", "finetune" or "evaluate".
-
-    Raises:
-        ValueError: as for ``load_recipe``, and if the recipe has no such section.
-
-    """
+    """The options of a recipe, or of a YAML file, for a command: "pretrain", "finetune" or "evaluate"."""
     options = load_recipe(name).get(section)
     if not isinstance(options, dict):
         raise ValueError(f"recipe {name} has no section {section!r}")
@@ -70,17 +56,7 @@ def list_recipes() -> str:
 
 
 def missing_needs(recipe: str, known: Collection[str], given: Collection[str]) -> None:
-    """Check that everything which a recipe leaves to the user was given.
-
-    Args:
-        recipe: its name, or a YAML file.
-        known: options of the command; what a recipe needs for other commands does not count.
-        given: options that have a value.
-
-    Raises:
-        ValueError: with the options that are missing, and what they are for.
-
-    """
+    """Raise a ``ValueError`` for what a recipe leaves to the user and was not given; what it needs for other commands does not count."""
     needs = {tuple(names.split(" or ")): what for names, what in load_recipe(recipe).get("needs", {}).items()}
     absent = {names: what for names, what in needs.items() if set(known).issuperset(names) and not set(given) & set(names)}
     if absent:

@@ -1,5 +1,6 @@
 """The command: which trials are missing, how long they may take, and what is written."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -15,8 +16,7 @@ from pathlib import Path
 import torch
 
 from pseudomotion.files import MADE_BY, whole_file
-from pseudomotion.train.validate.arms import name_of, words_of
-from pseudomotion.train.validate.options import CHANGEABLE, STAGES, ValidateOptions
+from pseudomotion.train.validate.options import CHANGEABLE, STAGES, ValidateOptions, name_of, words_of
 from pseudomotion.train.validate.report import make_page, make_table
 from pseudomotion.train.validate.trial import Data, Row, measure, pretrain_encoder
 
@@ -26,17 +26,7 @@ SETTINGS, RESULTS, TABLE, PAGE = "settings.json", "validate.json", "table.md", "
 
 
 def run(options: ValidateOptions) -> None:
-    """Run the command."""
-    found = validate(options)
-    print(make_table(found))  # noqa: T201
-    print(f"{options.out}/{PAGE}: the report; {RESULTS}, {TABLE}: its numbers")  # noqa: T201
-
-
-def validate(options: ValidateOptions) -> Row:
     """Run all trials that are not finished yet; write the results and the report, which are renewed after every trial.
-
-    Returns:
-        What stands in ``validate.json``.
 
     Raises:
         ValueError: if the folder holds trials of other settings.
@@ -54,7 +44,6 @@ def validate(options: ValidateOptions) -> Row:
     steps = known["steps"] if known else _affordable(data, options.budget) if options.budget else options.steps
     _write(fixed, {"made_by": MADE_BY, "settings": settings, "steps": steps})
     trials: list[Row] = []
-    found: Row = {}
     for seed in range(options.seeds):
         for arm in options.arms:
             trials.append(run_trial(data, arm, seed, steps))
@@ -70,17 +59,12 @@ def validate(options: ValidateOptions) -> Row:
             with whole_file(out / TABLE) as file:
                 file.write_text(make_table(found) + "\n")
             make_page(out / PAGE, found)
-    return found
+    print((out / TABLE).read_text())  # noqa: T201
+    print(f"{out}/{PAGE}: the report; {RESULTS}, {TABLE}: its numbers")  # noqa: T201
 
 
 def run_trial(data: Data, arm: str, seed: int, steps: Sequence[int]) -> Row:
     """One arm and seed: what is there already is read back, what is missing is done.
-
-    Args:
-        data: of the run.
-        arm: a name of ``ARMS``, or "NAME: options of pmg-pretrain".
-        seed: of everything but the clips to test on.
-        steps: of pre-training and of each of ``STAGES``.
 
     Returns:
         The arm and its options, the masked loss of each step, the answers to each question, and how many seconds each part took.
@@ -95,19 +79,19 @@ def run_trial(data: Data, arm: str, seed: int, steps: Sequence[int]) -> Row:
         row = json.loads(path.read_text())
         if row["options"] != words:
             raise ValueError(f"{out} holds an arm {row['arm']} of other options ({row['options']}); name this one otherwise")
-    if words is not None and "pretrain_loss" not in row:
-        print(f"{name}: pre-training", file=sys.stderr)  # noqa: T201
+    parts = dict(zip((PRETRAINING, *STAGES), steps, strict=True))
+    for part in (*[PRETRAINING] * (words is not None), *data.options.probe):
+        if part in row["seconds"]:
+            continue
+        print(f"{name}: {part}", file=sys.stderr)  # noqa: T201
         begin = time.perf_counter()
-        row["pretrain_loss"] = pretrain_encoder(data, arm, seed, steps[0], encoder, out / "examples" / f"{name}.png")
-        row["seconds"][PRETRAINING] = round(time.perf_counter() - begin, 1)
+        if part == PRETRAINING:
+            row["pretrain_loss"] = pretrain_encoder(data, arm, seed, steps[0], encoder, out / "examples" / f"{name}.png")
+        else:
+            init = None if words is None else encoder
+            row["answers"] |= measure(data, part, init, seed, parts.get(part, 0), motionless=arm == "one-frame")
+        row["seconds"][part] = round(time.perf_counter() - begin, 1)
         _write(path, row)
-    for probe in data.options.probe:
-        if probe not in row["seconds"]:
-            print(f"{name}: {probe}", file=sys.stderr)  # noqa: T201
-            begin, length = time.perf_counter(), dict(zip(STAGES, steps[1:], strict=True)).get(probe, 0)
-            row["answers"] |= measure(data, probe, encoder if words is not None else None, seed, length, motionless=arm == "one-frame")
-            row["seconds"][probe] = round(time.perf_counter() - begin, 1)
-            _write(path, row)
     return row
 
 
@@ -123,18 +107,12 @@ def _collected(trials: Sequence[Row]) -> Row:
 
 
 def _affordable(data: Data, text: str) -> list[int]:
-    """The steps, scaled so that all trials take about the budget: by two short trials, after one that warms up.
-
-    Raises:
-        ValueError: if the budget does not even pay for the least steps; it says what would.
-
-    """
+    """The steps, scaled so that all trials take about the budget: by two short trials, after one that warms up."""
     options = data.options
     budget = float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
     arm = next((arm for arm in options.arms if words_of(arm) is not None), options.arms[0])
     begin = time.perf_counter()
-    _timed(data, arm, LEAST_STEPS)  # imports, compiles, makes images and clips
-    few, many = ((steps, _timed(data, arm, steps)) for steps in (LEAST_STEPS, 3 * LEAST_STEPS))
+    _, few, many = ((steps, _timed(data, arm, steps)) for steps in (LEAST_STEPS, LEAST_STEPS, 3 * LEAST_STEPS))  # the first one compiles
     spent = time.perf_counter() - begin
     trials = len(options.arms) * options.seeds
     steps, needed = scaled_steps(options.steps, (budget - spent) / trials, few, many)
@@ -149,17 +127,9 @@ def _affordable(data: Data, text: str) -> list[int]:
 def scaled_steps(
     steps: Sequence[int], seconds: float, few: tuple[int, Mapping[str, float]], many: tuple[int, Mapping[str, float]]
 ) -> tuple[list[int], float]:
-    """Steps in the same proportions that a trial does in some time.
+    """Steps in the same proportions that a trial does in some seconds, and the seconds that the least steps take.
 
-    Args:
-        steps: of pre-training and of each of ``STAGES``.
-        seconds: for a trial.
-        few: steps of each part of a short trial, and the seconds that each part took.
-        many: the same of a longer one.
-
-    Returns:
-        The steps, and the seconds that the least steps take.
-
+    ``few`` and ``many`` are the steps of each part of a short trial and of a longer one, and the seconds that each part took.
     """
     fixed = per_share = 0.0
     lengths = dict(zip((PRETRAINING, *STAGES), steps, strict=True))
@@ -174,10 +144,9 @@ def scaled_steps(
 def _timed(data: Data, arm: str, steps: int) -> Mapping[str, float]:
     """The seconds that each part of a trial takes, whose files are deleted."""
     with tempfile.TemporaryDirectory(prefix=".running-", dir=data.options.out) as folder:
-        copy = Data.__new__(Data)
-        vars(copy).update(vars(data) | {"options": dataclasses.replace(data.options, out=folder)})
-        seconds: Mapping[str, float] = run_trial(copy, arm, 0, [steps] * 4)["seconds"]
-        return seconds
+        elsewhere = copy.copy(data)
+        elsewhere.options = dataclasses.replace(data.options, out=folder)
+        return dict(run_trial(elsewhere, arm, 0, [steps] * 4)["seconds"])
 
 
 def _processor() -> str:

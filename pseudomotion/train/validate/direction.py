@@ -30,21 +30,6 @@ MOTIONS = ("right", "down", "growth", "clockwise", "speed")  # what is measured,
 Twin = Callable[[UInt8[Tensor, "n 3 t h w"]], UInt8[Tensor, "n 3 t h w"]]
 
 
-def mirrored(clips: UInt8[Tensor, "n 3 t h w"]) -> UInt8[Tensor, "n 3 t h w"]:
-    """Left and right swapped."""
-    return clips.flip(4)
-
-
-def upside_down(clips: UInt8[Tensor, "n 3 t h w"]) -> UInt8[Tensor, "n 3 t h w"]:
-    """Top and bottom swapped."""
-    return clips.flip(3)
-
-
-def backwards(clips: UInt8[Tensor, "n 3 t h w"]) -> UInt8[Tensor, "n 3 t h w"]:
-    """Played from the last frame to the first."""
-    return clips.flip(2)
-
-
 def still(clips: UInt8[Tensor, "n 3 t h w"]) -> UInt8[Tensor, "n 3 t h w"]:
     """The middle frame of each clip, repeated."""
     t = clips.shape[2]
@@ -53,10 +38,10 @@ def still(clips: UInt8[Tensor, "n 3 t h w"]) -> UInt8[Tensor, "n 3 t h w"]:
 
 # A question: the motion whose sign is asked for, and the twin that has the other sign.
 QUESTIONS: dict[str, tuple[str, Twin]] = {
-    "left/right": ("right", mirrored),
-    "up/down": ("down", upside_down),
-    "growing/shrinking": ("growth", backwards),
-    "turning": ("clockwise", mirrored),
+    "left/right": ("right", lambda clips: clips.flip(4)),  # the mirror image
+    "up/down": ("down", lambda clips: clips.flip(3)),
+    "growing/shrinking": ("growth", lambda clips: clips.flip(2)),  # played backwards
+    "turning": ("clockwise", lambda clips: clips.flip(4)),
 }
 CONTROL = "left/right, one frame"
 SPEEDS = {"still/moving": 2, f"speed in {SPEED_BINS} bins": SPEED_BINS}
@@ -66,25 +51,18 @@ CHANCE = dict.fromkeys((*QUESTIONS, CONTROL), 1 / 2) | {name: 1 / bins for name,
 
 @dataclass(frozen=True)
 class Windows:
-    """Short clips of real videos, and how they move.
+    """Short clips of real videos, and how each moves, in the order of ``MOTIONS``.
 
-    Args:
-        clips: n clips of the model's size.
-        motion: of each, in the order of ``MOTIONS``: the sum over the clip of the mean flow to the right and downwards in shares of the
-            frame's side, of the relative growth, of the turn in radians; and the mean length of the flow in shares of the side per frame.
-        videos: number of the video of each.
-        labels: class of each video, -1 for none.
-        films: of each video; those of one film are drawn together by the bootstrap.
-        test: which clips are for testing.
-
+    That is the sum over the clip of the mean flow to the right and downwards in shares of the frame's side, of the relative growth, of the
+    turn in radians; and the mean length of the flow in shares of the side per frame.
     """
 
     clips: UInt8[Tensor, "n 3 t h w"]
     motion: Float64[np.ndarray, "n 5"]
-    videos: Int64[np.ndarray, " n"]
-    labels: Sequence[int]
-    films: Sequence[str]
-    test: Bool[np.ndarray, " n"]
+    videos: Int64[np.ndarray, " n"]  # number of the video of each
+    labels: Sequence[int]  # class of each video, -1 for none
+    films: Sequence[str]  # of each video; those of one film are drawn together by the bootstrap
+    test: Bool[np.ndarray, " n"]  # which clips are for testing
 
 
 def make_windows(
@@ -97,16 +75,9 @@ def make_windows(
     size: int,
     stride: int,
 ) -> Windows:
-    """Cut windows out of videos, and measure how they move.
+    """Cut windows out of the middle square of videos, given with all frames, and measure how they move.
 
-    Args:
-        videos: all frames of each; the middle square is used.
-        training: class of each video to train on, -1 for none.
-        testing: likewise, to test on.
-        film: of a video.
-        num_frames: T.
-        size: side of the model's frames.
-        stride: largest number of frames of the video from one frame of a window to the next; fewer in videos that are too short for it.
+    ``training`` and ``testing`` have the class of each video, -1 for none. The ``stride`` is smaller in videos that are too short for it.
 
     Raises:
         ImportError: if OpenCV is not installed.
@@ -165,15 +136,11 @@ def flow_steps(frames: UInt8[np.ndarray, "total h w"]) -> Float64[np.ndarray, "s
 
 
 def ask(model: VideoMAEForVideoClassification, windows: Windows) -> dict[str, tuple[Bool[np.ndarray, " m"], list[str]]]:
-    """Ask a frozen encoder all questions.
+    """Ask a frozen encoder, of which only ``videomae`` is used, all questions.
 
     A question about a direction is asked about the half of the clips that move most that way or the other (the limit is the training
     clips' median), and about their twins. Then whether a clip moves more than the median, which quarter of the speeds it belongs to, and,
     where videos have classes, which class it is.
-
-    Args:
-        model: of which only ``videomae`` is used.
-        windows: what it is asked about.
 
     Returns:
         By question: which answers about test clips (for classes: test videos) were right, and the film of each. A question about a

@@ -1,12 +1,13 @@
-"""The options of ``pmg-validate``."""
+"""What ``pmg-validate`` compares, one line per way to pre-train, and its options."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pseudomotion.train.engine.options import option
+from pseudomotion.names import SOURCES
+from pseudomotion.train.engine.options import Options, option
 from pseudomotion.train.options import MODELS
-from pseudomotion.train.validate.arms import ARMS, name_of, words_of
 
 STAGES = ("fine-tuning", "low-shot", "linear")  # probes that are trained for a number of steps
 PROBES = (*STAGES, "direction")
@@ -14,9 +15,47 @@ DEFAULT_STEPS = (1200, 600, 300, 600)
 # Options that may change when a command is repeated: finished trials stay what they are.
 CHANGEABLE = ("out", "arms", "seeds", "probe", "budget", "steps")
 
+# Options of pmg-pretrain on top of those that all arms share (no mixing, zoom and affine); None: no pre-training.
+# Images are frames of the training videos, or textures where there are none; "--source NAME" takes synthetic ones instead.
+# An arm of your own needs no line here: --arms "NAME: OPTIONS".
+ARMS: dict[str, str | None] = {
+    "scratch": None,
+    "one-frame": None,  # labeled clips stand still, too: what appearance alone is worth
+    "identity": "--transforms identity",
+    "zoom-affine": "",
+    "zoom-affine-mixup": "--mix mixup",
+    "perspective": "--transforms perspective",
+    "elastic": "--transforms elastic",
+    "shake": "--transforms shake",
+    "cutmix": "--transforms cutmix",
+    "all": "--transforms sliding_window zoom fade affine perspective color_jitter cutmix",
+    "half": "--strength 0.5",
+    "double": "--strength 2",
+    "composed": "--resampling composed",
+    "border": "--padding-mode border",
+    "reflection": "--padding-mode reflection",
+    "10-images": "--limit 10",
+    "100-images": "--limit 100",
+    **{f"identity-{name}": f"--source {name} --transforms identity" for name in SOURCES},
+    **{f"zoom-affine-{name}": f"--source {name}" for name in SOURCES},
+    "videos": "--clips videos",
+    "pmg-aug": "--clips pmg-aug",
+}
+
+
+def words_of(arm: str) -> list[str] | None:
+    """The options of ``pmg-pretrain`` that make an arm; None for no pre-training."""
+    options = ARMS[arm] if arm in ARMS else arm.partition(":")[2]
+    return None if options is None else shlex.split(options)
+
+
+def name_of(arm: str) -> str:
+    """The name of an arm, without the options of one that is not listed here."""
+    return arm.partition(":")[0].strip()
+
 
 @dataclass(frozen=True, kw_only=True)
-class ValidateOptions:
+class ValidateOptions(Options):
     """Options of ``pmg-validate``."""
 
     group: ClassVar[str] = "comparison"
@@ -31,7 +70,7 @@ class ValidateOptions:
         help=f'ways to pre-train, compared with the first: {", ".join(ARMS)}; or your own, as "NAME: options of pmg-pretrain"',
         metavar="ARM",
     )
-    seeds: int = option(2, help="trials of every arm; images, labeled clips, weights and order vary with the seed", metavar="N")
+    seeds: int = option(2, help="trials of every arm; images, labeled clips, weights and order vary with the seed", metavar="N", least=1)
     probe: list[str] = option(
         list(STAGES),
         help="what encoders are measured by: fine-tuning, on all labeled clips; low-shot, on --shots of each class; linear, a linear probe "
@@ -47,18 +86,20 @@ class ValidateOptions:
         help="regular expression: the part of a video's name that tells its film, for intervals; none: each video is one",
         metavar="REGEX",
     )
-    stride: int = option(2, help="of real videos: frames from one frame of a clip to the next", metavar="N")
+    stride: int = option(2, help="of real videos: frames from one frame of a clip to the next", metavar="N", least=1)
     gray: bool = option(False, help="make all clips gray, which small models learn faster")
     model: str = option("micro", help=f"size of the model: {', '.join(MODELS)}", choices=MODELS, metavar="SIZE")
-    images: int = option(600, help="images to pre-train on; of videos, a frame of each", metavar="N")
-    train_clips: int = option(2400, help="clips of the motion probe to train on", metavar="N")
-    test_clips: int = option(600, help="clips of the motion probe to test on", metavar="N")
-    shots: int = option(20, help="clips per class in low-shot training", metavar="N")
-    batch_size: int = option(32, help="clips of a step", metavar="N")
+    images: int = option(600, help="images to pre-train on; of videos, a frame of each", metavar="N", least=2)
+    train_clips: int = option(2400, help="clips of the motion probe to train on", metavar="N", least=12)
+    test_clips: int = option(600, help="clips of the motion probe to test on", metavar="N", least=12)
+    shots: int = option(20, help="clips per class in low-shot training", metavar="N", least=1)
+    batch_size: int = option(32, help="clips of a step", metavar="N", least=2)
     steps: list[int] = option(
         list(DEFAULT_STEPS),
         help=f"of pre-training, and of the probes {', '.join(STAGES)}, four numbers",
         metavar="N",
+        length=4,
+        least=1,
     )
     budget: str | None = option(
         None,
@@ -70,18 +111,13 @@ class ValidateOptions:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        super().__post_init__()
         if bad := [arm for arm in self.arms if arm not in ARMS and ":" not in arm]:
             raise ValueError(f'arms must be of {", ".join(ARMS)}, or "NAME: options", got {", ".join(bad)}')
         if len(set(map(name_of, self.arms))) < len(self.arms):
             raise ValueError(f"arms must have different names, got {', '.join(map(name_of, self.arms))}")
         if not self.probe or set(self.probe) - set(PROBES):
             raise ValueError(f"probe must be of {', '.join(PROBES)}, got {', '.join(self.probe)}")
-        least = {"seeds": 1, "images": 2, "train_clips": 12, "test_clips": 12, "shots": 1, "batch_size": 2, "stride": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        if len(self.steps) != 4 or min(self.steps) < 1:
-            raise ValueError(f"steps must be 4 numbers of at least 1, got {self.steps}")
         if (self.train is None) != (self.test is None):
             raise ValueError("train and test must be given together")
         if self.budget is not None and not re.fullmatch(r"\d+(\.\d+)?[smh]", self.budget):

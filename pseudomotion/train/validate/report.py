@@ -24,11 +24,8 @@ Row = dict[str, Any]
 def make_table(found: Row) -> str:
     """Test accuracy in Markdown: the mean over the seeds, and the difference from the first arm with its 95 % interval.
 
-    Arms are paired by the seeds that both have, and by test clip. An arm without an answer yet has a dash.
-
-    Args:
-        found: as in ``validate.json``.
-
+    ``found`` is what stands in ``validate.json``. Arms are paired by the seeds that both have, and by test clip. An arm without an answer
+    yet has a dash.
     """
     arms = _by_arm(found)
     first, *_ = arms
@@ -48,15 +45,7 @@ def make_table(found: Row) -> str:
 
 
 def compare(found: Row, arm: str, other: str, question: str) -> tuple[float, float, float] | None:
-    """How much more often an arm is right than another one, with the 95 % interval; None where they have no seed in common.
-
-    Args:
-        found: as in ``validate.json``.
-        arm: name of an arm.
-        other: name of the arm to compare it with.
-        question: that was asked.
-
-    """
+    """How much more often an arm is right than another one, with the 95 % interval; None where they have no seed in common."""
     arms = _by_arm(found)
     right, base = _right(arms[arm], question), _right(arms[other], question)
     if not (seeds := sorted(right.keys() & base.keys())):
@@ -66,14 +55,7 @@ def compare(found: Row, arm: str, other: str, question: str) -> tuple[float, flo
 
 
 def paired_interval(right: Bool[np.ndarray, "s n"], base: Bool[np.ndarray, "s n"], films: Sequence[str]) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the difference in accuracy between two arms, paired by seed and clip.
-
-    Args:
-        right: which of n clips an arm had right, for each of s seeds.
-        base: the same of the other arm.
-        films: of every clip; clips of one film are drawn together.
-
-    """
+    """The 95 % bootstrap interval of the difference in accuracy between two arms, paired by seed and clip; films are drawn whole."""
     rng = np.random.default_rng(0)
     _, film = np.unique(np.array(films), return_inverse=True)
     sizes = np.bincount(film)
@@ -87,13 +69,7 @@ def paired_interval(right: Bool[np.ndarray, "s n"], base: Bool[np.ndarray, "s n"
 
 
 def make_page(path: Path, found: Row) -> None:
-    """Write the report: one HTML file, which needs nothing else.
-
-    Args:
-        path: of the page; pictures of clips are taken from ``examples`` beside it.
-        found: as in ``validate.json``.
-
-    """
+    """Write the report: one HTML file, which needs nothing else, with the pictures of clips in ``examples`` beside it."""
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in make_table(found).splitlines()

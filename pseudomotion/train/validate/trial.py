@@ -18,12 +18,11 @@ from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.train import finetune, pretrain
 from pseudomotion.train.engine.log import read_metrics
 from pseudomotion.train.engine.loop import make_accelerator, train
-from pseudomotion.train.engine.options import from_values, parse
+from pseudomotion.train.engine.options import from_values
 from pseudomotion.train.evaluate import predict
 from pseudomotion.train.probe import MotionProbe, Motions, textures
-from pseudomotion.train.validate.arms import words_of
 from pseudomotion.train.validate.direction import Windows, ask, make_windows, still
-from pseudomotion.train.validate.options import ValidateOptions
+from pseudomotion.train.validate.options import ValidateOptions, words_of
 from pseudomotion.train.videomae.classifier import classification_model
 from pseudomotion.train.videomae.model import SIZES, model_config, to_colors
 from pseudomotion.train.videomae.objective import paint
@@ -41,12 +40,7 @@ Clips = dict[Path, UInt8[Tensor, "3 T H W"]]
 
 
 class Data:
-    """What the trials of a run read: made or decoded once, and kept.
-
-    Args:
-        options: of ``pmg-validate``.
-
-    """
+    """What the trials of a run read: made or decoded once, and kept."""
 
     def __init__(self, options: ValidateOptions) -> None:
         self.options = options
@@ -119,32 +113,19 @@ class Data:
         return clips, lists
 
 
-def common_values(options: ValidateOptions, seed: int) -> Row:
+def _common_values(options: ValidateOptions, seed: int) -> Row:
     """Options that pre-training and fine-tuning share."""
     values: Row = {"seed": seed, "batch_size": options.batch_size, "base_lr": options.base_lr, "min_lr": 1e-5, "clip_grad": 1.0}
     return values | {"log_with": None, "log_every": 1, "save_every": "1000000", "cpu": options.cpu}
 
 
 def pretrain_encoder(data: Data, arm: str, seed: int, steps: int, encoder: Path, picture: Path) -> list[float]:
-    """Pre-train by ``pmg-pretrain``'s task.
-
-    Args:
-        data: of the run.
-        arm: a name of ``ARMS``, or "NAME: options of pmg-pretrain".
-        seed: of images, weights, order and motion.
-        steps: of training.
-        encoder: folder to write the model to; it appears whole or not at all.
-        picture: file to write frames of some clips to.
-
-    Returns:
-        The masked loss, step by step.
-
-    """
+    """Pre-train by ``pmg-pretrain``'s task; write the model and a picture of some clips. Returns the masked loss of each step."""
     options, words = data.options, words_of(arm) or []
     with tempfile.TemporaryDirectory(prefix=".running-", dir=options.out) as name:
-        values = common_values(options, seed) | {"out": name + "/run", "model": options.model, "mix": "none", "max_steps": steps}
+        values = _common_values(options, seed) | {"out": name + "/run", "model": options.model, "mix": "none", "max_steps": steps}
         values |= {"picture_every": 10**9} | ({"videos": options.train, "stride": options.stride} if options.train else {})
-        asked = parse(pretrain.PretrainOptions, "pmg-pretrain", "", [*_as_words(values), *words])
+        asked = from_values(pretrain.PretrainOptions, values, words)
         # A clip has fewer steps than the paper's 16 frames, so they are larger.
         changed: Row = {"strength": asked.strength * (PAPER_FRAMES - 1) / (data.size.num_frames - 1)}
         if asked.clips not in ("videos", "pmg-aug"):
@@ -169,15 +150,7 @@ def pretrain_encoder(data: Data, arm: str, seed: int, steps: int, encoder: Path,
 
 
 def measure(data: Data, probe: str, init: Path | None, seed: int, steps: int, *, motionless: bool) -> Row:
-    """Measure an encoder in one way.
-
-    Args:
-        data: of the run.
-        probe: of ``PROBES``.
-        init: folder of the encoder; None for new weights.
-        seed: of new weights, labeled clips and order.
-        steps: of training; "direction" has none.
-        motionless: let all clips stand still.
+    """Measure an encoder, or new weights, in one way of ``PROBES``; ``motionless``: all clips stand still.
 
     Returns:
         For each question that the probe asks, which test clips were right, "1" or "0" each, and the film of each.
@@ -191,7 +164,7 @@ def measure(data: Data, probe: str, init: Path | None, seed: int, steps: int, *,
     options = data.options
     memory, (training, testing) = data.labeled(seed)
     with tempfile.TemporaryDirectory(prefix=".running-", dir=options.out) as name:
-        values = common_values(options, seed) | {"out": name + "/run", "max_steps": steps, "train": str(training), "val": str(testing)}
+        values = _common_values(options, seed) | {"out": name + "/run", "max_steps": steps, "train": str(training), "val": str(testing)}
         values |= {"model": options.model} if init is None else {"init": str(init)}
         values |= {"copies": 1, "randaugment": 0, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "evaluate_every": 1e9}
         values |= {"drop_path": 0.0, "head_dropout": 0.0, "label_smoothing": 0.0, "layer_decay": 1.0}
@@ -256,14 +229,3 @@ def _shrunk(frames: UInt8[Tensor, "3 T H W"], side: int) -> UInt8[Tensor, "3 T h
     size = [max(1, round(length * scale)) for length in frames.shape[2:]]
     small = torch.nn.functional.interpolate(frames.transpose(0, 1).float(), size, mode="bilinear", antialias=True)
     return small.round().clamp(0, 255).to(torch.uint8).transpose(0, 1)
-
-
-def _as_words(values: Row) -> list[str]:
-    words: list[str] = []
-    for name, value in values.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
-    return words

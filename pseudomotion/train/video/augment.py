@@ -16,7 +16,6 @@ from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.mix import Mix, Mixup, VideoMix
 from pseudomotion.plan import Blend
@@ -50,11 +49,8 @@ class ClipAugmentation:
         size: side of the square frames, in pixels.
         area: smallest and largest share of the frame that is cut out, drawn uniformly.
         aspect: smallest and largest width per height of what is cut out, drawn uniformly in its logarithm.
-        flip: probability to swap left and right; 0 where the classes tell them apart, as in Something-Something.
-        randaugment: of the cut-out frames; ``RandAugment(operations=0)`` does nothing.
-
-    Raises:
-        TypeError, ValueError: for arguments outside these.
+        flip: probability to swap left and right.
+        randaugment: of the cut-out frames.
 
     """
 
@@ -63,13 +59,6 @@ class ClipAugmentation:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
     randaugment: RandAugment = field(default_factory=RandAugment)
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        checks.positive_int("size", self.size, checks.LARGEST_SIDE)
-        _check_area_and_aspect(self.area, self.aspect)
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip must be from 0 to 1, got {self.flip}")
 
     def make_plan(self, draws: Draws, frame_size: tuple[int, int]) -> View:
         """What to do to the clip whose only id is in ``draws``, of frames ``(h, w)``."""
@@ -116,26 +105,13 @@ def crop_box(draws: Draws, frame_size: tuple[int, int], area: tuple[float, float
 class RandomErasing:
     """Random erasing (Zhong et al. 2017, arXiv 1708.04896): a box of the clip, the same in all frames, becomes noise.
 
-    Works on clips that are normalized already; the noise is drawn from a standard normal distribution for every pixel and channel.
-
-    Args:
-        p: probability per clip.
-        area: smallest and largest share of the frame.
-        aspect: smallest and largest width per height.
-
-    Raises:
-        ValueError: for arguments outside these.
-
+    Works on clips that are normalized already; the noise is drawn from a standard normal distribution for every pixel and channel. ``p`` is
+    the probability per clip, ``area`` and ``aspect`` are as in ``ClipAugmentation``.
     """
 
     p: float = 0.25
     area: tuple[float, float] = (0.02, 1 / 3)
     aspect: tuple[float, float] = (0.3, 1 / 0.3)
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        checks.probability(self.p)
-        _check_area_and_aspect(self.area, self.aspect)
 
     def make_plan(self, draws: Draws, frame_size: tuple[int, int]) -> list[Box | None]:
         """The box of every clip; None for clips left alone, also where none of ten draws leaves room beside the box."""
@@ -182,34 +158,16 @@ def _boxes(
         yield Box(int(y * (h - height + 1)), int(x * (w - width + 1)), height, width)
 
 
-def _check_area_and_aspect(area: tuple[float, float], aspect: tuple[float, float]) -> None:
-    if not 0 < area[0] <= area[1] <= 1:
-        raise ValueError(f"area must satisfy 0 < smallest <= largest <= 1, got {area}")
-    if not (0 < aspect[0] <= aspect[1] and math.isfinite(aspect[1])):
-        raise ValueError(f"aspect must satisfy 0 < smallest <= largest, got {aspect}")
-
-
 @dataclass(frozen=True)
 class MixupOrCutMix(Mix):
-    """Mixup or CutMix, drawn for every clip.
+    """Mixup of whole clips or, with the probability ``switch``, CutMix of the same box in all frames; drawn for every clip.
 
     VideoMAE draws which of them, and the share, once for a batch, and mixes each clip with the one at the mirrored place.
-
-    Args:
-        mixup: whole clips.
-        cutmix: the same box in all frames.
-        switch: probability of CutMix.
-
     """
 
     mixup: Mixup = field(default_factory=lambda: Mixup(0.8))
     cutmix: VideoMix = field(default_factory=lambda: VideoMix(1.0))
     switch: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        if not 0 <= self.switch <= 1:
-            raise ValueError(f"switch must be from 0 to 1, got {self.switch}")
 
     def make_params(self, draws: Draws) -> dict[str, np.ndarray]:
         """Draw the numbers of every clip."""

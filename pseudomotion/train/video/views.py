@@ -108,16 +108,7 @@ class Sampling:
 
 
 class LabelledVideos(FileReader):
-    """The videos of a list, each with a class; ``get(ids)`` gives ``LabelledViews``.
-
-    Args:
-        videos: path and class of every video; or the path of a list file, for which see ``pseudomotion.video.list_file``.
-        sampling: which frames make a clip.
-        size: side of the square frames, in pixels.
-
-    Attributes:
-        paths: of the videos.
-        labels: int64, of every video.
+    """The videos of a list, or of paths and classes; ``get(ids)`` gives ``LabelledViews``.
 
     Raises:
         OSError: where there is no such list.
@@ -146,12 +137,7 @@ class LabelledVideos(FileReader):
         """The views of a video."""
 
     def get(self, ids: Tensor) -> LabelledViews:
-        """Views of some videos, by id: ``id % len`` names the video, broken ones passed over.
-
-        Raises:
-            TypeError, ValueError: for ids that are not int64 ``(B,)``, at least 0 and at least one; if not one file can be read.
-
-        """
+        """Views of some videos, by id: ``id % len`` names the video, broken ones passed over."""
         numbers = checks.item_ids(ids)
         if not numbers:
             raise ValueError("ids must name at least one item, got none")
@@ -169,13 +155,6 @@ class TrainingViews(LabelledVideos):
 
     With ``copies`` above 1 a video is read once and its frames are augmented several times (repeated augmentation, Hoffer et al. 2019,
     arXiv 1901.09335); copy c of id i is augmented by the numbers of id ``i * copies + c``.
-
-    Args:
-        videos, sampling: as for ``LabelledVideos``.
-        augmentation: of each clip; its ``size`` is that of the frames.
-        copies: V.
-        seed: any integer of 64 bits; None is 0.
-
     """
 
     def __init__(
@@ -205,15 +184,10 @@ def view_ids(ids: Int64[Tensor, " B"], views: int) -> Int64[Tensor, " n"]:
 
 
 class EvaluationViews(LabelledVideos):
-    """Clips for testing: some at even places in time, some crops of each at even places along the long side of the frame.
+    """Clips for testing: ``clips`` at even places in time, ``crops`` of each at even places along the long side of the frame.
 
-    Frames are resized so that their short side is ``size``, with antialiasing. One clip and one crop are the middle of the video.
-
-    Args:
-        videos, sampling, size: as for ``LabelledVideos``.
-        clips: in time.
-        crops: of each; V is ``clips * crops``, crops of one clip one after the other.
-
+    Frames are resized so that their short side is ``size``, with antialiasing. One clip and one crop are the middle of the video; crops of
+    one clip come one after the other.
     """
 
     def __init__(
@@ -242,17 +216,7 @@ def even_crops(clip: UInt8[Tensor, "3 T H W"], size: int, crops: int) -> UInt8[T
 
 
 def low_shot(videos: Sequence[tuple[Path, int]], shots: int, seed: int = 0) -> list[tuple[Path, int]]:
-    """A few videos of every class, in the order of the list; those of fewer shots are among those of more.
-
-    Args:
-        videos: path and class.
-        shots: number of videos of each class.
-        seed: of the choice.
-
-    Raises:
-        ValueError: where a class has fewer videos.
-
-    """
+    """As many videos of every class as ``shots``, in the order of the list; those of fewer shots are among those of more."""
     checks.positive_int("shots", shots, 2**31)
     labels = torch.tensor([label for _, label in videos], device="cpu")
     counts = labels.bincount()

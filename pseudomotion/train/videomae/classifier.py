@@ -22,9 +22,7 @@ EMBEDDINGS, BLOCK = "videomae.embeddings.", "videomae.encoder.layer."
 class StochasticDepth(nn.Module):
     """Leaves out a residual branch for some clips of a batch, and scales it up for the others (Huang et al. 2016, arXiv 1603.09382).
 
-    Args:
-        p: probability to leave the branch out, in training; its expected value stays as it is. Nothing is done in evaluation.
-
+    ``p`` is the probability to leave it out, in training; the expected value stays as it is. Nothing is done in evaluation.
     """
 
     def __init__(self, p: float) -> None:
@@ -40,14 +38,7 @@ class StochasticDepth(nn.Module):
 
 
 class DropoutLinear(nn.Linear):
-    """A linear layer with dropout of its input.
-
-    Args:
-        in_features: width of the input.
-        out_features: width of the output.
-        p: probability of dropout.
-
-    """
+    """A linear layer with dropout of its input, of probability ``p``."""
 
     def __init__(self, in_features: int, out_features: int, p: float) -> None:
         super().__init__(in_features, out_features)
@@ -59,12 +50,7 @@ class DropoutLinear(nn.Linear):
 
 
 class ClassifierLoss(nn.Module):
-    """Cross-entropy of a classifier, computed in float32.
-
-    Args:
-        model: to train.
-
-    """
+    """Cross-entropy of a classifier, computed in float32."""
 
     def __init__(self, model: VideoMAEForVideoClassification) -> None:
         super().__init__()
@@ -158,12 +144,6 @@ def layer_scale(name: str, num_layers: int, decay: float) -> float:
     """Factor of a weight's learning rate: ``decay ** (num_layers + 1 - i)`` for block i of 1 to ``num_layers``.
 
     i is 0 for the patch embedding and ``num_layers + 1`` for what comes after the blocks, ``fc_norm`` and the head.
-
-    Args:
-        name: of the weight, in a ``VideoMAEForVideoClassification``.
-        num_layers: of the model.
-        decay: from layer to layer, in (0, 1].
-
     """
     if name.startswith(EMBEDDINGS):
         return float(decay ** (num_layers + 1))

@@ -76,14 +76,7 @@ def _take(tokens: Float[Tensor, "b n d"], chosen: Int64[Tensor, "b m"]) -> Float
 
 
 def paint(path: Path, clips: Float[Tensor, "b rows t c h w"], labels: Sequence[str] = ()) -> None:
-    """Save a picture of clips in [0, 1], one frame beside the other, the rows of a clip below each other.
-
-    Args:
-        path: of the picture; it appears whole or not at all.
-        clips: of each of b clips as many rows.
-        labels: of the rows, written to the left of them; none for no text.
-
-    """
+    """Save a picture of clips in [0, 1], one frame beside the other, the rows of a clip below each other, with ``labels`` on their left."""
     step = -(-clips.shape[2] // SHOWN_FRAMES)
     scale = -(-PICTURE_SIDE // clips.shape[-1])
     tiles = (clips[:, :, ::step] * 255).round().to(torch.uint8).cpu().permute(0, 1, 2, 4, 5, 3).numpy()

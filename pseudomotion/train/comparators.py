@@ -1,4 +1,4 @@
-"""Pre-training on MoSI, the paper's comparator: tell the speed of a window that slides over an image (its Table 10)."""
+"""What the paper compares pseudo-motion with (its Table 10): MoSI, which tells the speed of a sliding window, and video Perlin noise."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from pseudomotion import checks
-from pseudomotion.baselines import MoSI
+from pseudomotion.baselines import MoSI, PerlinVideo
 from pseudomotion.images.streamed import ENDLESS
 from pseudomotion.source import ImageSource
 from pseudomotion.train.engine.loop import Task
@@ -22,17 +22,10 @@ SQUARE = 320 / 112  # side of the image over that of the window, as published
 
 
 class MoSIClips:
-    """MoSI clips and labels by id.
+    """MoSI clips and labels by id: uint8 ``(B, 3, T, size, size)`` and the number of the speed ``(B,)``.
 
     An epoch shows every image once, as in masked modeling, so that ``--epochs`` means the same number of steps; over nine epochs in a row
     an image shows all nine speeds. Every epoch draws other windows. (Not from the paper: how MoSI was trained with a ViT is not published.)
-
-    Args:
-        images: what the clips are made of.
-        num_frames: T.
-        size: side of the window in pixels.
-        seed: of the windows.
-
     """
 
     def __init__(self, images: ImageSource, num_frames: int, size: int, seed: int) -> None:
@@ -44,37 +37,32 @@ class MoSIClips:
         return len(self.images)
 
     def get(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 clips ``(B, 3, T, size, size)`` and labels ``(B,)``, the number of the speed."""
+        """Clips and labels of some ids."""
         checks.item_ids(ids)
         epochs, counts = torch.unique_consecutive(ids // len(self), return_counts=True)
         parts = zip(epochs.tolist(), torch.split(ids % len(self), counts.tolist()), strict=True)
-        clips, labels = zip(*(self._epoch(epoch).get(self._items(epoch, images)) for epoch, images in parts), strict=True)
+        clips, labels = zip(*(self._of_epoch(epoch, images) for epoch, images in parts), strict=True)
         return torch.cat(clips), torch.cat(labels)
 
-    def _items(self, epoch: int, images: Tensor) -> Tensor:
-        """Ids of ``MoSI``, in which image i has the items from 9 i on, one for each speed."""
-        return images * MoSI.num_classes + (images + epoch) % MoSI.num_classes
-
-    def _epoch(self, epoch: int) -> MoSI:
-        """The clips of one epoch."""
+    def _of_epoch(self, epoch: int, images: Tensor) -> tuple[Tensor, Tensor]:
         side = round(self.size * SQUARE)
-        return MoSI(self.images, num_frames=self.num_frames, size=self.size, image_size=side, seed=self.seed + epoch)
+        mosi = MoSI(self.images, num_frames=self.num_frames, size=self.size, image_size=side, seed=self.seed + epoch)
+        return mosi.get(
+            images * MoSI.num_classes + (images + epoch) % MoSI.num_classes
+        )  # image i has MoSI's items from 9 i on, a speed each
 
 
 class SpeedClassification(Task):
-    """A classifier of MoSI's nine speeds.
+    """A classifier of MoSI's nine speeds."""
 
-    Args:
-        model: with nine classes.
-        source: MoSI clips.
-        options: of the command.
-
-    """
-
-    def __init__(self, model: VideoMAEForVideoClassification, source: MoSIClips, options: PretrainOptions) -> None:
-        self.model, self.objective, self.source = model, ClassifierLoss(model), source
-        self.weight_decay = options.weight_decay
-        self.flops = training_flops(model.config)
+    def __init__(self, images: ImageSource, config: VideoMAEConfig, options: PretrainOptions) -> None:
+        if len(images) >= ENDLESS:
+            raise ValueError("--clips mosi takes no streams")
+        config.num_labels = MoSI.num_classes
+        self.model = with_position_buffers(VideoMAEForVideoClassification(config))
+        self.objective = ClassifierLoss(self.model)
+        self.source = MoSIClips(images, config.num_frames, config.image_size, options.seed)
+        self.weight_decay, self.flops = options.weight_decay, training_flops(config)
 
     save = staticmethod(save_for_hub)
 
@@ -88,10 +76,19 @@ class SpeedClassification(Task):
         return normalize(clips), labels
 
 
-def make_mosi_task(images: ImageSource, config: VideoMAEConfig, options: PretrainOptions) -> SpeedClassification:
-    """Classification of the speeds of MoSI clips of images."""
-    if len(images) >= ENDLESS:
-        raise ValueError("--clips mosi takes no streams")
-    config.num_labels = MoSI.num_classes
-    clips = MoSIClips(images, config.num_frames, config.image_size, options.seed)
-    return SpeedClassification(with_position_buffers(VideoMAEForVideoClassification(config)), clips, options)
+class PerlinClips:
+    """Clips of video Perlin noise without their labels; ``limit``: the first ones, which are from all classes alike; None for all."""
+
+    def __init__(self, num_frames: int, size: int, limit: int | None, seed: int, device: torch.device) -> None:
+        self.clips = PerlinVideo(num_frames=num_frames, size=size, seed=seed, device=device)
+        if limit is not None and not 0 < limit <= len(self.clips):
+            raise ValueError(f"limit must be from 1 to the {len(self.clips)} clips there are, got {limit}")
+        self.limit = limit or len(self.clips)
+
+    def __len__(self) -> int:
+        """Number of different clips."""
+        return self.limit
+
+    def get(self, ids: Tensor) -> Tensor:
+        """uint8 clips ``(B, 3, T, size, size)`` of some ids, at least 0."""
+        return self.clips.get(ids % self.limit)[0]
