@@ -102,10 +102,21 @@ def parse(config: type[Config], prog: str, about: str, arguments: Sequence[str] 
     return options
 
 
-def from_values(config: type[Config], values: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
-    """A configuration of values by name, such as those of a YAML file, and of a command line's words, which win; else a ``ValueError``."""
+def from_values(config: type[Config], values: Mapping[str, Any]) -> Config:
+    """A configuration of values by name, such as those of a YAML file; a ``ValueError`` for wrong or missing ones."""
     parser = _parser(config)
-    return parser.build(parser.with_presets({}, parser.read_values(values, "options") | parser.read(words)))
+    return parser.build(parser.with_presets({}, parser.read_values(values, "options")))
+
+
+def to_words(values: Mapping[str, Any], positional: str | None = None) -> list[str]:
+    """The words of a command line that give these values; the one of the name ``positional`` has no flag."""
+    words: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            words.append(flag(name if value else f"no_{name}"))
+        else:
+            words += [flag(name)] * (name != positional) + list(map(str, value if isinstance(value, list) else [value]))
+    return words
 
 
 def to_yaml(config: Any, section: str) -> str:
@@ -197,14 +208,8 @@ class _Parser(command.Parser):
         """Values of a file, checked as if they had been typed."""
         if unknown := sorted(set(values) - set(self.fields)):
             raise ValueError(f"{where} has unknown options {', '.join(unknown)}; known are {', '.join(sorted(self.fields))}")
-        words: list[str] = []
-        for name, value in values.items():
-            if isinstance(value, bool):
-                words.append(flag(name if value else f"no_{name}"))
-            else:
-                words += [flag(name)] * (name != self.positional) + list(map(str, value if isinstance(value, list) else [value]))
         try:
-            return self.read(words)
+            return self.read(to_words(values, self.positional))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
 

@@ -18,7 +18,7 @@ from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.train import finetune, pretrain
 from pseudomotion.train.engine.log import read_metrics
 from pseudomotion.train.engine.loop import make_accelerator, train
-from pseudomotion.train.engine.options import from_values
+from pseudomotion.train.engine.options import from_values, parse, to_words
 from pseudomotion.train.evaluate import predict
 from pseudomotion.train.probe import MotionProbe, Motions, textures
 from pseudomotion.train.validate.direction import Windows, ask, make_windows, still
@@ -125,7 +125,7 @@ def pretrain_encoder(data: Data, arm: str, seed: int, steps: int, encoder: Path,
     with tempfile.TemporaryDirectory(prefix=".running-", dir=options.out) as name:
         values = _common_values(options, seed) | {"out": name + "/run", "model": options.model, "mix": "none", "max_steps": steps}
         values |= {"picture_every": 10**9} | ({"videos": options.train, "stride": options.stride} if options.train else {})
-        asked = from_values(pretrain.PretrainOptions, values, words)
+        asked = parse(pretrain.PretrainOptions, "pmg-pretrain", "", [*to_words(values), *words])
         # A clip has fewer steps than the paper's 16 frames, so they are larger.
         changed: Row = {"strength": asked.strength * (PAPER_FRAMES - 1) / (data.size.num_frames - 1)}
         if asked.clips not in ("videos", "pmg-aug"):
