@@ -34,7 +34,7 @@ from pseudomotion.train.videomae.objective import MaskedLoss
 CPU = torch.device("cpu")
 
 TINY = (
-    *("--source", "noise", "--limit", "6", "--bank", "--model", "micro", "--frame-size", "12", "--image-size", "14", "--num-frames", "4"),
+    *("--source", "noise", "--limit", "6", "--bank", "--model", "micro", "--frame-size", "12", "--image-size", "16", "--num-frames", "4"),
     *("--batch-size", "4", "--save-every", "2", "--log-every", "1", "--seed", "3"),
 )
 

@@ -48,11 +48,7 @@ class RunOptions(ComputeOptions):
     save_every: str = option("1000", help="steps from checkpoint to checkpoint, or minutes, such as 15m", metavar="N")
     keep: int = option(2, help="checkpoints that are kept", metavar="N", least=1)
     log_every: int = option(10, help="steps from one row of the log to the next", metavar="N", least=1)
-    log_with: list[str] | None = option(
-        ["tensorboard"],
-        help="log with these trackers of accelerate too, such as tensorboard, wandb, mlflow; none: metrics.jsonl alone",
-        metavar="NAME",
-    )
+    log_with: list[str] | None = option(["tensorboard"], help="trackers of accelerate, such as wandb; none: metrics.jsonl", metavar="NAME")
 
     def __post_init__(self) -> None:
         """Check what is no number."""
@@ -74,13 +70,7 @@ class OptimizationOptions(Options):
     weight_decay: float = option(0.05, help="of all weights but biases, norms and the mask token", metavar="X")
     betas: list[float] = option([0.9, 0.95], help="of AdamW, two numbers", metavar="X", length=2, least=0, below=1)
     clip_grad: float | None = option(None, help="largest norm of the gradient; none for any", metavar="NORM", above=0)
-    ema: float | None = option(
-        None,
-        help="decay of a moving average of the weights, such as 0.9999, kept as average/; none: none is kept",
-        metavar="X",
-        above=0,
-        below=1,
-    )
+    ema: float | None = option(None, help="decay of a moving average of the weights, kept as average/", metavar="X", above=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +81,11 @@ class ModelOptions(Options):
 
     init: str | None = option(
         None,
-        help="start from a model: a run, a folder that save_pretrained wrote, owner/name on the Hugging Face Hub, or a .pth file of "
-        "VideoMAE's code; none: new weights",
+        help="start from a model: a run, a folder of save_pretrained, owner/name on the Hugging Face Hub, or VideoMAE's .pth file",
         metavar="MODEL",
     )
-    model: str | None = option(
-        None, help=f"size of the model: {', '.join(MODELS)}; none for base, or that of --init", choices=MODELS, metavar="SIZE"
-    )
-    frame_size: int | None = option(
-        None, help="side of the frames in pixels; none for the model's: 224, or 64 for tiny", metavar="PX", least=1
-    )
+    model: str | None = option(None, help=f"{', '.join(MODELS)}; none for base, or that of --init", choices=MODELS, metavar="SIZE")
+    frame_size: int | None = option(None, help="side of the frames; none for the model's: 224, or 64 for tiny", metavar="PX", least=1)
     num_frames: int | None = option(None, help="frames of a clip; none for the model's: 16, or 8 for tiny", metavar="T", least=1)
     patch_size: int | None = option(None, help="side of a token in pixels; none for the model's: 16, or 8 for tiny", metavar="PX", least=1)
 
@@ -130,19 +115,12 @@ class ClipOptions(Options):
         "Face, hf:name or hf:name:split, or the folder of one saved to disk",
         metavar="SOURCE",
     )
-    source: str | None = option(
-        None, help=f"synthetic images, made as they are needed: {', '.join(names.SOURCES)}", choices=names.SOURCES, metavar="NAME"
-    )
-    videos: str | None = option(
-        None, help='list of videos, lines of "path label"; a frame of each is an image, or see --clips', metavar="LIST"
-    )
+    source: str | None = option(None, help=f"synthetic images: {', '.join(names.SOURCES)}", choices=names.SOURCES, metavar="NAME")
+    videos: str | None = option(None, help='lines of "path label"; a frame of each video is an image, or see --clips', metavar="LIST")
     stride: int = option(4, help="of real clips, from frame to frame, in frames of the video", metavar="N", least=1)
     image_size: int | None = option(None, help="side of the images in pixels; none for 8/7 of that of the frames", metavar="PX", least=1)
     limit: int | None = option(
-        None,
-        help="number of images, taken from all classes alike; or of each of --aug-images, or of clips of Perlin noise; none for all",
-        metavar="N",
-        least=1,
+        None, help="images, from all classes alike; or of each of --aug-images; or noise clips", metavar="N", least=1
     )
     classes: int | None = option(None, help="take the images from this many classes, drawn by --seed; none for all", metavar="N", least=1)
     balanced: bool = option(False, help="draw images from all classes alike, also where these differ in size")
@@ -161,9 +139,7 @@ class MotionOptions(Options):
 
     group: ClassVar[str] = "motion"
 
-    transforms: list[str] = option(
-        ["zoom", "affine"], help=f"transforms that clips are drawn from: {', '.join(names.TRANSFORMS)}", metavar="NAME"
-    )
+    transforms: list[str] = option(["zoom", "affine"], help=f"drawn from for each clip: {', '.join(names.TRANSFORMS)}", metavar="NAME")
     strength: float = option(1.0, help="factor on the motion of zoom and affine from frame to frame (not from the paper)", metavar="X")
     resampling: str = option("recursive", help="recursive: frame from frame; composed: each from the image", choices=names.RESAMPLINGS)
     padding_mode: str = option("zeros", help="what shows outside an image", choices=names.PADDING_MODES)
@@ -171,9 +147,7 @@ class MotionOptions(Options):
     mix: Literal["none", "mixup", "videomix"] = option("mixup", help="how clips are mixed in pairs")
     mix_alpha: float = option(1.0, help="of the Beta distribution of mixing weights", metavar="X")
     partners: Literal["source", "batch"] = option(
-        "source",
-        help="where images that clips are mixed with come from: the whole source, so that clips do not depend on the number of processes, "
-        "or the batch, in half the time",
+        "source", help="of mixed clips: from the source, whatever the number of processes; or from the batch, in half the time"
     )
     aug_p: float = option(0.5, help="for pmg-aug: share of real clips that is replaced", metavar="P")
     aug_frames: bool = option(True, help="for pmg-aug: make clips of frames of the real clips")
@@ -214,8 +188,7 @@ class VideoOptions(Options):
     classes: str | None = option(None, help="file with the names of the classes, one a line, to be saved with the model", metavar="FILE")
     shots: int | None = option(None, help="train on this many videos of each class, drawn by --seed; none for all", metavar="N")
     sampling: Literal["dense", "segments"] = option(
-        "dense",
-        help="dense: frames at an even stride from some place of the video; segments: one frame from each of num_frames equal parts",
+        "dense", help="dense: frames at an even stride from some place; segments: one from each of num_frames equal parts"
     )
     stride: int = option(4, help="frames of the video from one frame of a dense clip to the next", metavar="N")
     evaluate_every: float = option(10.0, help="epochs from one measurement on --val to the next", metavar="N", above=0)
@@ -242,9 +215,7 @@ class AugmentationOptions(Options):
     group: ClassVar[str] = "augmentation"
 
     copies: int = option(2, help="augmentations of each clip that is read (repeated augmentation)", metavar="N")
-    crop: list[float] = option(
-        [0.08, 1.0], help="smallest and largest share of the frame that is cut out", metavar="X", length=2, above=0, most=1
-    )
+    crop: list[float] = option([0.08, 1.0], help="least and greatest share of the frame", metavar="X", length=2, above=0, most=1)
     flip: float = option(0.5, help="probability to swap left and right; 0 for Something-Something", metavar="P", least=0, most=1)
     randaugment: int = option(4, help="operations of RandAugment, each done with a probability of 0.5; 0 for none", metavar="N", least=0)
     magnitude: float = option(7.0, help="mean strength of RandAugment, from 0 to 10", metavar="X", least=0, most=10)
@@ -296,9 +267,7 @@ class TestOptions(Options):
         "model", help="of a run: model, after the last step; best, of the best measurement on --val; average, of --ema"
     )
     sampling: Literal["dense", "segments"] | None = option(None, help="as in pmg-finetune; none for that of the run, else dense")
-    stride: int | None = option(
-        None, help="frames of the video from one frame of a dense clip to the next; none for that of the run, else 4", metavar="N"
-    )
+    stride: int | None = option(None, help="frames from one of a dense clip to the next; none for that of the run, else 4", metavar="N")
     out: str | None = option(None, help="JSON file for the result; none for test.json in the run's folder", metavar="FILE")
     force: bool = option(False, help="replace an existing --out that no pmg command made")
 

@@ -56,19 +56,11 @@ class Motions:
 class MotionProbe:
     """Labelled clips of a patch in motion; clip and label of an id depend on the seed, the id and the images alone.
 
-    The label is ``id % 12``, so that consecutive ids hold all classes alike. Give other images for training than for testing, or the
-    textures can be learnt by heart.
-
-    Args:
-        images: uint8 ``(N, 3, S, S)``, at least two, at least 8 pixels large; such as ``ImageBank(...).images``. They, and so the clips,
-            may lie on any device.
-        num_frames: T, at least 2.
-        size: side of the frames in pixels, at least 8.
-        seed: any integer of 64 bits.
-        motions: how far the classes move. The background must not drift out of its image.
+    The label is ``id % 12``, so that consecutive ids hold all classes alike. The images are uint8 ``(N, 3, S, S)``, at least two, on any
+    device. Give other ones for training than for testing, or the textures can be learnt by heart.
 
     Raises:
-        TypeError, ValueError: for arguments outside these.
+        TypeError, ValueError: for images, frames or a size that are too few or too small; for a background that drifts out of its image.
 
     Example:
         >>> probe = MotionProbe(torch.randint(0, 256, (2, 3, 24, 24), dtype=torch.uint8), num_frames=4, size=16)

@@ -61,10 +61,7 @@ class ValidateOptions(Options):
     group: ClassVar[str] = "comparison"
     has_recipes: ClassVar[bool] = False
 
-    out: str = option(
-        help="folder to write to; a repeated command reads back the trials that are finished, and measures what is missing",
-        metavar="FOLDER",
-    )
+    out: str = option(help="folder to write to; a repeated command runs what is missing there", metavar="FOLDER")
     arms: list[str] = option(
         ["scratch", "identity", "zoom-affine", "zoom-affine-mixup"],
         help=f'ways to pre-train, compared with the first: {", ".join(ARMS)}; or your own, as "NAME: options of pmg-pretrain"',
@@ -77,14 +74,10 @@ class ValidateOptions(Options):
         "of the classes; direction, linear probes of how real videos move (needs OpenCV)",
         metavar="NAME",
     )
-    train: str | None = option(
-        None, help='real videos to train on, lines of "path label"; none for the built-in motion probe', metavar="LIST"
-    )
+    train: str | None = option(None, help='real videos, lines of "path label"; none for the built-in motion probe', metavar="LIST")
     test: str | None = option(None, help="list of real videos to test on", metavar="LIST")
     film: str | None = option(
-        None,
-        help="regular expression: the part of a video's name that tells its film, for intervals; none: each video is one",
-        metavar="REGEX",
+        None, help="regular expression: what tells a video's film in its name; none: each video is one", metavar="REGEX"
     )
     stride: int = option(2, help="of real videos: frames from one frame of a clip to the next", metavar="N", least=1)
     gray: bool = option(False, help="make all clips gray, which small models learn faster")
@@ -95,17 +88,9 @@ class ValidateOptions(Options):
     shots: int = option(20, help="clips per class in low-shot training", metavar="N", least=1)
     batch_size: int = option(32, help="clips of a step", metavar="N", least=2)
     steps: list[int] = option(
-        list(DEFAULT_STEPS),
-        help=f"of pre-training, and of the probes {', '.join(STAGES)}, four numbers",
-        metavar="N",
-        length=4,
-        least=1,
+        list(DEFAULT_STEPS), help=f"of pre-training, and of the probes {', '.join(STAGES)}", metavar="N", length=4, least=1
     )
-    budget: str | None = option(
-        None,
-        help="time for all trials, such as 8m, to which --steps are scaled by short trials; none: as they are",
-        metavar="TIME",
-    )
+    budget: str | None = option(None, help="time for all trials, such as 8m, to which --steps are scaled", metavar="TIME")
     base_lr: float = option(0.016, help="peak learning rate of all stages, for 256 clips a step", metavar="RATE")
     cpu: bool = option(False, help="train on the CPU even if there is a GPU")
 
