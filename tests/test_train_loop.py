@@ -142,16 +142,16 @@ def test_two_processes_give_the_losses_of_one(undisturbed, tmp_path):
 
 def test_killed_at_random_moments_a_run_ends_as_if_undisturbed(tmp_path):
     out, log, moments = tmp_path / "run", tmp_path / "log", random.Random(0)
-    expected = run(tmp_path / "undisturbed", "--save-every", "3", steps=30)
+    expected = run(tmp_path / "undisturbed", "--save-every", "3", steps=60)
     for _ in range(4):
-        child = pretraining([*TINY, "--max-steps", 30, "--save-every", 3, "--resume", "--out", out], log)
+        child = pretraining([*TINY, "--max-steps", 60, "--save-every", 3, "--resume", "--out", out], log)
         wait_for(child, out, steps_done(out) + 4)
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 0.05))
         child.kill()
         child.join()
     assert child.exitcode == -signal.SIGKILL
-    assert 8 <= steps_done(out) < 30
-    assert run(out, "--resume", "--save-every", "3", steps=30) == expected
+    assert 8 <= steps_done(out) < 60
+    assert run(out, "--resume", "--save-every", "3", steps=60) == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
