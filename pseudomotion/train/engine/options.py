@@ -233,7 +233,9 @@ class _Parser(command.Parser):
         return self.config(**values)
 
 
-_parser = functools.cache(_Parser)  # building one takes longer than parsing
+@functools.cache  # building one takes longer than parsing
+def _parser(config: Any, prog: str = "", about: str = "") -> _Parser:
+    return _Parser(config, prog, about)
 
 
 class _Help(argparse.HelpFormatter):
