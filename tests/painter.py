@@ -12,7 +12,6 @@ class Painter:
         self.field = fields(plan)
         self.h, self.w = self.field["frame_size"]
         self.layers, self.frames = self.field["homography"].shape[1:3]
-        self.known = {}  # places that were found already
 
     def homography(self, clip, layer, t):
         """Source to frame t: the steps multiplied up where a frame reads the one before."""
@@ -47,13 +46,12 @@ class Painter:
     def unbend(self, clip, layer, t, point):
         """The point that the bend takes to this one: Newton's iteration with derivatives by differences."""
         at, e = np.array(point, dtype=float), 1e-6
-        around = e * np.array([[0, 1, -1, 0, 0], [0, 0, 0, 1, -1]])
         for _ in range(30):
-            here, right, left, below, above = self.bend(clip, layer, t, at[:, None] + around).T
-            off = point - here
+            off = point - self.bend(clip, layer, t, at)
             if np.abs(off).max() < 1e-11:
                 break
-            at = at + np.linalg.solve(np.stack([right - left, below - above], 1) / (2 * e), off)
+            across, down = (self.bend(clip, layer, t, at + d) - self.bend(clip, layer, t, at - d) for d in ((e, 0), (0, e)))
+            at = at + np.linalg.solve(np.stack([across, down], 1) / (2 * e), off)
         return at
 
     def steps(self, clip, layer, t):
@@ -66,12 +64,9 @@ class Painter:
         return point
 
     def to_frame(self, clip, layer, t, point):
-        key = (clip, layer, t, *map(float, point))
-        if key not in self.known:
-            if len(self.steps(clip, layer, t)) > 1:
-                point = self.to_frame(clip, layer, t - 1, point)
-            self.known[key] = self.apply(self.field["homography"][clip, layer, t], self.unbend(clip, layer, t, point))
-        return self.known[key]
+        for k in self.steps(clip, layer, t):
+            point = self.apply(self.field["homography"][clip, layer, k], self.unbend(clip, layer, k, point))
+        return point
 
     def inside(self, point):
         return -0.5 <= point[0] < self.w - 0.5 and -0.5 <= point[1] < self.h - 0.5

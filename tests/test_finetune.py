@@ -66,6 +66,7 @@ def arguments(lists, out, **options):
         "cpu": True,
         "batch_size": 12,
         "log_every": 1,
+        "log_with": "none",
     } | options
     line = []
     for name, value in options.items():

@@ -28,7 +28,7 @@ from pseudomotion.video.list_file import write_list
 
 DOCS = Path(__file__).parents[1] / "docs"
 
-TINY = ["--model", "micro", "--frame-size", "18", "--num-frames", "4", "--max-steps", "2", "--cpu"]
+TINY = ["--model", "micro", "--frame-size", "18", "--num-frames", "4", "--max-steps", "2", "--log-with", "none", "--cpu"]
 FOLDER = resources.files("pseudomotion.train.recipes")
 CPU = torch.device("cpu")
 FIELDS = [field.name for field in dataclasses.fields(PretrainOptions)]

@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 TINY = (
     *("--source", "noise", "--limit", "6", "--bank", "--model", "micro", "--frame-size", "12", "--image-size", "16", "--num-frames", "4"),
-    *("--batch-size", "4", "--save-every", "2", "--log-every", "1", "--seed", "3"),
+    *("--batch-size", "4", "--save-every", "2", "--log-every", "1", "--log-with", "none", "--seed", "3"),
 )
 
 
@@ -71,7 +71,7 @@ def wait_for(child, out, steps):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    return out, run(out)
+    return out, run(out, "--log-with", "tensorboard")
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def test_the_gradient_norm_is_that_of_all_weights(tmp_path):
 
 
 def test_what_saves_memory_or_disk_changes_no_bit(undisturbed, tmp_path):
-    assert run(tmp_path / "run", "--gradient-checkpointing", "--keep", "1", "--log-with", "none") == undisturbed[1]
+    assert run(tmp_path / "run", "--gradient-checkpointing", "--keep", "1") == undisturbed[1]
 
 
 def test_the_average_of_the_weights(tmp_path):

@@ -17,7 +17,7 @@ from pseudomotion.train.engine.log import read_metrics
 
 TINY = (
     *("--model", "micro", "--frame-size", "12", "--image-size", "16", "--num-frames", "4", "--batch-size", "4", "--cpu"),
-    *("--max-steps", "100000", "--save-every", "100000", "--log-every", "1"),
+    *("--max-steps", "100000", "--save-every", "100000", "--log-every", "1", "--log-with", "none"),
 )
 
 
