@@ -22,11 +22,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _make(options: argparse.Namespace) -> None:
     with command.loading("pmg-bank"):
-        from pseudomotion.images.bank import write_bank
+        from pseudomotion.images.bank import write_bank, write_bank_of_shards
+        from pseudomotion.images.entries import is_stream, open_shards
     path = check_output(options.out, inputs=[options.videos] if options.videos else [], force=options.force)
-    source = _open(options)
-    skipped = write_bank(source, path, num_workers=options.num_workers)
-    print(f"{path}: {len(source)} images, {path.stat().st_size / 1e9:.3g} GB, {len(skipped)} files skipped")  # noqa: T201
+    if any(map(is_stream, options.images or ())):
+        if options.balanced or options.classes is not None:
+            raise ValueError("--balanced and --classes cannot be used with streams, which are read from front to back")
+        shards = open_shards(options.images, options.image_size)
+        count, skipped = write_bank_of_shards(shards, path, limit=options.limit, num_workers=options.num_workers)
+        if skipped:
+            warnings.warn("\n".join([f"skipped {len(skipped)} broken images:", *(f"  {text}" for text in skipped.values())]), stacklevel=2)
+    else:
+        source = _open(options)
+        count, skipped = len(source), write_bank(source, path, num_workers=options.num_workers)
+    print(f"{path}: {count} images, {path.stat().st_size / 1e9:.3g} GB, {len(skipped)} files skipped")  # noqa: T201
 
 
 def _parser() -> command.Parser:
@@ -34,6 +43,7 @@ def _parser() -> command.Parser:
         prog="pmg-bank",
         description="Decode images once, into a file that training maps into memory: pmg-pretrain --images FILE.",
     )
+    count = command.number(int, at_least=1)
     parser.add_argument("out", metavar="OUT", help="file to write, such as bank.safetensors")
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument(
@@ -41,16 +51,30 @@ def _parser() -> command.Parser:
         action="append",
         metavar="SOURCE",
         help="a folder, whose folders are classes; uncompressed tar shards such as shards-{000..099}.tar; a dataset of Hugging Face, "
-        "hf:name or hf:name:split, or the folder of one saved to disk; may be repeated",
+        "hf:name or hf:name:split, or the folder of one saved to disk; or a stream: remote shards, stream: and compressed shards, "
+        "stream:hf:name; may be repeated",
     )
     given.add_argument("--videos", metavar="LIST", help='a random frame of every video of a list, lines of "path label"')
     given.add_argument("--source", choices=names.SOURCES, metavar="NAME", help=f"synthetic images: {', '.join(names.SOURCES)}")
-    parser.add_argument("--image-size", type=int, default=256, metavar="PX", help="side of the images in pixels (default: 256)")
+    parser.add_argument("--image-size", type=count, default=256, metavar="PX", help="side of the images in pixels (default: 256)")
     parser.add_argument("--balanced", action="store_true", help="in training, draw images from all classes equally (paper, section 4)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed for frames of videos, --limit and --classes (default: 0)")
-    parser.add_argument("--limit", type=int, metavar="N", help="number of images, drawn by --seed from all classes equally (default: all)")
-    parser.add_argument("--classes", type=int, metavar="N", help="number of classes, drawn by --seed (default: all)")
-    parser.add_argument("--num-workers", type=int, default=os.cpu_count(), metavar="N", help="processes that decode (default: the cores)")
+    parser.add_argument(
+        "--seed", type=command.number(int), default=0, metavar="N", help="seed for frames of videos, --limit and --classes (default: 0)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=count,
+        metavar="N",
+        help="number of images, drawn by --seed from all classes equally; of streams, the first (default: all)",
+    )
+    parser.add_argument("--classes", type=count, metavar="N", help="number of classes, drawn by --seed (default: all)")
+    parser.add_argument(
+        "--num-workers",
+        type=command.number(int, at_least=0),
+        default=os.cpu_count(),
+        metavar="N",
+        help="processes that decode, for streams threads (default: the cores)",
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT even if it is no bank")
     return parser
 
@@ -59,8 +83,6 @@ def _open(options: argparse.Namespace) -> "ImageSource":
     from pseudomotion.images.entries import open_source
     from pseudomotion.images.subset import Subset
 
-    if options.num_workers < 0:
-        raise ValueError(f"--num-workers must be at least 0, got {options.num_workers}")
     source = open_source(options.images, options.source, options.videos, options.image_size, seed=options.seed, balanced=options.balanced)
     if options.limit is None and options.classes is None:
         return source

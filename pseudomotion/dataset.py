@@ -18,7 +18,7 @@ from pseudomotion.plan import MotionPlan
 from pseudomotion.pmg import PMG
 from pseudomotion.source import ImageSource, InEpochs
 
-__all__ = ["PseudoMotionDataset", "image_classes", "needs_partners", "partner_ids", "shown_image"]
+__all__ = ["PseudoMotionDataset", "check_source", "image_classes", "needs_partners", "partner_ids", "shown_image"]
 
 CHOICES = ("transform", "class", "none")
 
@@ -56,7 +56,7 @@ class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
             raise TypeError(f"labels must be a sequence of names, got {labels!r}; write [{labels!r}]")
         if unknown := [name for name in labels if name not in (*LABELS, "tracks")]:
             raise ValueError(f"labels must be some of {', '.join((*LABELS, 'tracks'))}, got {', '.join(map(repr, unknown))}")
-        self.source, self.pmg, self.labels = source, pmg, tuple(labels)
+        self.source, self.pmg, self.labels = check_source(source), pmg, tuple(labels)
         self.label = checks.one_of("label", label, CHOICES)
         if label == "class" and image_classes(source) is None:
             raise ValueError(f"label must not be 'class': images of {type(source).__name__} have no classes")
@@ -147,6 +147,19 @@ def _generate(dataset: PseudoMotionDataset, batch_size: int, spans: list[tuple[i
     for first, last in spans:
         for start in range(first, last, batch_size):
             yield from dataset.__getitems__(range(start, min(start + batch_size, last)))
+
+
+def check_source(source: ImageSource) -> ImageSource:
+    """The source, if its images are read by id.
+
+    Raises:
+        TypeError: for anything else, such as a stream.
+
+    """
+    if not isinstance(source, ImageSource):
+        kind = type(source).__name__
+        raise TypeError(f"source must be a map-style source of images, with len() and get(ids), got {kind}; pmg-bank makes one of a stream")
+    return source
 
 
 def needs_partners(pmg: PMG) -> bool:

@@ -6,6 +6,7 @@ import pickle
 import signal
 import sys
 import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from pseudomotion.bank import main
 from pseudomotion.images import ImageBank, ImageFolder, bank
+from pseudomotion.images.streamed import Item
 from pseudomotion.images.subset import Subset
 
 
@@ -181,9 +183,9 @@ def test_the_command_ends_with_one_line(folder, tmp_path, capsys, monkeypatch):
         ([out, "--images", str(tmp_path / "none")], "must be a folder"),
         ([str(tmp_path / "no" / "bank"), "--images", str(folder)], "there is no folder"),
         ([str(tmp_path / "notes"), "--images", str(folder)], "no pmg command made it"),
-        ([out, "--images", str(folder), "--image-size", "0"], "size"),
         ([out, "--images", str(folder), "--limit", "14"], "limit must be from 1 to the 13 images there are"),
-        ([out, "--images", str(folder), "--num-workers", "-1"], "--num-workers must be at least 0"),
+        ([out, "--images", f"stream:{folder}/s.tar", "--balanced"], "--balanced and --classes cannot be used with streams"),
+        ([out, "--images", f"stream:{folder}/s.tar"], "urls must name at least one shard, found none at"),
         ([out, "--videos", str(tmp_path / "none.csv")], "none.csv"),
     ):
         assert main(["--num-workers", "0", *arguments]) == 2
@@ -213,3 +215,58 @@ def test_a_bank_of_shards_and_a_folder(folder, tmp_path):
     bank = ImageBank.load(tmp_path / "bank.safetensors")
     assert len(bank) == 3 + 13
     assert [tuple(image[:, 4, 4].tolist()) for image in bank.images[:3]] == [(0, 250, 0), (40, 250, 0), (80, 250, 0)]
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+@pytest.mark.parametrize("workers", [0, 3])
+def test_a_bank_of_streams_holds_their_images_in_order(tmp_path, capsys, monkeypatch, workers):
+    """As banks of the same shards read by number; images that are broken, the first and the last among them, are replaced likewise."""
+    monkeypatch.setattr(bank, "CHUNK", 4)
+    contents = []
+    for k in range(11):
+        Image.new("RGB", (9, 9), (20 * k, 250, 0)).save(tmp_path / "one.png")
+        contents.append(b"broken" if k in (0, 5, 6, 10) else (tmp_path / "one.png").read_bytes())
+    for name, mode in (("plain-{}.tar", "w"), ("packed-{}.tar.gz", "w:gz")):
+        for k, part in enumerate((contents[:7], contents[7:])):
+            with tarfile.open(tmp_path / name.format(k), mode) as tar:
+                for number, content in enumerate(part):
+                    member = tarfile.TarInfo(f"{number:02}.png")
+                    member.size = len(content)
+                    tar.addfile(member, BytesIO(content))
+    out, more = tmp_path / "bank.safetensors", ["--image-size", "8", "--num-workers", str(workers)]
+
+    def made(images):
+        assert main([str(out), "--images", str(tmp_path / images), "--image-size", "8", "--num-workers", "0"]) == 0
+        return ImageBank.load(out)
+
+    wanted = made("plain-{0..1}.tar")
+    assert [int(image[0, 4, 4]) for image in wanted.images] == [20, 20, 40, 60, 80, 140, 140, 140, 160, 180, 20]
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match=r"skipped 4 broken images:\n.*\n  cannot read packed-0.tar.gz/05.png"):
+        assert main([str(out), "--images", "stream:packed-{0..1}.tar.gz", *more]) == 0
+    assert "bank.safetensors: 11 images" in capsys.readouterr().out
+    found = ImageBank.load(out)
+    assert torch.equal(found.images, wanted.images)
+    assert sorted(found.skipped) == sorted(wanted.skipped) == [0, 5, 6, 10]
+    assert main([str(out), "--images", "stream:packed-{0..1}.tar.gz", *more, "--limit", "8"]) == 0
+    assert torch.equal(ImageBank.load(out).images, wanted.images[:8])
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_stream_without_a_readable_image_makes_no_bank(tmp_path):
+    def shard():
+        return iter([Item("a", lambda: int("x"))] * 3)
+
+    with pytest.raises(ValueError, match="not one of 3 images can be read; the first: invalid literal"):
+        bank.write_bank_of_shards([shard, shard], tmp_path / "bank.safetensors", limit=3)
+    with pytest.raises(ValueError, match="none was found"):
+        bank.write_bank_of_shards([lambda: iter([])], tmp_path / "bank.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [["--image-size", "0"], ["--num-workers", "-1"], ["--limit", "0"]])
+def test_numbers_out_of_range_are_refused(options, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["bank.safetensors", "--source", "noise", *options])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"pmg-bank: argument {options[0]}: must be an integer of at least")

@@ -104,6 +104,7 @@ def test_arguments_are_checked(source):
         ({"labels": "flow"}, TypeError, r"labels must be a sequence of names, got 'flow'; write \['flow'\]"),
         ({"labels": ["depth"]}, ValueError, "labels must be some of flow, .*tracks, got 'depth'"),
         ({"label": "name"}, ValueError, "label must be one of"),
+        ({"source": [torch.zeros(3, 24, 24)]}, TypeError, "source must be a map-style source of images, .* got list"),
         ({"source": Noise(size=24), "label": "class"}, ValueError, "images of Noise have no classes"),
     ):
         with pytest.raises(error, match=message):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -24,7 +26,9 @@ import pseudomotion
 from pseudomotion import PMG, TRANSFORMS, VideoMix
 from pseudomotion.export import main, runner
 from pseudomotion.export.plans import load_plans, resize_plan, select_clips
-from pseudomotion.images import ImageFolder
+from pseudomotion.images import ImageFolder, ImageSource
+from pseudomotion.images.bank import write_bank
+from pseudomotion.images.entries import open_entries
 from pseudomotion.labels import flow, occlusion, tracks
 from pseudomotion.render import render
 
@@ -384,6 +388,27 @@ def test_a_folder_is_loaded_by_datasets(folder, tmp_path, monkeypatch, form, col
         clip = expected(folder, records)[7]
         assert np.array_equal(np.stack([np.array(frame) for frame in rows[7][column]]), clip)
     assert "made by pseudomotion" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["bank", "tar", "datasets"])
+def test_images_of_every_kind_give_the_same_clips(kind, folder, tmp_path, capsys):
+    paths, given = ImageFolder(folder, 24).paths, tmp_path / f"images.{kind}"
+    if kind == "bank":
+        write_bank(ImageFolder(folder, 24), given)
+    elif kind == "tar":
+        with tarfile.open(given, "w") as tar:
+            for path in paths:
+                tar.add(path, path.name)
+        assert main(["--images", f"stream:{given}", "--out", str(tmp_path / "out"), "--clips", "9", *SMALL]) == 2
+        assert f"pmg-bank bank.safetensors --images stream:{given} --image-size 24 --limit" in capsys.readouterr().err
+    else:
+        datasets = pytest.importorskip("datasets")
+        rows = datasets.Dataset.from_dict({"image": [{"bytes": path.read_bytes(), "path": None} for path in paths]})
+        rows.cast_column("image", datasets.Image()).save_to_disk(given)
+    run(folder, tmp_path / "wanted", "--annotations", "flow", clips=9)
+    run(given, tmp_path / "out", "--annotations", "flow", clips=9)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "wanted")
+    assert isinstance(pickle.loads(pickle.dumps(open_entries([str(given)], 24))), ImageSource)  # as workers get it
 
 
 def test_classes_are_those_of_the_images_that_are_shown(folder, tmp_path):

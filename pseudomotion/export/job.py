@@ -12,7 +12,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from pseudomotion import checks
-from pseudomotion.dataset import image_classes, needs_partners, partner_ids, shown_image
+from pseudomotion.dataset import check_source, image_classes, needs_partners, partner_ids, shown_image
 from pseudomotion.export.encode import Piece, encode_clip, encode_flow, encode_instances, encode_tracks, npz
 from pseudomotion.export.plans import Planned, save_plans
 from pseudomotion.export.settings import Settings
@@ -79,7 +79,7 @@ class Export:
             raise ValueError(f"size must be even for yuv420p, which halves the color, got {pmg.size}; or choose yuv444p, webp or png")
         if settings.annotations and pmg.num_frames < 2:
             raise ValueError("annotations need clips of at least two frames, got num_frames=1")
-        if not len(source):
+        if not len(check_source(source)):
             raise ValueError("source must hold at least one image, got none")
         if settings.label == "class" and image_classes(source) is None:
             raise ValueError(f"label must not be 'class': images of {type(source).__name__} have no classes")

@@ -133,7 +133,10 @@ def _open(options: argparse.Namespace, size: int) -> ImageSource:
     if options.images and all(Path(path).suffix.lower() in image_suffixes() for path in options.images):
         return ImageFiles(options.images, size)
     if streams := [entry for entry in options.images or () if is_stream(entry)]:
-        raise ValueError(f"--images {streams[0]} is a stream; an export reads images by number: download the shards first")
+        raise ValueError(
+            f"--images {streams[0]} is a stream, and an export reads images by number: make a bank of it first, such as by pmg-bank "
+            f"bank.safetensors --images {streams[0]} --image-size {size} --limit 100000, and say --images bank.safetensors"
+        )
     return open_source(options.images, options.source, options.videos, size, seed=options.seed, balanced=options.balanced)
 
 

@@ -3,7 +3,8 @@
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from tqdm import tqdm
 
 from pseudomotion import checks
 from pseudomotion.files import MADE_BY, whole_file
-from pseudomotion.source import ImageSource, batches
+from pseudomotion.images.streamed import Item, Shard
+from pseudomotion.source import ImageSource, batches, is_transient, retry
 
 CHUNK = 64  # images read or written at a time
 LEFT_FREE = 0.1  # share of the free memory that a bank leaves to others
@@ -145,6 +147,67 @@ def write_bank(source: ImageSource, path: str | Path, *, num_workers: int = 0) -
     return dict(skipped)
 
 
+def write_bank_of_shards(
+    shards: Sequence[Shard], path: str | Path, *, limit: int | None = None, num_workers: int = 0
+) -> tuple[int, dict[int, str]]:
+    """Read shards once, from front to back, into a file for ``ImageBank.load``: so streams become images that have numbers.
+
+    Args:
+        shards: to read one after the other, such as those of ``open_shards``.
+        path: of the file, which appears whole or not at all.
+        limit: number of images, the first of the shards; None for all.
+        num_workers: threads that decode; 0 decodes in the caller's.
+
+    Returns:
+        The number of images, and the error of every image that could not be read, by its index: the next one that can be read stands in
+        its place, as in other sources.
+
+    Raises:
+        ValueError: for a damaged shard; if there is no image, or none can be read.
+        OSError: for a missing shard; if the disk has not enough room, or the file cannot be written.
+
+    """
+    skipped: dict[int, str] = {}
+    with whole_file(Path(path)) as temporary:
+        n = _write(temporary, _streamed_chunks(shards, limit, skipped, num_workers), limit, None, skipped)
+    return n, skipped
+
+
+def _streamed_chunks(
+    shards: Sequence[Shard], limit: int | None, skipped: dict[int, str], num_workers: int
+) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
+    """The images of shards in order, with a progress bar; ``skipped`` is filled."""
+    items, first, read, due = islice(chain.from_iterable(shard() for shard in shards), limit), None, 0, 0
+    with tqdm(total=limit, desc="images", unit="image", delay=2, leave=False) as bar, ThreadPoolExecutor(max(1, num_workers)) as threads:
+        while chunk := list(islice(items, CHUNK)):
+            for index, image in enumerate((threads.map if num_workers else map)(_load, chunk), start=read):
+                due += 1
+                if isinstance(image, str):
+                    skipped[index] = image
+                    continue
+                first = image if first is None else first
+                yield image.expand(due, -1, -1, -1)
+                due = 0
+            read += len(chunk)
+            bar.update(len(chunk))
+    if not read:
+        raise ValueError("shards must hold images, none was found")
+    if first is None:
+        raise ValueError(f"not one of {read} images can be read; the first: {skipped[0]}")
+    if due:
+        yield first.expand(due, -1, -1, -1)
+
+
+def _load(item: Item) -> Tensor | str:
+    """An image, or the error if it is broken."""
+    try:
+        return retry(item.load)
+    except (OSError, ValueError) as error:
+        if is_transient(error):
+            raise
+        return str(error)
+
+
 def _chunks(source: ImageSource, num_workers: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
     """All images of a source in order, with a progress bar."""
     if not len(source):
@@ -155,35 +218,50 @@ def _chunks(source: ImageSource, num_workers: int) -> Iterator[UInt8[Tensor, "b 
             bar.update(len(chunk))
 
 
-def _write(path: Path, chunks: Iterator[Tensor], n: int, groups: Tensor | None, skipped: dict[int, str]) -> None:
+def _write(path: Path, chunks: Iterator[Tensor], n: int | None, groups: Tensor | None, skipped: dict[int, str]) -> int:
     """Write a safetensors file chunk by chunk; ``save_file`` of safetensors wants all of it in memory.
 
-    A file is the length of a JSON header in 8 bytes, the header, and the tensors' bytes. The header comes last, since ``skipped`` is
-    complete only when all chunks were read. ``groups`` comes before the images, where its eight-byte numbers are aligned.
+    A file is the length of a JSON header in 8 bytes, the header, and the tensors' bytes. The header comes last, since ``skipped`` and the
+    number of images are complete only when all chunks were read. ``groups`` comes before the images, where its eight-byte numbers are
+    aligned.
+
+    Args:
+        path: of the file.
+        chunks: images.
+        n: number of images at most, to see whether they fit on the disk; None if it is not known.
+        groups: as ``ImageBank.groups``.
+        skipped: as ``ImageBank.skipped``.
+
+    Returns:
+        The number of images.
+
     """
     with path.open("wb") as file:
         file.seek(HEADER)
         header: dict[str, Any] = {"__metadata__": {"kind": f"image bank, {MADE_BY}", "version": str(VERSION)}}
 
-        def append(name: str, dtype: str, shape: Sequence[int], parts: Iterable[Tensor]) -> None:
-            begin = file.tell()
+        def append(name: str, dtype: str, parts: Iterable[Tensor]) -> int:
+            begin, length, shape = file.tell(), 0, torch.Size()
             for part in parts:
                 file.write(part.contiguous().numpy().data)
-            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin - HEADER, file.tell() - HEADER]}
+                length, shape = length + len(part), part.shape[1:]
+            header[name] = {"dtype": dtype, "shape": [length, *shape], "data_offsets": [begin - HEADER, file.tell() - HEADER]}
+            return length
 
         if groups is not None:
-            append("groups", "I64", groups.shape, [groups.cpu()])
+            append("groups", "I64", [groups.cpu()])
         first = next(chunks)
-        if (size := n * first[0].numel()) > (free := shutil.disk_usage(path.parent).free):
+        size, free = (n or 0) * first[0].numel(), shutil.disk_usage(path.parent).free
+        if size > free:
             raise OSError(
                 f"{path.parent} has {free / 1e9:.3g} GB free, {n} images of {first.shape[-2]} x {first.shape[-1]} take {size / 1e9:.3g}"
             )
-        append("images", "U8", (n, *first.shape[1:]), chain([first], chunks))
-        text = torch.frombuffer(bytearray(json.dumps(skipped).encode()), dtype=torch.uint8)
-        append("skipped", "U8", text.shape, [text])
+        written = append("images", "U8", chain([first], chunks))
+        append("skipped", "U8", [torch.frombuffer(bytearray(json.dumps(skipped).encode()), dtype=torch.uint8)])
         file.seek(0)
         encoded = json.dumps(header).encode().ljust(HEADER - 8)
         file.write(len(encoded).to_bytes(8, "little") + encoded)
+    return written
 
 
 def _check_fits(n: int, h: int, w: int, device: torch.device) -> None:

@@ -11,6 +11,7 @@ from pseudomotion.images.bank import ImageBank
 from pseudomotion.images.concatenated import Concatenated
 from pseudomotion.images.folder import ImageFolder
 from pseudomotion.images.huggingface import HFImages
+from pseudomotion.images.streamed import Shard, huggingface_shards, source_shards, tar_shards
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.images.tar import TarImages
 from pseudomotion.images.videos import VideoFrames
@@ -99,3 +100,25 @@ def load_dataset(entry: str, *, streaming: bool = False) -> Any:
 def is_stream(entry: str) -> bool:
     """Whether an entry is read sequentially: if it starts with "stream:", or is remote, such as "https://host/x.tar"."""
     return entry.startswith("stream:") or bool(re.match(r"(?!hf:)[A-Za-z][A-Za-z0-9+.-]+:", entry) and not Path(entry).exists())
+
+
+def open_shards(entries: Sequence[str], size: int) -> list[Shard]:
+    """Streams, and whatever stands beside them, all as shards to be read from front to back.
+
+    Args:
+        entries: each a stream, as ``is_stream`` tells, or one that ``open_entries`` takes.
+        size: side of the images in pixels.
+
+    Raises:
+        OSError, ValueError: as ``open_entries``.
+
+    """
+    shards: list[Shard] = []
+    for entry in entries:
+        if not is_stream(entry):
+            shards += source_shards(open_entries([entry], size))
+        elif (path := entry.removeprefix("stream:")).startswith("hf:"):
+            shards += huggingface_shards(load_dataset(path, streaming=True), size)
+        else:
+            shards += tar_shards(path, size)
+    return shards

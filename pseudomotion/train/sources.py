@@ -11,8 +11,8 @@ from torch import Tensor
 from pseudomotion import PMG, MotionPlan
 from pseudomotion.draws import Draws
 from pseudomotion.images import ImageBank
-from pseudomotion.images.entries import is_stream, load_dataset, open_entries, open_source
-from pseudomotion.images.streamed import Shard, StreamedImages, huggingface_shards, source_shards, tar_shards
+from pseudomotion.images.entries import is_stream, open_shards, open_source
+from pseudomotion.images.streamed import StreamedImages
 from pseudomotion.images.subset import Subset as Subset
 from pseudomotion.render import Prepared
 from pseudomotion.source import ImageSource, ItemSource
@@ -47,19 +47,11 @@ def open_images(options: PretrainOptions, size: int, device: torch.device) -> Im
 
 
 def _open_streams(options: PretrainOptions, size: int) -> StreamedImages:
-    """Streams, and whatever stands beside them: all as shards."""
+    """Streams, and whatever stands beside them."""
     refused = {"limit": None, "classes": None, "balanced": False, "bank": False}
     if names := [flag(name) for name, allowed in refused.items() if getattr(options, name) != allowed]:
         raise ValueError(f"{', '.join(names)} cannot be used with streams, which are read from front to back")
-    shards: list[Shard] = []
-    for entry in options.images or ():
-        if not is_stream(entry):
-            shards += source_shards(open_entries([entry], size))
-        elif (path := entry.removeprefix("stream:")).startswith("hf:"):
-            shards += huggingface_shards(load_dataset(path, streaming=True), size)
-        else:
-            shards += tar_shards(path, size)
-    return StreamedImages(shards, options.seed, threads=options.num_workers)
+    return StreamedImages(open_shards(options.images or (), size), options.seed, threads=options.num_workers)
 
 
 class WithPartners:
