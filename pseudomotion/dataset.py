@@ -149,7 +149,7 @@ def _generate(dataset: PseudoMotionDataset, batch_size: int, spans: list[tuple[i
             yield from dataset.__getitems__(range(start, min(start + batch_size, last)))
 
 
-def check_source(source: ImageSource) -> ImageSource:
+def check_source(source: Any) -> ImageSource:
     """The source, if its images are read by id.
 
     Raises:
