@@ -1,6 +1,7 @@
 """The examples of the documentation: each is run, or called by the protocol of the library that it plugs into."""
 
 import importlib.util
+import re
 import sys
 import types
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 import torch
 from pictures import save
 from torch import nn
-from torch.utils.data import DataLoader
-from transformers import TrainingArguments, VideoMAEConfig, VideoMAEForPreTraining
+from torch.utils.data import DataLoader, default_collate
+from transformers import Trainer, TrainingArguments, VideoMAEConfig, VideoMAEForPreTraining
 
-from pseudomotion import PMG, Mixup
+from pseudomotion import PMG, Mixup, PseudoMotionDataset
 from pseudomotion.images import ImageFolder, batches
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
@@ -80,6 +81,32 @@ def test_hugging_face_trainer(folder, tmp_path):
     resumed = run("resumed", resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
     assert seen[4] == seen[3]
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_hugging_face_trainer_on_a_dataset_of_clips(folder, tmp_path, workers):
+    """With the callback of docs/loops.md, every epoch has other ids."""
+    text, seen = (EXAMPLES.parent / "loops.md").read_text(), []
+    found = {}
+    exec(next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "TrainerCallback" in block), found)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3 * 2 * 8 * 8, 1)
+
+        def forward(self, video, id, label):
+            seen.append(id.tolist())
+            return {"loss": self.layer(video.flatten(1).float()).mean()}
+
+    dataset = PseudoMotionDataset(ImageFolder(folder, 10), PMG(num_frames=2, size=8))
+    more = {"remove_unused_columns": False, "dataloader_num_workers": workers, "dataloader_persistent_workers": workers > 0}
+    arguments = {"num_train_epochs": 2, "per_device_train_batch_size": 3, "save_strategy": "no", "report_to": [], "use_cpu": True}
+    options = TrainingArguments(str(tmp_path / "run"), disable_tqdm=True, **arguments, **more)
+    Trainer(Model(), options, default_collate, dataset, callbacks=[found["Epochs"](dataset)]).train()
+    assert sorted(id_ for ids in seen[:2] for id_ in ids) == list(range(6))
+    assert sorted(id_ for ids in seen[2:] for id_ in ids) == list(range(6, 12))
 
 
 @pytest.mark.filterwarnings("ignore")
