@@ -180,7 +180,7 @@ def test_the_command_ends_with_one_line(folder, tmp_path, capsys, monkeypatch):
     out = str(tmp_path / "bank.safetensors")
     (tmp_path / "notes").write_text("mine")
     for arguments, message in (
-        ([out, "--images", str(tmp_path / "none")], "must be a folder"),
+        ([out, "--images", str(tmp_path / "none")], "none: there is no such file or folder"),
         ([str(tmp_path / "no" / "bank"), "--images", str(folder)], "there is no folder"),
         ([str(tmp_path / "notes"), "--images", str(folder)], "no pmg command made it"),
         ([out, "--images", str(folder), "--limit", "14"], "limit must be from 1 to the 13 images there are"),

@@ -435,7 +435,7 @@ def test_another_first_number_is_another_set(folder, tmp_path):
         (["--out", "photos"], "cannot write to photos: it is not empty, and no pmg-export made it"),
         (["--out", "photos/a.txt"], "cannot write to photos/a.txt: it is not a folder"),
         (["--out", "foreign"], "foreign/manifest.json is no manifest of pmg-export"),
-        (["--images", "nothing"], "root must be a folder, got nothing"),
+        (["--images", "nothing"], "cannot read nothing: there is no such file or folder"),
         (["--transforms", "spin"], "unknown transform 'spin'"),
         (["--transforms", ","], "--transforms names no transform"),
         (["--size", "15"], "size must be even for yuv420p"),

@@ -414,7 +414,7 @@ def test_links_are_followed_but_not_in_circles(folder, tmp_path):
 
 def test_an_empty_source_is_an_error(tmp_path, folder):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="root must hold image files"):
+    with pytest.raises(ValueError, match="must hold image files, found none"):
         ImageFolder(tmp_path / "empty", 16)
     with pytest.raises(NotADirectoryError, match="root must be a folder"):
         ImageFolder(tmp_path / "nowhere", 16)

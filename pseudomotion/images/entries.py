@@ -86,6 +86,8 @@ def _open(entry: str, size: int, balanced: bool) -> ImageSource:
         return TarImages(entry, size)
     if path.is_file():
         return ImageBank.load(path)  # memory-mapped, and shared by all processes
+    if not path.is_dir():
+        raise FileNotFoundError(f"cannot read {entry}: there is no such file or folder")
     return ImageFolder(path, size, balanced=balanced)
 
 

@@ -70,7 +70,7 @@ class ImageFolder(FileSource):
                 self.paths.append(path)
                 names.append(name)
         if not self.paths:
-            raise ValueError(f"root must hold image files, found none in {self.root}")
+            raise ValueError(f"{self.root} must hold image files, found none")
         self.classes = sorted(kept)
         number = {name: k for k, name in enumerate(self.classes)}
         self.labels = torch.tensor([number[name] for name in names], device="cpu")
