@@ -115,6 +115,15 @@ class Mixup(Mix):
     Raises:
         TypeError, ValueError: for alpha not positive and finite, or p outside [0, 1].
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG, Mixup
+        >>> PMG(num_frames=4, size=16, mix=Mixup())(torch.rand(2, 3, 24, 24), ids=torch.arange(2)).shape
+        torch.Size([2, 3, 4, 16, 16])
+        >>> mixed, info = Mixup(alpha=0.8)(torch.rand(2, 3, 4, 16, 16), ids=torch.arange(2))  # clips that exist
+        >>> info.partner
+        tensor([1, 0])
+
     """
 
     alpha: float = 1.0
@@ -148,6 +157,16 @@ class VideoMix(Mix):
 
     Raises:
         TypeError, ValueError: for alpha not positive and finite, p outside [0, 1], or another mode.
+
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG, VideoMix
+        >>> PMG(num_frames=4, size=16, mix=VideoMix())(torch.rand(2, 3, 24, 24), ids=torch.arange(2)).shape
+        torch.Size([2, 3, 4, 16, 16])
+        >>> clips = torch.stack([torch.zeros(3, 4, 16, 16), torch.ones(3, 4, 16, 16)])
+        >>> mixed, info = VideoMix(mode="spatial")(clips, ids=torch.arange(2))
+        >>> bool(torch.isclose(mixed[0].mean(), info.partner_weight[0]))
+        True
 
     """
 
@@ -239,6 +258,15 @@ def mix_targets(labels: Tensor, info: MixInfo, num_classes: int, *, partner_labe
 
     Raises:
         TypeError, ValueError: for labels with another shape or dtype, or classes outside 0 to ``num_classes - 1``.
+
+    Example:
+        >>> import torch
+        >>> from pseudomotion import Mixup
+        >>> from pseudomotion.mix import mix_targets
+        >>> mixed, info = Mixup()(torch.rand(2, 3, 4, 16, 16), ids=torch.arange(2))
+        >>> targets = mix_targets(torch.tensor([0, 2]), info, num_classes=3)
+        >>> targets.shape, targets.sum(1)
+        (torch.Size([2, 3]), tensor([1., 1.]))
 
     """
     num_classes = checks.positive_int("num_classes", num_classes, 2**31)

@@ -114,6 +114,22 @@ class MotionPlan:
     Raises:
         ValueError: if shapes, dtypes or modes do not agree, for unknown outlines, and for bends that might fold (above 0.48 cells).
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG, MotionPlan
+        >>> pmg = PMG(("zoom",), num_frames=4, size=16)
+        >>> plan = pmg.plan((2, 3, 24, 24), ids=torch.arange(2))
+        >>> print(plan.describe(0))
+        clip 0: zoom, 4 frames of 16x16 from 24x24; each frame reads the image
+          back: image 0
+            frame 0 sees (0.2, 0.2) to (22.7, 22.7) of it
+            frame 3 sees (3.1, 0.8) to (22.7, 20.4) of it
+            its corners move 0.15 to 0.90 px per step
+        >>> again = MotionPlan.from_state_dict(plan.state_dict())
+        >>> images = torch.rand(2, 3, 24, 24)
+        >>> torch.equal(pmg.render(images, again), pmg(images, ids=torch.arange(2)))
+        True
+
     """
 
     VERSION: ClassVar[int] = 2  # of the ``state_dict`` format

@@ -127,7 +127,23 @@ class FileReader(ABC):
 
 
 class FileSource(FileReader):
-    """Base class of sources that read from files: subclasses define ``__len__`` and ``read``. All items have one shape."""
+    """Base class of sources that read from files: subclasses define ``__len__`` and ``read``. All items have one shape.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from pseudomotion.images import FileSource, load_image
+        >>> class Cats(FileSource):
+        ...     paths = sorted(Path("photos/cat").iterdir())
+        ...     def __len__(self):
+        ...         return len(self.paths)
+        ...     def read(self, index, id_):
+        ...         return load_image(self.paths[index], (32, 32))
+        ...
+        >>> Cats().get(torch.arange(3)).shape
+        torch.Size([3, 3, 32, 32])
+
+    """
 
     def get(self, ids: Tensor) -> Tensor:
         """The items of some ids, stacked.
@@ -210,6 +226,12 @@ def batches(
 
     Warns:
         UserWarning: at the end, the files found broken, if there are any.
+
+    Example:
+        >>> from pseudomotion.images import ImageFolder, batches
+        >>> source = ImageFolder("photos", size=32)
+        >>> [(images.shape, ids.tolist()) for images, ids in batches(source, 3, epoch=1)]
+        [(torch.Size([3, 3, 32, 32]), [6, 5, 8]), (torch.Size([2, 3, 32, 32]), [9, 7])]
 
     """
     batch_size = checks.positive_int("batch_size", batch_size, 2**31)

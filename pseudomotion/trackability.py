@@ -37,6 +37,16 @@ def trackability(
     Raises:
         ValueError: if the clips do not have the plan's shape, a frame does not exist, or a patch does not fit in the frame.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.images import builtin_picture
+        >>> from pseudomotion.trackability import trackability
+        >>> images, pmg = builtin_picture(64, 64)[None], PMG(("sliding_window",), num_frames=4, size=48)
+        >>> plan = pmg.plan(images.shape, ids=torch.arange(1))
+        >>> trackability(pmg.render(images, plan), plan, frames=(2, 4))
+        tensor([[1., 1.]])
+
     """
     if clips.ndim != 5 or (len(clips), *clips.shape[2:]) != (len(plan), plan.num_frames, *plan.frame_size):
         expected = (len(plan), "C", plan.num_frames, *plan.frame_size)

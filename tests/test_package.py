@@ -174,6 +174,26 @@ def test_public_names_have_docstrings(package):
         assert inspect.getdoc(value), name
 
 
+# What functions with an example return, and a protocol.
+RESULTS = {"Boxes", "DisplacementStats", "Halves", "MixedLabels", "PatchCorrespondence", "Planned", "WarpedLabels", "ImageSource"}
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "pseudomotion.export"])
+def test_public_names_have_examples(package):
+    """Classes and functions in their docstrings, which --doctest-modules runs; transforms by docs/conf.py, base classes in docs."""
+    for name in importlib.import_module(package).__all__:
+        value = getattr(importlib.import_module(package), name)
+        if not callable(value) or name in RESULTS | {"main", "SyntheticSource"}:
+            continue
+        if inspect.isclass(value) and issubclass(value, pseudomotion.transforms.Transform):
+            continue
+        examples = re.findall(r"^ *(?:>>>|\.\.\.) (.*)", inspect.getdoc(value) or "", re.M)
+        if package == "pseudomotion.export" and inspect.isfunction(value) and not examples:  # steps of an export
+            examples = re.findall(r"^ *>>> (.*)", f"{pseudomotion.export.Export.__doc__}{pseudomotion.export.run.__doc__}", re.M)
+        assert any(re.search(rf"\b{name}\b", line) for line in examples), f"{package}.{name}"
+        assert not any("doctest: +SKIP" in line for line in examples), f"{package}.{name}"
+
+
 def test_public_names_are_documented():
     """Each has a page of its own, listed in docs/api.md, or is named in the text of a page."""
     listed, module = set(), ""

@@ -36,6 +36,14 @@ class MoSI:
     Raises:
         TypeError, ValueError: for arguments of another type or out of range.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion.baselines import MoSI
+        >>> from pseudomotion.images.synthetic import Noise
+        >>> clips, labels = MoSI(Noise(size=40), num_frames=4, size=16, image_size=40).get(torch.arange(9))
+        >>> clips.shape, labels
+        (torch.Size([9, 3, 4, 16, 16]), tensor([0, 1, 2, 3, 4, 5, 6, 7, 8]))
+
     """
 
     num_classes = len(SPEEDS)

@@ -47,6 +47,13 @@ class PerlinVideo:
     Raises:
         TypeError, ValueError: for arguments of another type or out of range.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion.baselines import PerlinVideo
+        >>> clips, labels = PerlinVideo("vpn-256", num_frames=4, size=16).get(torch.tensor([3, 259]))
+        >>> clips.shape, labels
+        (torch.Size([2, 3, 4, 16, 16]), tensor([3, 3]))
+
     """
 
     def __init__(

@@ -57,6 +57,16 @@ class Export:
     Raises:
         TypeError, ValueError: for a source or a ``PMG`` that this cannot be.
 
+    Example:
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.export import Export, Settings, prepare, write_list
+        >>> from pseudomotion.images import ImageFolder
+        >>> export = Export(ImageFolder("photos", 48), PMG(num_frames=4, size=32), "clips", Settings(clips=8, shard_size=4))
+        >>> prepare(export)
+        >>> written = [export.write(shard) for shard in export.missing(export.part(1, 1))]
+        >>> write_list(export, relative=True).read_text().splitlines()[0]
+        'clips/00000/00000000.mp4 2'
+
     """
 
     def __init__(

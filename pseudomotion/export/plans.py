@@ -47,6 +47,14 @@ def select_clips(plan: MotionPlan, clips: Int64[Tensor, " n"]) -> MotionPlan:
     Raises:
         ValueError: if a chosen clip shows the image of, or is mixed with, a clip that is not chosen.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.export import select_clips
+        >>> plan = PMG(num_frames=4, size=32).plan((3, 3, 48, 48), ids=torch.arange(3))
+        >>> select_clips(plan, torch.tensor([2, 0])).transform.tolist() == plan.transform[[2, 0]].tolist()
+        True
+
     """
     place = torch.full((len(plan),), -1, dtype=torch.int64, device=plan.device)
     place[clips] = torch.arange(len(clips), device=plan.device)
@@ -81,6 +89,14 @@ def resize_plan(plan: MotionPlan, size: int | tuple[int, int]) -> MotionPlan:
 
     Raises:
         TypeError, ValueError: for another size.
+
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.export import resize_plan
+        >>> plan = PMG(num_frames=4, size=32).plan((2, 3, 48, 48), ids=torch.arange(2))
+        >>> resize_plan(plan, (64, 96)).frame_size
+        (64, 96)
 
     """
     h, w = checks.item_size(size)
@@ -123,6 +139,20 @@ def load_plans(path: str | Path) -> Planned:
         ImportError: if safetensors is not installed.
         OSError: if there is no such file.
         ValueError: if it holds no plans, or plans of a later version.
+
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.export import Export, Settings, load_plans, prepare
+        >>> from pseudomotion.images import ImageFolder
+        >>> from pseudomotion.render import render
+        >>> source = ImageFolder("photos", 48)
+        >>> export = Export(source, PMG(num_frames=4, size=32), "planned", Settings(clips=5, format="png"))
+        >>> prepare(export)
+        >>> written = export.write(0)
+        >>> clip = load_plans("planned/plans/00000.safetensors").select(torch.tensor([2]))
+        >>> render(source.get(clip.ids), clip.plan, count=clip.count).shape
+        torch.Size([1, 3, 4, 32, 32])
 
     """
     from safetensors import SafetensorError

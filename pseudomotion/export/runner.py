@@ -149,6 +149,19 @@ def run(export: Export, shards: Sequence[int], *, workers: int = 1) -> Report:
     Raises:
         OSError, ValueError: as ``Export.write``; OSError too if a worker process was killed.
 
+    Example:
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.export import Export, Settings, prepare, run, write_card, write_list
+        >>> from pseudomotion.images import ImageFolder
+        >>> settings = Settings(clips=8, shard_size=4, tar=True)
+        >>> export = Export(ImageFolder("photos", 48), PMG(num_frames=4, size=32), "shards", settings)
+        >>> prepare(export)
+        >>> run(export, export.missing(export.part(1, 1)), workers=1).clips
+        8
+        >>> write_card(export)
+        >>> write_list(export).name
+        'shards.txt'
+
     """
     begin, seconds, size, clips = time.perf_counter(), Counter[str](), 0, 0
     skipped: dict[int, str] = {}

@@ -41,6 +41,11 @@ class Settings:
     Raises:
         TypeError, ValueError: for values outside these.
 
+    Example:
+        >>> from pseudomotion.export import Settings
+        >>> Settings(clips=2500, format="png", annotations=("flow",)).num_shards
+        3
+
     """
 
     clips: int

@@ -45,6 +45,14 @@ class ImageBank:
         ValueError: if the source is empty or none of its images can be read.
         MemoryError: if the images do not fit, with the number that would.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion.images import ImageBank, ImageFolder
+        >>> bank = ImageBank(ImageFolder("photos", size=32))
+        >>> bank.save("bank.safetensors")
+        >>> ImageBank.load("bank.safetensors").get(torch.arange(5)).shape
+        torch.Size([5, 3, 32, 32])
+
     """
 
     def __init__(self, source: ImageSource, device: torch.device | str = "cpu", *, num_workers: int = 0) -> None:

@@ -40,6 +40,11 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None, *, max_pix
         OSError: if there is no such file, or it cannot be opened.
         ValueError: if the file is not an image, is broken, or has more than ``max_pixels`` pixels.
 
+    Example:
+        >>> from pseudomotion.images import load_image
+        >>> load_image("photo.jpg").shape, load_image("photo.jpg", (32, 32)).shape
+        (torch.Size([3, 20, 30]), torch.Size([3, 32, 32]))
+
     """
     with Path(path).open("rb") as file:
         return decode_image(file, str(path), size, max_pixels=max_pixels)

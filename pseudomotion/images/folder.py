@@ -36,9 +36,14 @@ class ImageFolder(FileSource):
         ValueError: if it holds no image file.
 
     Example:
-        >>> source = ImageFolder("imagenet/train", size=224, limit=10, balanced=True)  # doctest: +SKIP
-        >>> for images, ids in batches(source, 64, num_workers=8):  # doctest: +SKIP
-        ...     clips = pmg(images.cuda(), ids=ids)
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.images import ImageFolder, batches
+        >>> source, pmg = ImageFolder("photos", size=48, limit=2, balanced=True), PMG(num_frames=4, size=32)
+        >>> source.classes
+        ['cat', 'dog']
+        >>> for images, ids in batches(source, 3):  # num_workers=8
+        ...     clips = pmg(images, ids=ids)  # images.cuda() to make them there
+        ...
 
     """
 
@@ -90,6 +95,14 @@ class ShadersFolder(ImageFolder):
 
     Neither the programs nor their renders may be redistributed. ``synthetic.Shaders`` generates images of the same kind.
     The arguments are those of ``ImageFolder``.
+
+    Example:
+        >>> import torch
+        >>> from pseudomotion.images import ShadersFolder
+        >>> source = ShadersFolder("photos", size=32)
+        >>> source.classes, source.get(torch.arange(3)).shape
+        (['cat', 'dog'], torch.Size([3, 3, 32, 32]))
+
     """
 
     def __init__(

@@ -29,6 +29,14 @@ class HFImages(FileSource):
         TypeError: for another kind of dataset.
         ValueError: if it is empty or has no such column.
 
+    Example:
+        >>> import datasets
+        >>> import torch
+        >>> from pseudomotion.images import HFImages
+        >>> rows = datasets.Dataset.from_dict({"image": ["photos/cat/0.jpg", "photos/cat/1.jpg"]}).cast_column("image", datasets.Image())
+        >>> HFImages(rows, size=32).get(torch.tensor([0, 1, 2])).shape
+        torch.Size([3, 3, 32, 32])
+
     """
 
     def __init__(
@@ -75,6 +83,15 @@ class HFStream(Stream):
     Raises:
         TypeError: for another kind of dataset.
         ValueError: for arguments outside these; if there is no such column.
+
+    Example:
+        >>> import datasets
+        >>> from pseudomotion.images import HFStream
+        >>> rows = datasets.Dataset.from_dict({"image": ["photos/cat/0.jpg", "photos/cat/1.jpg"]}).cast_column("image", datasets.Image())
+        >>> stream = HFStream(rows.to_iterable_dataset(), size=32)
+        >>> stream.set_epoch(0)
+        >>> [image.shape for image, id_ in stream]
+        [torch.Size([3, 32, 32]), torch.Size([3, 32, 32])]
 
     """
 

@@ -63,6 +63,11 @@ def builtin_picture(height: int = 448, width: int = 448, *, night: bool = False)
     Returns:
         uint8 ``(3, H, W)`` on the CPU, always the same.
 
+    Example:
+        >>> from pseudomotion.images import builtin_picture
+        >>> builtin_picture(48, 64).shape
+        torch.Size([3, 48, 64])
+
     """
     from PIL import Image, ImageDraw
 

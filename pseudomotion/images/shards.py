@@ -51,6 +51,14 @@ class Shards(Stream):
     Raises:
         TypeError, ValueError: for arguments outside these; if there is no shard.
 
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> from pseudomotion.images import Shards
+        >>> stream = Shards("shards-{000..001}.tar", size=32)
+        >>> stream.set_epoch(0)
+        >>> [images.shape for images, ids in DataLoader(stream, batch_size=3)]
+        [torch.Size([3, 3, 32, 32]), torch.Size([2, 3, 32, 32])]
+
     """
 
     def __init__(

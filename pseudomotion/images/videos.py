@@ -29,6 +29,13 @@ class VideoFrames(FileSource):
         OSError: if there is no such list.
         ValueError: if it is empty, or a line cannot be parsed.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion.images import VideoFrames
+        >>> source = VideoFrames("train.csv", size=32)
+        >>> source.get(torch.arange(2)).shape
+        torch.Size([2, 3, 32, 32])
+
     """
 
     def __init__(

@@ -28,6 +28,12 @@ def flow_to_rgb(flow: Tensor, largest: float | None = None) -> UInt8[Tensor, "*b
         TypeError: if the flow is not a float tensor.
         ValueError: for any other shape, or if ``largest`` is not positive and finite.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion.labels import flow_to_rgb
+        >>> flow_to_rgb(torch.randn(2, 32, 32)).shape
+        torch.Size([3, 32, 32])
+
     """
     if not isinstance(flow, Tensor) or not flow.is_floating_point():
         raise TypeError(f"flow must be a float tensor, got {flow.dtype if isinstance(flow, Tensor) else type(flow).__name__}")

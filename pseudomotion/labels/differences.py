@@ -67,6 +67,12 @@ def frame_difference(
         ValueError: for fewer than two frames, and for a file that is broken or not a video.
         OSError: if the file cannot be opened.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion.labels import frame_difference
+        >>> frame_difference(torch.rand(2, 3, 4, 112, 112)).shape
+        torch.Size([2])
+
     """
     stride = checks.positive_int("stride", stride, checks.LARGEST_SIDE)
     if isinstance(clips, Tensor):
@@ -106,6 +112,12 @@ def split_by_difference(
 
     Warns:
         UserWarning: names the skipped videos and the reasons.
+
+    Example:
+        >>> from pseudomotion.labels import split_by_difference
+        >>> halves = split_by_difference("train.csv")
+        >>> len(halves.top), len(halves.middle), len(halves.bottom)
+        (1, 1, 1)
 
     """
     list_file = Path(list_file)

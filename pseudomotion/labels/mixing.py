@@ -21,7 +21,17 @@ class MixedLabels(NamedTuple):
 
 
 def unmixed(plan: MotionPlan) -> MotionPlan:
-    """The plan without its blend: the clips before partners are mixed in."""
+    """The plan without its blend: the clips before partners are mixed in.
+
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG, Mixup
+        >>> from pseudomotion.labels import flow, unmixed
+        >>> plan = PMG(num_frames=4, size=32, mix=Mixup()).plan((2, 3, 48, 48), ids=torch.arange(2))
+        >>> flow(unmixed(plan)).shape
+        torch.Size([2, 3, 2, 32, 32])
+
+    """
     return dataclasses.replace(plan, blend=None)
 
 

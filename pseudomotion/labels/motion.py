@@ -37,6 +37,14 @@ def flow(
     Raises:
         TypeError, ValueError: for an anchor that is not a frame of the plan, or a side outside 1 to 32768.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.labels import flow
+        >>> plan = PMG(num_frames=4, size=32).plan((2, 3, 48, 48), ids=torch.arange(2))
+        >>> flow(plan).shape
+        torch.Size([2, 3, 2, 32, 32])
+
     """
     surfaces = Surfaces.of(plan, size)
     x, y = surfaces.pixels()
@@ -67,6 +75,14 @@ def occlusion(
 
     Raises:
         TypeError, ValueError: as for ``flow``.
+
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.labels import occlusion
+        >>> plan = PMG(num_frames=4, size=32).plan((2, 3, 48, 48), ids=torch.arange(2))
+        >>> occlusion(plan).shape
+        torch.Size([2, 3, 32, 32])
 
     """
     surfaces = Surfaces.of(plan, size)
@@ -99,6 +115,15 @@ def tracks(plan: MotionPlan, points: Tensor | None = None, *, frame: int = 0) ->
         ValueError: for points of any other shape, or a frame that is not in the plan.
         TypeError: for points whose dtype is neither float nor integer.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.labels import tracks
+        >>> plan = PMG(num_frames=4, size=32).plan((2, 3, 48, 48), ids=torch.arange(2))
+        >>> places, visible = tracks(plan, torch.tensor([[10.0, 5.0], [20.0, 20.0]]))
+        >>> places.shape, visible.shape
+        (torch.Size([2, 4, 2, 2]), torch.Size([2, 4, 2]))
+
     """
     surfaces = Surfaces.of(plan)
     points = patch_centers(surfaces.size) if points is None else check_points("points", points, len(plan))
@@ -128,6 +153,14 @@ def displacement_stats(plan: MotionPlan, *, samples: int = 16) -> DisplacementSt
 
     Raises:
         ValueError: for a plan of one frame.
+
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.labels import displacement_stats
+        >>> stats = displacement_stats(PMG(("zoom",), num_frames=4, size=32).plan((2, 3, 48, 48), ids=torch.arange(2)))
+        >>> stats.mean.shape, stats.percentile_95.shape, stats.visible.shape
+        (torch.Size([2]), torch.Size([2]), torch.Size([2]))
 
     """
     if plan.num_frames < 2:

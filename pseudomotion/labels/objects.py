@@ -34,6 +34,14 @@ def instances(plan: MotionPlan, size: int | tuple[int, int] | None = None) -> In
     Raises:
         TypeError, ValueError: for an invalid plan or size.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG, Objects
+        >>> from pseudomotion.labels import instances
+        >>> plan = PMG(num_frames=4, size=32, objects=Objects(count=(3, 3))).plan((2, 3, 48, 48), ids=torch.arange(2))
+        >>> instances(plan).shape, int(instances(plan).max())
+        (torch.Size([2, 4, 32, 32]), 3)
+
     """
     surfaces = Surfaces.of(plan, size)
     x, y = surfaces.pixels()
@@ -57,6 +65,15 @@ def boxes(plan: MotionPlan, size: int | tuple[int, int] | None = None) -> Boxes:
 
     Raises:
         TypeError, ValueError: for an invalid plan or size.
+
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG, Objects
+        >>> from pseudomotion.labels import boxes
+        >>> plan = PMG(num_frames=4, size=32, objects=Objects(count=(3, 3))).plan((2, 3, 48, 48), ids=torch.arange(2))
+        >>> found = boxes(plan)
+        >>> found.visible.shape, found.amodal.shape, found.share.shape
+        (torch.Size([2, 4, 3, 4]), torch.Size([2, 4, 3, 4]), torch.Size([2, 4, 3]))
 
     """
     surfaces = Surfaces.of(plan, size)
@@ -86,6 +103,14 @@ def depth_order(plan: MotionPlan) -> Int64[Tensor, "B T S"]:
 
     Raises:
         TypeError: if that is no plan.
+
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG, Objects
+        >>> from pseudomotion.labels import depth_order
+        >>> plan = PMG(num_frames=4, size=32, objects=Objects(count=(2, 2))).plan((1, 3, 48, 48), ids=torch.arange(1))
+        >>> depth_order(plan)[0, 0]
+        tensor([2, 1, 0])
 
     """
     surfaces = Surfaces.of(plan)

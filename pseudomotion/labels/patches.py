@@ -42,6 +42,15 @@ def patch_correspondence(
     Raises:
         TypeError, ValueError: if sizes are not multiples, or the anchor does not exist.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.labels import patch_correspondence
+        >>> plan = PMG(num_frames=4, size=32).plan((2, 3, 48, 48), ids=torch.arange(2))
+        >>> found = patch_correspondence(plan, patch=16, tubelet=2)
+        >>> found.token.shape
+        torch.Size([2, 8])
+
     """
     patch = checks.positive_int("patch", patch, checks.LARGEST_SIDE)
     tubelet = checks.positive_int("tubelet", tubelet, plan.num_frames)

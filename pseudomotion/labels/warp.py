@@ -62,6 +62,15 @@ def warp_labels(
         ValueError: for labels of any other shape, or a fill value that their dtype cannot represent.
         TypeError: for coordinates that are not real numbers, or maps that are not floats.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.labels import warp_labels
+        >>> plan = PMG(num_frames=4, size=32).plan((1, 3, 48, 48), ids=torch.arange(1))
+        >>> moved = warp_labels(plan, boxes=torch.tensor([[10.0, 10.0, 30.0, 40.0]]), masks=torch.ones(1, 48, 48, dtype=torch.int64))
+        >>> moved.boxes.shape, moved.masks.shape
+        (torch.Size([1, 4, 1, 4]), torch.Size([1, 4, 32, 32]))
+
     """
     surfaces = Surfaces.of(plan, size)
     labels = WarpedLabels(surfaces.image[:, :: surfaces.of_images.step])

@@ -70,6 +70,14 @@ def render(
         TypeError, ValueError: for invalid arguments, and if "fused" is requested for images that it does not support.
         RuntimeError: if "fused" is requested and this machine cannot run it.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion import PMG
+        >>> from pseudomotion.render import render
+        >>> images = torch.rand(2, 3, 24, 24)
+        >>> render(images, PMG(num_frames=4, size=16).plan(images.shape, ids=torch.arange(2))).shape
+        torch.Size([2, 3, 4, 16, 16])
+
     """
     checks.images(images)
     prepared = plan if isinstance(plan, Prepared) else None

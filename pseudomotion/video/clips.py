@@ -38,6 +38,13 @@ class VideoClips(FileSource):
         OSError: if there is no such list.
         ValueError: if it is empty, or a line cannot be read; for arguments out of range.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion.video import VideoClips
+        >>> videos = VideoClips("train.csv", num_frames=4, stride=2, size=32)
+        >>> videos.get(torch.arange(2)).shape
+        torch.Size([2, 3, 4, 32, 32])
+
     """
 
     def __init__(

@@ -67,6 +67,11 @@ def read_clip(
         ValueError: if the file is no video, has no video stream or no frames, or is broken; for arguments out of range.
         ImportError: for "torchcodec", if it is not installed.
 
+    Example:
+        >>> from pseudomotion.video import read_clip
+        >>> read_clip("clip.mp4", num_frames=4, stride=2, size=32).shape
+        torch.Size([3, 4, 32, 32])
+
     """
     checks.positive_int("num_frames", num_frames, checks.MOST_FRAMES)
     checks.positive_int("stride", stride, checks.MOST_FRAMES)
@@ -91,6 +96,11 @@ def read_frames(
 
     Raises:
         OSError, ValueError, ImportError: as ``read_clip``.
+
+    Example:
+        >>> from pseudomotion.video import read_frames
+        >>> read_frames("clip.mp4", lambda n: [0, n // 2, n - 1]).shape
+        torch.Size([3, 3, 32, 32])
 
     """
     sides = checks.frame_size(size)

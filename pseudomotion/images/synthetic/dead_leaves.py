@@ -31,6 +31,12 @@ class DeadLeaves(SyntheticSource):
     Raises:
         TypeError, ValueError: for arguments outside these.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion.images.synthetic import DeadLeaves
+        >>> DeadLeaves(size=32).get(torch.arange(4)).shape
+        torch.Size([4, 3, 32, 32])
+
     """
 
     name = "dead_leaves"

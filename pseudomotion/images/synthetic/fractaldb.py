@@ -50,6 +50,13 @@ class FractalDB(SyntheticSource):
         OSError: if the file cannot be opened.
         RuntimeError: if ``max_tries`` is not enough.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion.images.synthetic import FractalDB
+        >>> source = FractalDB(categories=10, points=1000, size=32)
+        >>> source.get(torch.arange(4)).shape
+        torch.Size([4, 3, 32, 32])
+
     """
 
     name = "fractaldb"

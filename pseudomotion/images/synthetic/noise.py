@@ -28,6 +28,12 @@ class Noise(SyntheticSource):
     Raises:
         TypeError, ValueError: for arguments outside these.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion.images.synthetic import Noise
+        >>> Noise(size=32).get(torch.arange(4)).shape
+        torch.Size([4, 3, 32, 32])
+
     """
 
     name = "noise"

@@ -58,6 +58,13 @@ class VisualAtom(SyntheticSource):
     Raises:
         TypeError, ValueError: for arguments outside these.
 
+    Example:
+        >>> import torch
+        >>> from pseudomotion.images.synthetic import VisualAtom
+        >>> source = VisualAtom(categories=10, size=32)
+        >>> source.get(torch.arange(4)).shape
+        torch.Size([4, 3, 32, 32])
+
     """
 
     name = "visual_atom"
