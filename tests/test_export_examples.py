@@ -1,8 +1,11 @@
 """The examples beside the export: over a cluster with Ray, flow training on the fly, and lists as other repositories read them."""
 
+import math
 import os
 from pathlib import Path
 
+import av
+import numpy as np
 import pandas
 import pytest
 import torch
@@ -111,6 +114,26 @@ def test_v_jepa_reads_the_list_of_videomae(folder, tmp_path):
     assert labels == [record["label"] for record in records_of(tmp_path / "out")]
     relative, _ = vjepa_list(write_list(job, relative=True))
     assert [str(tmp_path / "out" / path) for path in relative] == paths
+
+
+def vjepa_frames(path, count, fps):
+    """The frames that V-JEPA 2 takes of a video no longer than a clip: its rate, rounded up, sets the step; the last is repeated."""
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        step, length = math.ceil(stream.average_rate) // fps, stream.frames
+    places = np.linspace(0, length, length // step).clip(0, length - 1).astype(int)
+    return [*places, *[length - 1] * (count - len(places))]
+
+
+def test_v_jepa_takes_every_frame_at_the_rate_of_the_files(folder, tmp_path):
+    job = Export(ImageFolder(folder, 18), PMG(num_frames=64, size=16), tmp_path / "out", Settings(clips=1, fps=12))
+    prepare(job)
+    job.write(0)
+    paths, _ = vjepa_list(write_list(job))
+    assert vjepa_frames(paths[0], 64, 12) == list(range(64))
+    assert len(set(vjepa_frames(paths[0], 64, 6))) == 32
+    with pytest.raises(ZeroDivisionError):
+        vjepa_frames(paths[0], 64, 13)
 
 
 def test_every_example_is_tested():
