@@ -190,7 +190,8 @@ def test_interrupted_it_says_so_in_one_line_and_leaves_no_half_folder(folder, tm
     assert not list((tmp_path / "out" / "clips").glob(".*"))
 
 
-def test_the_plans_make_any_clip_again_bit_by_bit(folder, tmp_path):
+@pytest.mark.parametrize("exposure", [0, 0.5])
+def test_the_plans_make_any_clip_again_bit_by_bit(folder, tmp_path, exposure):
     run(
         folder,
         tmp_path / "out",
@@ -204,11 +205,16 @@ def test_the_plans_make_any_clip_again_bit_by_bit(folder, tmp_path):
         "videomix",
         "--objects",
         "smile2025",
+        "--exposure",
+        exposure,
+        "--subframes",
+        2,
     )
     source = ImageFolder(folder, 24)
     for shard, count in ((0, 6), (1, 4)):
         planned = load_plans(tmp_path / "out" / "plans" / f"{shard:05d}.safetensors")
         assert planned.count == count
+        assert planned.plan.exposure == exposure
         for i in range(count):
             part = planned.select(torch.tensor([i]))
             assert len(part.plan) == 2  # the clip and its partner

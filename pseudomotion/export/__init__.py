@@ -113,6 +113,21 @@ def _parser() -> command.Parser:
         help="objects, cut from other images, that move over every clip: mixed outlines, or those of a published generator (default: none)",
     )
 
+    motion.add_argument(
+        "--exposure",
+        type=command.number(float, at_least=0, at_most=1),
+        default=0.0,
+        metavar="SHARE",
+        help="motion blur: average every frame over this share of the frame interval (default: 0, none)",
+    )
+    motion.add_argument(
+        "--subframes",
+        type=command.number(int, at_least=1, at_most=64),
+        default=4,
+        metavar="N",
+        help="instants that --exposure averages; the cost of rendering grows with it (default: 4)",
+    )
+
     what = parser.add_argument_group("clips")
     what.add_argument("--clips", type=count, required=True, metavar="N", help="number of clips")
     what.add_argument("--first", type=command.number(int, at_least=0), default=0, metavar="N", help="number of the first (default: 0)")

@@ -120,6 +120,8 @@ def _job(options: argparse.Namespace) -> Export:
         crop=options.crop,
         mix=mix,
         objects=objects,
+        exposure=options.exposure,
+        subframes=options.subframes,
         seed=options.seed,
     )
     device = torch.device(options.device)
