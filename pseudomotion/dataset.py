@@ -28,7 +28,10 @@ class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
 
     Item ``i`` in epoch ``e`` has id ``i + e * len(source)``, so it is the same in any worker and order, and moves differently in every
     epoch. Where clips are mixed, or show parts of other images ("cutmix", objects), those come from anywhere in the source, by the item's
-    id.
+    id. ``set_epoch(e)`` chooses the epoch, before each pass, also with persistent workers.
+
+    An item is a dict: "video", a clip as ``PMG`` makes it, ``(C, T, h, w)`` or ``(T, C, h, w)``; "id" and "label", integers; and the labels
+    asked for, without the axis of the batch. "tracks" ``(T, N, 2)``, of the centers of 16-pixel patches, brings "visible" ``(T, N)``.
 
     Args:
         source: images, on the CPU. A ``DataLoader`` with workers reads and renders in them.
@@ -71,10 +74,6 @@ class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Several clips, rendered together. ``DataLoader`` calls this for each batch.
-
-        Returns:
-            For each: "video", a clip as ``PMG`` makes it, ``(C, T, h, w)`` or ``(T, C, h, w)``; "id" and "label", integers; and the labels
-            asked for, without the axis of the batch; "tracks" ``(T, N, 2)`` of the centers of 16-pixel patches bring "visible" ``(T, N)``.
 
         Raises:
             IndexError: for an index outside 0 to ``len() - 1``.
