@@ -233,9 +233,7 @@ class _Parser(command.Parser):
         return self.config(**values)
 
 
-@functools.cache  # building one takes longer than parsing
-def _parser(config: Any, prog: str = "", about: str = "") -> _Parser:
-    return _Parser(config, prog, about)
+_parser: Callable[..., _Parser] = functools.cache(_Parser)  # building one takes longer than parsing
 
 
 class _Help(argparse.HelpFormatter):
