@@ -50,21 +50,27 @@ class Kernel:
     def __getitem__(self, grid):
         def launch(*args, **options):
             self.launches.append(grid[0])
-            return Compiled(self.launches, len(args) + len(options) - ("num_warps" in options))
+            return Compiled(self, args, len(args) + len(options) - ("num_warps" in options))
 
         return launch
 
 
 class Compiled:
-    """Stand-in for the compiled kernel that a launch returns."""
+    """Stand-in for the compiled kernel that a launch returns: Triton may have made constants of the numbers it was compiled for."""
 
-    def __init__(self, launches, arguments):
-        self.launches, self.arguments = launches, arguments
+    def __init__(self, kernel, compiled_for, arguments):
+        self.kernel, self.arguments = kernel, arguments
+        self.numbers = self.specialized(compiled_for)
+
+    def specialized(self, args):
+        named = zip(self.kernel.arg_names, args, strict=False)
+        return {name: value for name, value in named if isinstance(value, int) and name not in self.kernel.do_not_specialize}
 
     def __getitem__(self, grid):
         def launch(*args):
             assert len(args) == self.arguments
-            self.launches.append(grid[0])
+            assert self.numbers.items() <= self.specialized(args).items()
+            self.kernel.launches.append(grid[0])
 
         return launch
 
