@@ -13,7 +13,7 @@ from pseudomotion import checks
 from pseudomotion.draws import Draws
 from pseudomotion.mix import Mix, warn_alone
 from pseudomotion.motion import Fields, Layers, Motion, alike, concatenate, concatenate_layers, map_fields, to_tensors
-from pseudomotion.objects import Objects
+from pseudomotion.objects import PRESETS, Objects
 from pseudomotion.plan import MOST_SUBFRAMES, PADDING_MODES, Back, MotionPlan
 from pseudomotion.render import DATA_FORMATS, RENDERERS, Prepared, explain, prepare, render
 from pseudomotion.transforms import ALL_TRANSFORMS, Transform
@@ -42,7 +42,8 @@ class PMG(nn.Module):
         crop: ``(min_scale, max_scale)``: the first view is a random window whose area is drawn as a fraction of the largest window's.
             None: the first view is the largest centered window with the frame's aspect ratio.
         mix: ``Mixup()`` or ``VideoMix()`` to mix every clip with a partner clip, as in the paper's best recipe (Table 4). None: no mixing.
-        objects: ``Objects(...)``: things that move on their own over every clip (not from the paper). None: none.
+        objects: ``Objects(...)``, or "mixed", "yu2024" or "smile2025" for a preset: things that move on their own over every clip (not from
+            the paper). None: none.
         exposure: motion blur (not from the paper): every frame is averaged over this share of the frame interval, from 0 (none) to 1,
             centered on the frame's instant. ``pseudomotion.render.exposure`` says how things move between frames.
         subframes: number of instants, from 1 to 64, that are averaged where ``exposure`` is above 0. The cost grows with it.
@@ -83,7 +84,7 @@ class PMG(nn.Module):
         padding_mode: str = "zeros",
         crop: tuple[float, float] | None = None,
         mix: Mix | None = None,
-        objects: Objects | None = None,
+        objects: Objects | str | None = None,
         exposure: float = 0.0,
         subframes: int = 4,
         mean: Sequence[float] | None = None,
@@ -104,8 +105,10 @@ class PMG(nn.Module):
         if mix is not None and not isinstance(mix, Mix):
             raise TypeError(f"mix must be Mixup(...), VideoMix(...) or None, got {mix!r}")
         self.mix = mix
+        if isinstance(objects, str):
+            objects = PRESETS[checks.one_of("objects", objects, tuple(PRESETS))]()
         if objects is not None and not isinstance(objects, Objects):
-            raise TypeError(f"objects must be Objects(...) or None, got {objects!r}")
+            raise TypeError(f"objects must be Objects(...), the name of a preset or None, got {objects!r}")
         self.objects = objects
         self.exposure = checks.probability(exposure, "exposure")
         self.subframes = checks.positive_int("subframes", subframes, MOST_SUBFRAMES)

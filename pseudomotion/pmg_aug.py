@@ -75,13 +75,14 @@ class PMGAug(nn.Module):
         return f"p={self.p!r}, images={len(self.images)} kinds, weights={self.weights!r}"
 
     @untraced
-    def forward(self, clips: Tensor, *, ids: Tensor | None = None) -> tuple[Tensor, PMGAugInfo]:
+    def forward(self, clips: Tensor, *, ids: Tensor | None = None, textures: Tensor | None = None) -> tuple[Tensor, PMGAugInfo]:
         """Replace some of the clips.
 
         Args:
             clips: real clips, uint8 in [0, 255] or float, ``(B, C, T, h, w)`` or ``(B, T, C, h, w)`` as ``pmg.data_format`` says; with 3
                 channels if images come from a source. Not changed.
             ids: int64 ``(B,)`` on the CPU; None: drawn from torch's default generator.
+            textures: as for ``PMG``: what objects show.
 
         Returns:
             Clips of the same shape, dtype and device (``clips`` itself if none is replaced), and where they come from.
@@ -100,7 +101,7 @@ class PMGAug(nn.Module):
         if not len(chosen):
             return clips, info
         images = self._images(real, info, chosen)
-        pseudo = self.pmg(images, ids=draws.ids[chosen])
+        pseudo = self.pmg(images, ids=draws.ids[chosen], textures=textures)
         if len(chosen) == len(clips):
             return pseudo, info
         return clips.index_copy(0, chosen.to(clips.device), pseudo), info

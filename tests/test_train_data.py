@@ -1,5 +1,6 @@
 """What pre-training reads, and which ids it trains on."""
 
+import dataclasses
 import pickle
 import tarfile
 
@@ -354,6 +355,39 @@ def test_clips_do_not_depend_on_the_batch_unless_partners_do(folder):
         ids = torch.arange(8)
         whole, part = (task.inputs(task.source.get(chosen), chosen, torch.device("cpu")).pixels for chosen in (ids, ids[5:]))
         assert torch.allclose(whole[5:], part, atol=1e-5) is alike
+
+
+@pytest.mark.parametrize("more", [{}, {"mix": "none"}, {"textures": ["noise"]}, {"partners": "batch", "mix": "none"}])
+def test_clips_with_objects_do_not_depend_on_the_batch(folder, more):
+    """By default objects show images of the source, chosen by the seed, also where nothing is read but a clip's own image."""
+    sizes = {"model": "tiny", "frame_size": 16, "num_frames": 4}
+    options = PretrainOptions(out="o", images=[str(folder)], objects="mixed", num_textures=6, **sizes, **more)
+    task, ids = make_task(options, CPU), torch.arange(8)
+    whole, part = (task.inputs(task.source.get(chosen), chosen, CPU).pixels for chosen in (ids, ids[5:]))
+    torch.testing.assert_close(whole[5:], part, rtol=0, atol=1e-5)
+    again = make_task(options, CPU)
+    assert torch.equal(task.textures, again.textures)
+    assert not torch.equal(task.textures, make_task(dataclasses.replace(options, seed=1), CPU).textures)
+    if "textures" not in more:
+        images = ImageFolder(folder, 18).get(torch.arange(15))
+        assert all((images == texture).flatten(1).all(1).any() for texture in task.textures)
+    bare = make_task(dataclasses.replace(options, objects=None, textures=None), CPU)
+    shown = (whole != bare.inputs(bare.source.get(ids), ids, CPU).pixels).flatten(2).float().mean((1, 2))
+    assert (shown > 0.005).all()
+
+
+def test_textures_are_read_from_a_stream_and_for_pmg_aug_from_the_videos(folder, videos, tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for path in sorted(folder.glob("*/*.png")):
+            tar.add(path, f"{path.parent.name}{path.name}")
+    sizes = {"out": "o", "objects": "yu2024", "num_textures": 5, "model": "tiny", "frame_size": 16, "num_frames": 4}
+    streamed = make_task(PretrainOptions(images=[f"stream:{tmp_path / 's.tar'}"], **sizes), CPU)
+    assert streamed.textures.shape == (5, 3, 18, 18)
+    options = PretrainOptions(clips="pmg-aug", videos=str(videos), stride=1, mix="none", **sizes)
+    task, ids = make_task(options, CPU), torch.arange(12)
+    assert len(task.textures) == 3  # a frame of every video
+    whole, part = (task.inputs(task.source.get(chosen), chosen, CPU).pixels for chosen in (ids, ids[7:]))
+    torch.testing.assert_close(whole[7:], part, rtol=0, atol=1e-5)
 
 
 def test_real_clips_stay_whole_where_pseudo_motion_is_mixed(videos):

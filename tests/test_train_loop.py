@@ -36,6 +36,7 @@ CPU = torch.device("cpu")
 TINY = (
     *("--source", "noise", "--limit", "6", "--bank", "--model", "micro", "--frame-size", "12", "--image-size", "16", "--num-frames", "4"),
     *("--batch-size", "4", "--save-every", "2", "--log-every", "1", "--log-with", "none", "--seed", "3"),
+    *("--objects", "mixed", "--num-textures", "3"),
 )
 
 

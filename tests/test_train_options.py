@@ -152,6 +152,10 @@ def test_a_positional_argument_may_stand_anywhere(arguments):
         ({"frame_size": 0}, "frame_size must be at least 1, got 0"),
         ({"init": "m", "patch_size": 8}, "patch_size must be left out with init, whose model has its own, got 8"),
         ({"out": ""}, 'out must be a folder, got ""'),
+        ({"textures": ["noise"]}, "--textures are what objects show; they need --objects"),
+        ({"objects": "mixed", "num_textures": 0}, "num_textures must be at least 1, got 0"),
+        ({"objects": "mixed", "transforms": ["fade", "cutmix"]}, "--objects cannot be combined with --transforms cutmix"),
+        ({"objects": "mixed", "clips": "perlin"}, "--objects move over pseudo-motion, which --clips perlin does not make"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(values, message):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from pseudomotion import PMG
@@ -118,8 +119,10 @@ def test_real_videos(moving, tmp_path):
     """An arm may pre-train on the videos themselves, on their frames, or on a source; all probes can be asked for."""
     lists = ["--train", str(moving / "train.csv"), "--test", str(moving / "test.csv"), "--film", r"film\d"]
     small = ["--seeds", "1", "--steps", "2", "1", "1", "1", "--batch-size", "2", "--shots", "1", "--images", "4", "--cpu", "--gray"]
-    arms = ["--arms", "zoom-affine", "videos", "zoom-affine-noise"]
+    arms = ["--arms", "objects", "videos", "zoom-affine-noise"]
     main(["--out", str(tmp_path / "run"), *arms, *lists, *small, "--probe", "linear", "direction"])
+    for picture in (tmp_path / "run" / "examples").iterdir():
+        assert np.ptp(np.array(Image.open(picture), dtype=int), 2).max() <= 1, "a picture has colors"
     found = json.loads((tmp_path / "run" / "validate.json").read_text())
     assert found["films"]["linear"] == found["films"]["class, frozen"] == ["film4", "film5", "film6", "film7"]
     assert set(found["films"]["left/right"]) <= {"film4", "film5", "film6", "film7"}

@@ -21,7 +21,6 @@ from pseudomotion.export.verify import verify_names, verify_shard
 from pseudomotion.images.entries import is_stream, open_source
 from pseudomotion.images.files import image_suffixes, load_image
 from pseudomotion.mix import Mixup, VideoMix
-from pseudomotion.objects import PRESETS
 from pseudomotion.pmg import PMG
 from pseudomotion.source import FileSource, ImageSource
 
@@ -110,7 +109,6 @@ def _job(options: argparse.Namespace) -> Export:
     if not names:
         raise ValueError("--transforms names no transform")
     mix = {None: None, "mixup": Mixup(), "videomix": VideoMix()}[options.mix]
-    objects = PRESETS[options.objects]() if options.objects else None
     pmg = PMG(
         names,
         options.frames,
@@ -119,7 +117,7 @@ def _job(options: argparse.Namespace) -> Export:
         padding_mode=options.padding_mode,
         crop=options.crop,
         mix=mix,
-        objects=objects,
+        objects=options.objects,
         exposure=options.exposure,
         subframes=options.subframes,
         seed=options.seed,

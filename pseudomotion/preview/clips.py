@@ -19,7 +19,6 @@ from pseudomotion.files import MADE_BY, check_input, check_output, whole_file
 from pseudomotion.images import builtin_picture, load_image
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.labels.overlay import SHOWS
-from pseudomotion.objects import PRESETS
 from pseudomotion.pmg import PMG, RESAMPLINGS
 from pseudomotion.video import write_video
 from pseudomotion.video.write import LARGEST_SIDE
@@ -113,14 +112,13 @@ def _check_size(out: Path, rows: int, columns: int, options: argparse.Namespace)
 
 
 def _generator(name: str, resampling: str, options: argparse.Namespace) -> PMG:
-    objects = PRESETS[options.objects]() if options.objects else None
     return PMG(
         (name,),
         options.frames,
         options.size,
         resampling=resampling,
         padding_mode=options.padding_mode,
-        objects=objects,
+        objects=options.objects,
         exposure=options.exposure,
         subframes=8,
         seed=options.seed,

@@ -149,9 +149,29 @@ class MotionOptions(Options):
     partners: Literal["source", "batch"] = option(
         "source", help="of mixed clips: from the source, whatever the number of processes; or from the batch, in half the time"
     )
+    objects: str | None = option(
+        None,
+        help=f"that move over the clips: {', '.join(names.OBJECTS)} (not from the paper); none for no objects",
+        choices=names.OBJECTS,
+        metavar="NAME",
+    )
+    textures: list[str] | None = option(
+        None,
+        help="what objects show: as --images, but no streams, or a synthetic source; none for the images themselves",
+        metavar="SOURCE",
+    )
+    num_textures: int = option(256, help="images that objects show parts of, chosen by --seed, at most", metavar="N", least=1)
     aug_p: float = option(0.5, help="for pmg-aug: share of real clips that is replaced", metavar="P")
     aug_frames: bool = option(True, help="for pmg-aug: make clips of frames of the real clips")
     aug_images: list[str] | None = option(None, help="for pmg-aug: make clips of these too: folders or synthetic sources", metavar="SOURCE")
+
+    def __post_init__(self) -> None:
+        """Check what belongs together."""
+        super().__post_init__()
+        if self.textures is not None and self.objects is None:
+            raise ValueError("--textures are what objects show; they need --objects")
+        if self.objects is not None and "cutmix" in self.transforms:
+            raise ValueError("--objects cannot be combined with --transforms cutmix, which paints objects of its own")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +191,8 @@ class PretrainOptions(ClipOptions, MotionOptions, MaskedModelOptions, RunOptions
     def __post_init__(self) -> None:
         """Check what belongs together."""
         super().__post_init__()
+        if self.objects is not None and self.clips not in ("pmg", "pmg-aug"):
+            raise ValueError(f"--objects move over pseudo-motion, which --clips {self.clips} does not make")
         if self.clips == "mosi" and self.init:
             raise ValueError("--clips mosi takes no --init")
         if self.clips == "pmg-aug" and not (self.aug_frames or self.aug_images):

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from jaxtyping import UInt8
 from torch import Tensor
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
 from pseudomotion import PMG, Mixup, PMGAug, VideoMix
 from pseudomotion.draws import Draws
-from pseudomotion.images import ImageFolder
+from pseudomotion.images import ImageFolder, VideoFrames
 from pseudomotion.images.streamed import ENDLESS
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.mix import Mix
@@ -25,7 +26,7 @@ from pseudomotion.train.engine.loop import Task, make_accelerator, train
 from pseudomotion.train.engine.optimize import parameter_groups
 from pseudomotion.train.engine.stream import to_device
 from pseudomotion.train.options import PretrainOptions as PretrainOptions
-from pseudomotion.train.sources import MultiScaleClips, Planned, Subset, WithPartners, WithPlans, open_images
+from pseudomotion.train.sources import MultiScaleClips, Planned, Subset, WithPartners, WithPlans, open_images, open_textures
 from pseudomotion.train.videomae.hub import save_for_hub
 from pseudomotion.train.videomae.masking import tube_mask, tube_tokens
 from pseudomotion.train.videomae.model import (
@@ -44,6 +45,8 @@ from pseudomotion.transforms import Affine, Transform, Zoom
 
 SPARE = 8 / 7  # side of images over that of frames: 256 for 224
 SHOWN_CLIPS = 4
+
+MakeClips = Callable[[Tensor, Any, Tensor | None], Tensor]
 
 
 def run(options: PretrainOptions) -> None:
@@ -92,16 +95,22 @@ class MaskedModeling(Task):
     Args:
         model: as ``pretraining_model`` makes it.
         source: what clips are made of, by id.
-        make_clips: items of the source, on the device, and their ids, to normalized clips ``(B, T, C, H, W)``. Where the source gives
-            ``Planned`` batches, their images and plan instead.
+        make_clips: items of the source, on the device, their ids, and ``textures``, to normalized clips ``(B, T, C, H, W)``. Where the
+            source gives ``Planned`` batches, their images and plan instead of items and ids.
+        textures: what objects show, on the device, or None.
         options: ``mask_ratio``, ``weight_decay``, ``seed`` and ``picture_every`` count.
 
     """
 
     def __init__(
-        self, model: VideoMAEForPreTraining, source: ItemSource[Any], make_clips: Callable[[Tensor, Any], Tensor], options: PretrainOptions
+        self,
+        model: VideoMAEForPreTraining,
+        source: ItemSource[Any],
+        make_clips: MakeClips,
+        textures: Tensor | None,
+        options: PretrainOptions,
     ) -> None:
-        self.model, self.objective, self.source, self.make_clips = model, MaskedLoss(model), source, make_clips
+        self.model, self.objective, self.source, self.make_clips, self.textures = model, MaskedLoss(model), source, make_clips, textures
         self.options, self.evaluate_every = options, options.picture_every
         self._shown = torch.arange(SHOWN_CLIPS, device="cpu")
         # Read before training, for a stream would be read from its beginning again later.
@@ -120,7 +129,7 @@ class MaskedModeling(Task):
     def inputs(self, items: Tensor | Planned, ids: Tensor, device: torch.device) -> MaskedClips:
         """Clips and masks, on the device."""
         images, motion = items if isinstance(items, Planned) else (items, ids)
-        pixels = self.make_clips(to_device(images, device), motion)
+        pixels = self.make_clips(to_device(images, device), motion, self.textures)
         return MaskedClips(pixels, *(to_device(tokens, device) for tokens in self._masks(ids)))
 
     def _masks(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,24 +151,27 @@ class MaskedModeling(Task):
 
 def _clips(
     options: PretrainOptions, config: VideoMAEConfig, device: torch.device
-) -> tuple[ItemSource[Any], Callable[[Tensor, Any], Tensor]]:
-    """What to read, and how clips are made of it."""
+) -> tuple[ItemSource[Any], MakeClips, UInt8[Tensor, "N 3 H W"] | None]:
+    """What to read, how clips are made of it, and what objects show in them."""
     size, frames, seed = config.image_size, config.num_frames, options.seed
     if options.clips == "perlin":
-        return PerlinClips(frames, size, options.limit, seed, device), lambda clips, ids: normalize(clips)
+        return PerlinClips(frames, size, options.limit, seed, device), lambda clips, ids, textures: normalize(clips), None
     mix = {"none": None, "mixup": Mixup(options.mix_alpha), "videomix": VideoMix(options.mix_alpha)}[options.mix]
     if options.clips == "pmg":
         pmg = _pmg(options, config, mix, mean=IMAGENET_MEAN, std=IMAGENET_STD, dtype=torch.float32, data_format="BTCHW")
         images = _images(options, config, device)
+        textures = open_textures(options, images, _image_size(options, config), device)
         if options.partners == "batch" or (mix is None and all(transform.num_layers == 0 for transform in pmg.transforms)):
-            return WithPlans(images, pmg, device), pmg.render
-        planned = WithPlans(WithPartners(images, seed), pmg, device)
-        return planned, lambda items, plan: pmg.render(items[:, 0], plan, partner_images=items[:, 1])
+            planned = WithPlans(images, pmg, device, textures)
+            return planned, lambda items, plan, textures: pmg.render(items, plan, textures=textures), textures
+        planned = WithPlans(WithPartners(images, seed), pmg, device, textures)
+        return planned, lambda items, plan, textures: pmg.render(items[:, 0], plan, partner_images=items[:, 1], textures=textures), textures
     videos = MultiScaleClips(str(options.videos), frames, options.stride, size, seed=seed)
     if options.clips == "videos":
-        return videos, lambda clips, ids: normalize(clips)
+        return videos, lambda clips, ids, textures: normalize(clips), None
+    textures = open_textures(options, VideoFrames(str(options.videos), size, seed=seed), size, device)
     aug = PMGAug(_pmg(options, config, mix), options.aug_p, images=_aug_images(options, size, device))
-    return videos, lambda clips, ids: normalize(aug(clips, ids=ids)[0])
+    return videos, lambda clips, ids, textures: normalize(aug(clips, ids=ids, textures=textures)[0]), textures
 
 
 def _pmg(options: PretrainOptions, config: VideoMAEConfig, mix: Mix | None, **output: Any) -> PMG:
@@ -172,13 +184,18 @@ def _pmg(options: PretrainOptions, config: VideoMAEConfig, mix: Mix | None, **ou
         padding_mode=options.padding_mode,
         crop=(options.crop[0], options.crop[1]),
         mix=mix,
+        objects=options.objects,
         seed=options.seed,
         **output,
     )
 
 
 def _images(options: PretrainOptions, config: VideoMAEConfig, device: torch.device) -> ImageSource:
-    return open_images(options, options.image_size or round(config.image_size * SPARE), device)
+    return open_images(options, _image_size(options, config), device)
+
+
+def _image_size(options: PretrainOptions, config: VideoMAEConfig) -> int:
+    return options.image_size or round(config.image_size * SPARE)
 
 
 def _aug_images(options: PretrainOptions, size: int, device: torch.device) -> dict[ImageSource | str, float]:

@@ -14,6 +14,7 @@ from pseudomotion.images import ImageBank
 from pseudomotion.images.entries import is_stream, open_shards, open_source
 from pseudomotion.images.streamed import StreamedImages
 from pseudomotion.images.subset import Subset as Subset
+from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.render import Prepared
 from pseudomotion.source import ImageSource, ItemSource
 from pseudomotion.train.engine.options import flag
@@ -54,6 +55,33 @@ def _open_streams(options: PretrainOptions, size: int) -> StreamedImages:
     return StreamedImages(open_shards(options.images or (), size), options.seed, threads=options.num_workers)
 
 
+def open_textures(options: PretrainOptions, images: ImageSource, size: int, device: torch.device) -> UInt8[Tensor, "N 3 H W"] | None:
+    """What objects show: some images, chosen by the seed, the same for all clips of a run, so that a clip does not depend on its batch.
+
+    Args:
+        options: ``objects``, ``textures``, ``num_textures`` and ``seed`` count.
+        images: what the textures are chosen from if the options name no source. Of streams, the first ones are taken.
+        size: side of the textures in pixels, where the options name a source.
+        device: where they are kept.
+
+    Returns:
+        The textures; None without objects.
+
+    Raises:
+        OSError, ValueError: as ``open_images``.
+
+    """
+    if options.objects is None:
+        return None
+    if options.textures is not None:
+        synthetic = SOURCES.get(options.textures[0]) if len(options.textures) == 1 else None
+        images = open_entries(options.textures, size) if synthetic is None else synthetic(size=size, device=device)
+    if isinstance(images, StreamedImages):  # one lane, so that only its shards are read
+        return images.get(torch.arange(options.num_textures) * images.lanes).to(device)
+    chosen = Subset(images, min(options.num_textures, len(images)), options.seed)
+    return ImageBank(chosen, device, num_workers=options.num_workers).images
+
+
 class WithPartners:
     """Images, each with the one that its clip is mixed with: from anywhere in the source, so that a clip is a function of its id alone.
 
@@ -92,11 +120,13 @@ class WithPlans:
         images: may come with partners.
         pmg: makes the plans.
         device: where ``pmg`` will render. For a CUDA device the plans are packed for its kernels, too.
+        textures: what objects will show, or None; only their shape counts.
 
     """
 
-    def __init__(self, images: ItemSource[Tensor], pmg: PMG, device: torch.device) -> None:
+    def __init__(self, images: ItemSource[Tensor], pmg: PMG, device: torch.device, textures: Tensor | None = None) -> None:
         self.images, self.partners = images, isinstance(images, WithPartners)
+        self.textures = None if textures is None else textures.shape
         self.plan: Callable[..., MotionPlan | Prepared] = pmg.prepare if device.type == "cuda" else pmg.plan
         self.groups: Tensor | None = getattr(images, "groups", None)
         self.skipped: dict[int, str] = getattr(images, "skipped", {})
@@ -108,7 +138,8 @@ class WithPlans:
     def get(self, ids: Tensor) -> Planned:
         """Images and the plan of their clips."""
         images = self.images.get(ids)
-        return Planned(images, self.plan((len(images), *images.shape[-3:]), ids=ids, partner_images=self.partners))
+        shape = len(images), *images.shape[-3:]
+        return Planned(images, self.plan(shape, ids=ids, partner_images=self.partners, textures=self.textures))
 
 
 class MultiScaleClips(VideoClips):

@@ -133,10 +133,11 @@ def pretrain_encoder(data: Data, arm: str, seed: int, steps: int, encoder: Path,
         asked = dataclasses.replace(asked, **changed)
         accelerator = make_accelerator(asked)
         task: Any = pretrain.make_task(asked, accelerator.device)
-        make_clips: Callable[[Tensor, Any], Tensor] = task.make_clips
         if options.gray:
             channels = -3 if asked.clips == "pmg" else -4  # of images (B, 3, H, W), with partners (B, 2, 3, H, W); of clips (B, 3, T, h, w)
-            task.make_clips = lambda items, motion: make_clips(to_gray(items, channels), motion)
+            make_clips: pretrain.MakeClips = task.make_clips
+            task.make_clips = lambda items, motion, textures: make_clips(to_gray(items, channels), motion, textures)
+            task.textures = None if task.textures is None else to_gray(task.textures, -3)
         model = train(task, asked, "pretrain", accelerator)
         ids = torch.arange(SHOWN_CLIPS)
         clips = task.inputs(task.source.get(ids), ids, accelerator.device).pixels  # (B, T, 3, h, w)
