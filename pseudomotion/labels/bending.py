@@ -1,9 +1,10 @@
 """A surface that bends: where its points go, between its image and its frames, and from frame to frame."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from pseudomotion import spline
@@ -24,6 +25,39 @@ def linear(matrices: Float64[Tensor, "b K 3 3"], x: Tensor, y: Tensor) -> tuple[
 def spread(tensor: Tensor, places: int) -> Tensor:
     """Append axes of length 1 to ``(B, K)``, so that it broadcasts against ``(B, K, *places)``."""
     return tensor.reshape(*tensor.shape, *[1] * places)
+
+
+def fill(
+    results: tuple[Shaped[Tensor, "B K *places"], ...],
+    clips: Int64[Tensor, " b"],
+    chosen: Bool[Tensor, "b 1 *places"],
+    x: Tensor,
+    y: Tensor,
+    compute: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]],
+) -> None:
+    """Compute results at some points alone, and write them there. For CPUs: how many there are, a GPU would have to be waited for.
+
+    Args:
+        results: to be changed.
+        clips: positions in the batch of the clips that have the points.
+        chosen: which of their points.
+        x: of all their points.
+        y: of all their points.
+        compute: ``x`` and ``y`` of n points of some clips, ``(b, 1, n)``, and the clips' positions in the batch, to the results there.
+
+    """
+    counts = chosen.flatten(1).sum(1)
+    kept = counts.nonzero()[:, 0]
+    if not len(kept):
+        return
+    row, place = chosen[kept].flatten(1).nonzero().unbind(1)
+    number = torch.arange(len(row)) - (counts.cumsum(0) - counts)[kept[row]]  # of the point among those of its clip
+    places = torch.zeros(len(kept), int(counts.max()), dtype=torch.int64)  # rows of few points are padded with the first of all
+    places[row, number] = place
+    some_x, some_y = (each.expand(chosen.shape)[kept].flatten(1).gather(1, places)[:, None] for each in (x, y))  # (b, 1, n)
+    positions = clips[kept]
+    for whole, part in zip(results, compute(some_x, some_y, positions), strict=True):
+        whole.view(*whole.shape[:2], -1)[positions[row], :, place] = part[row, :, number]
 
 
 @dataclass(frozen=True)

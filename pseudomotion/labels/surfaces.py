@@ -7,6 +7,7 @@ a GPU.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -14,9 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from pseudomotion import checks, geometry, outline
+from pseudomotion import checks, geometry, outline, spline
 from pseudomotion.geometry import HORIZON
-from pseudomotion.labels.bending import Bends, Points, linear, spread
+from pseudomotion.labels.bending import Bends, Points, fill, linear, spread
 from pseudomotion.passes import Pass
 from pseudomotion.plan import Blend, MotionPlan
 
@@ -227,8 +228,27 @@ class Surfaces:
         covered = within(x, y, self.window[clips, surface, None]) & spread(self.present[clips, surface, frames], places)
         if surface % self.stacked == 0:
             return covered
+        bends = self.bends[surface] if group.bent else None
+        if bends is not None and x.device.type == "cpu" and covered.shape[1] == 1:
+            return self._covers_bent(group, bends, frames, x, y, covered)
         u, v, in_front = self.at_image(surface, frames, x, y, clips, bent=group.bent)
         return covered & self.contains(surface, u, v, clips, group.shapes) & in_front
+
+    def _covers_bent(self, group: Group, bends: Bends, frame: slice, x: Tensor, y: Tensor, covered: Tensor) -> Bool[Tensor, "b 1 *places"]:
+        """``covers`` of a surface that bends, in one frame: the bend is evaluated where it could reach the surface's box."""
+        surface, positions = group.surface, self._positions(group.clips)
+        u, v, in_front = self.at_image(surface, frame, x, y, positions, bent=False)
+        box = self.box[positions, surface]
+        far = spline.reach(bends.bend[positions, frame.start], box) + 1e-6  # (b, 2); for rounding
+        near = covered & within(u, v, (box + torch.cat([-far, far], -1))[:, None]) & in_front
+
+        def contained(x: Tensor, y: Tensor, clips: Tensor) -> tuple[Tensor, ...]:
+            u, v, in_front = bends.select(clips).to_image(frame, x, y)
+            return (self.contains(surface, u, v, clips, group.shapes) & in_front,)
+
+        found = torch.zeros(len(self.box), *near.shape[1:], dtype=torch.bool)
+        fill((found,), positions, near, x, y, contained)
+        return found[positions]
 
     def top(self, frames: slice, x: Tensor, y: Tensor) -> Int64[Tensor, "B K *places"]:
         """Index of the surface that is visible at points of the frames."""
@@ -249,13 +269,23 @@ class Surfaces:
 
     def displace(self, shown: Int64[Tensor, "B K *places"], origin: slice, target: slice, x: Tensor, y: Tensor) -> Moved:
         """Displacement of points, each with the surface ``shown`` there."""
-        moved = self.move(0, origin, target, x, y)
-        for surface, clips, bent, _ in self.layered:
-            theirs = self.move(surface, origin, target, _of(x, clips), _of(y, clips), clips, bent=bent)
-            chosen = shown[clips] == surface
-            for whole, part in zip(moved, theirs, strict=True):
+        if len(self) == 1:
+            return self.move(0, origin, target, x, y)
+        moved = self.move(0, origin, target, x, y, EVERYONE, bent=False)
+        back = [] if self.bent[0] is None else [(0, self.bent[0], True)]
+        for surface, clips, bent in [*back, *(group[:3] for group in self.layered)]:
+            chosen, their_x, their_y = shown[clips] == surface, _of(x, clips), _of(y, clips)
+            move = partial(self.move, surface, origin, target)
+            if bent and x.device.type == "cpu":
+                fill(moved, self._positions(clips), chosen, their_x, their_y, move)
+                continue
+            for whole, part in zip(moved, move(their_x, their_y, clips, bent=bent), strict=True):
                 whole[clips] = torch.where(chosen, part, whole[clips])
         return moved
+
+    def _positions(self, clips: Clips) -> Int64[Tensor, " b"]:
+        """Positions of clips in the batch, as a tensor."""
+        return torch.arange(len(self.box), device=self.box.device)[clips]
 
     def follow(self, frame: int, frames: slice, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "B K *places"]]:
         """Coordinates in ``frames`` of points given in ``frame``, and whether they are visible there.
