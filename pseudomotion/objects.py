@@ -20,6 +20,7 @@ from pseudomotion.motion import Layers, Motion, alike, compose, concatenate, map
 from pseudomotion.transforms import Affine, Elastic, Transform
 from pseudomotion.transforms.base import Range, View, allowed, averaged, between, check_ranges, steps
 from pseudomotion.transforms.by_name import Transforms, transforms_and_weights
+from pseudomotion.transforms.elastic import FEWEST_POINTS
 
 __all__ = ["MIXED", "PRESETS", "SHAPES", "Objects"]
 
@@ -100,6 +101,7 @@ class Objects:
         angle: of the object in frame 0, in degrees, from x towards y.
         view: area of the texture that the object shows, as a fraction of the largest part with its aspect.
         bend: greatest bend, in cells, as ``Elastic``'s amplitude; (0, 0): rigid. A transform that bends itself is left as it is.
+        grid: control points per axis of bends, as ``Elastic``'s, and the same as that of transforms that bend.
         feather: width of the soft edge in pixels of the frame, where the object is smallest.
         soft: probability of an edge of width ``softness`` instead.
         softness: width of that soft edge, as a fraction of half the shorter side of the box.
@@ -131,6 +133,7 @@ class Objects:
     angle: Range = allowed((-30.0, 30.0), -180, 180)
     view: Range = allowed((0.05, 0.6), 1e-4, 1)
     bend: Range = allowed((0.0, 0.0), 0, spline.LARGEST)
+    grid: int = 6
     feather: Range = allowed((1.0, 2.0), 0.1, 1000)
     soft: float = 0.0
     softness: Range = allowed((0.3, 0.7), 0.01, 1)
@@ -140,6 +143,7 @@ class Objects:
     def __post_init__(self) -> None:
         """Check the options."""
         check_ranges(self)
+        object.__setattr__(self, "grid", checks.bounded_int("Objects.grid", self.grid, FEWEST_POINTS, spline.MOST_POINTS))
         checks.one_of("size_law", self.size_law, LAWS)
         low, high = checks.pair("Objects.count", self.count, checks.integer, "a pair of ints (smallest, largest)")
         if not 0 <= low <= high <= MOST:
@@ -337,7 +341,7 @@ class Objects:
         if transform.reads_previous:
             motion = compose(motion, np.ones(len(view.scale), dtype=bool))
         if self.bend[1] > 0 and motion.bend is not None and not motion.bend.shape[-1]:
-            elastic = Elastic(amplitude=self.bend)
+            elastic = Elastic(amplitude=self.bend, grid=self.grid)
             motion = dataclasses.replace(motion, bend=elastic.make_plan(elastic.make_params(draws), view).bend)
         start = geometry.inverse(motion.homography[:, :1])
         return dataclasses.replace(motion, homography=geometry.matmul(motion.homography, np.broadcast_to(start, motion.homography.shape)))

@@ -12,7 +12,7 @@ import pseudomotion
 from pseudomotion import PMG, Objects, geometry, objects, outline
 from pseudomotion.labels import instances
 from pseudomotion.mix import VideoMix
-from pseudomotion.transforms import ALL_TRANSFORMS
+from pseudomotion.transforms import ALL_TRANSFORMS, Elastic
 
 TEXTURES = (7, 3, 50, 40)
 SINGLE = [name for name, cls in ALL_TRANSFORMS.items() if cls.num_layers == 0]
@@ -213,6 +213,22 @@ def test_errors_of_textures():
         PMG(objects=3)
 
 
+def test_bends_of_one_generator_have_one_grid():
+    """Back and objects may have different ones; the renderers agree on each."""
+    images, ids = torch.rand(3, 3, 40, 44), torch.arange(3)
+    for back, own in ((3, 8), (8, 3), (4, 5)):
+        options = Objects(count=(2, 2), bend=(0.3, 0.4), grid=own)
+        clips = [
+            PMG((Elastic(grid=back),), 4, 32, objects=options, renderer=renderer)(images, ids=ids) for renderer in ("fused", "reference")
+        ]
+        torch.testing.assert_close(*clips, atol=2e-4, rtol=0)
+    with pytest.raises(ValueError, match="must bend by grids of the same size, got 5 x 5, 6 x 6"):
+        PMG(("elastic", Elastic(grid=5)), 4, 32).plan((9, 3, 40, 44), ids=torch.arange(9))
+    for wrong in (2, 9):
+        with pytest.raises(ValueError, match=f"Elastic.grid must be from 3 to 8, got {wrong}"):
+            Elastic(grid=wrong)
+
+
 def test_repr_rebuilds():
     options = Objects(count=(1, 2), shapes={"ring": 2.0, "blob": 1.0})
     assert eval(repr(options), {"Objects": Objects}) == options
@@ -222,15 +238,17 @@ def test_repr_rebuilds():
 @pytest.mark.parametrize("crop", [None, (0.2, 1.0)])
 def test_elastic_and_shake_stay_inside_the_image(crop):
     """White images stay white, although the padding is black."""
-    for name in ("elastic", "shake"):
+    for transform in (Elastic(), Elastic(grid=3), Elastic(grid=8), "shake"):
         for image, frame in (((40, 70), (24, 32)), ((300, 200), (20, 16)), ((9, 9), (12, 5))):
-            clips = PMG((name,), 9, frame, crop=crop)(torch.ones(12, 3, *image), ids=torch.arange(12))
+            clips = PMG((transform,), 9, frame, crop=crop)(torch.ones(12, 3, *image), ids=torch.arange(12))
             torch.testing.assert_close(clips, torch.ones_like(clips), atol=1e-5, rtol=0)
 
 
-def test_elastic_starts_unbent_and_does_not_fold():
-    plan = PMG(("elastic",), 16, 224).plan((400, 3, 224, 224), ids=torch.arange(400))
+@pytest.mark.parametrize("grid", [3, 6, 8])
+def test_elastic_starts_unbent_and_does_not_fold(grid):
+    plan = PMG((Elastic(grid=grid),), 16, 224).plan((400, 3, 224, 224), ids=torch.arange(400))
     bend = plan.back.motion.bend
+    assert bend.shape == (400, 16, 2, grid, grid)
     assert bend[:, 0].abs().max() < 1e-6
     assert 0.3 < bend.abs().max() <= 0.4
     assert (bend.abs().amax((1, 2, 3, 4)) > 0.08).double().mean() > 0.9

@@ -158,7 +158,7 @@ class State:
     def make_transform(self) -> Transform:
         """The transform, with the ranges that differ from its defaults."""
         cls = ALL_TRANSFORMS[self.transform]
-        return cls(**_changed(self.ranges, cls(), [each.name for each in fields(cls)]))  # type: ignore[arg-type]
+        return cls(**_changed(self.ranges, cls(), [each.name for each in _ranges(cls)]))
 
     def make_objects(self) -> Objects | None:
         """The objects, with the ranges that differ from the preset's."""
@@ -242,7 +242,7 @@ def controls() -> dict[str, Any]:
     ranges = {}
     for name, cls in ALL_TRANSFORMS.items():
         default = cls()
-        limits = {each.name: _ends(each.metadata["allowed"], getattr(default, each.name)) for each in fields(cls)}  # type: ignore[arg-type]
+        limits = {each.name: _ends(each.metadata["allowed"], getattr(default, each.name)) for each in _ranges(cls)}
         ranges[name] = {"about": _about(cls), "ranges": _sliders(default, limits)}
     return {
         "images": ["picture", *SOURCES],
@@ -257,6 +257,11 @@ def controls() -> dict[str, Any]:
         "size": list(SIZES),
         "defaults": dataclasses.asdict(State()),
     }
+
+
+def _ranges(cls: type[Transform]) -> list["dataclasses.Field[Any]"]:
+    """The fields of a transform that are ranges."""
+    return [each for each in fields(cls) if "allowed" in each.metadata]  # type: ignore[arg-type]
 
 
 def _changed(ranges: Any, default: Any, names: Iterable[str]) -> dict[str, Any]:
