@@ -15,7 +15,7 @@ from pseudomotion.preview import main as pmg_preview
 from pseudomotion.train.probe import CLASSES, MotionProbe, textures
 from pseudomotion.transforms import ALL_TRANSFORMS
 
-CLIPS = 4096
+CLIPS, FEWER, PART = 4096, 512, 64  # whose statistics are shown; of transforms that are not the paper's; at a time
 PROBE_SIZE, PROBE_FRAMES, NAMES, GAP = 64, 6, 110, 4
 
 
@@ -62,15 +62,24 @@ def _probe() -> Image.Image:
 def _calibration() -> str:
     rows = ["## Calibration\n"]
     rows.append(
-        f"Statistics of {CLIPS:,} clips at 224 x 224, T = 16, computed from plans with `pseudomotion.labels.displacement_stats`. "
+        f"Statistics of {CLIPS:,} clips ({FEWER} of transforms that are not from the paper) at 224 x 224, T = 16, computed from plans with "
+        "`pseudomotion.labels.displacement_stats`. "
         "Displacement is that of the back, in pixels per step, averaged over pixels and steps of a clip. Visible: fraction of the first "
         "frame that is still visible in the last frame, averaged over clips.\n"
     )
     rows += ["| transform | displacement: median | 5 % to 95 % of clips | visible |", "|---|---|---|---|"]
-    for name in TRANSFORMS:
-        stats = displacement_stats(PMG((name,)).plan((CLIPS, 3, 224, 224), ids=torch.arange(CLIPS)), samples=8)
-        low, median, high = stats.mean.quantile(torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()
-        rows.append(f"| `{name}` | {median:.2f} | {low:.2f} to {high:.2f} | {stats.visible.mean():.2f} |")
+    for name in ALL_TRANSFORMS:
+        ids = torch.arange(CLIPS if name in TRANSFORMS else FEWER)
+        stats = [displacement_stats(PMG((name,)).plan((PART, 3, 224, 224), ids=part), samples=8) for part in ids.split(PART)]
+        mean, visible = (torch.cat([getattr(each, field) for each in stats]) for field in ("mean", "visible"))
+        low, median, high = mean.quantile(torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()
+        rows.append(f"| `{name}` | {median:.2f} | {low:.2f} to {high:.2f} | {visible.mean():.2f} |")
+    rows.append(
+        "\n`elastic` moves less than the others, for its bends come near those that could fold (0.40 of at most 0.48 cells): the 95th "
+        "percentile of a clip's pixels is 3.4 px per step in the median clip, where that of `zoom` is 7.1. Larger cells move farther: "
+        "`Elastic(grid=3)` 1.4 times as far. The moves of `shake` are at most those that TAPNext++ publishes; it turns back, so what it "
+        "shows stays visible."
+    )
     return "\n".join(rows) + "\n"
 
 
