@@ -73,6 +73,7 @@ SHAPES: dict[str, Callable[[Float64[np.ndarray, "b m"], Numbers], Rows]] = {
     "polygon": lambda n, feather: _polygon(_between(5, 8, n[:, 8]), n, feather, irregular=0.6),
     "blob": _blob,
     "ring": lambda n, feather: outline.superellipses(np.ones(len(n)), feather, 0.4 + 0.35 * n[:, 0]),
+    "cutout": lambda n, feather: outline.boxes(feather),
 }
 MIXED = ("box", "ellipse", "rhombus", "superellipse", "triangle", "quadrilateral", "polygon", "blob", "ring")
 PACES = ("steady", "accelerating", "decelerating")
@@ -92,8 +93,9 @@ class Objects:
         count: smallest and largest number of objects per clip, up to 64.
         size: side of an object's box, the geometric mean of width and height, as a fraction of the frame's shorter side.
         size_law: "uniform", or "inverse_cube": a density of ``(size / largest)**-3 - 1``, so small objects are far more frequent.
-        aspect: width of the box over its height; 1 for square, circle, rotated_square and regular.
-        shapes: names in ``SHAPES``, a mapping of them to weights, or "mixed" for those in ``MIXED``.
+        aspect: width of the box over its height; 1 for square, circle, rotated_square and regular, the texture's for cutout.
+        shapes: names in ``SHAPES``, a mapping of them to weights, or "mixed" for those in ``MIXED``. "cutout" shows a whole RGBA texture,
+            whose alpha is the outline; of other shapes, alpha cuts something out.
         transforms: what moves an object about its own center: as for ``PMG``, but for transforms that paint layers, and always composed.
         speed: in frame 0, as a fraction of the frame's shorter side per frame; the direction is drawn too.
         acceleration: along the path, as a fraction of the frame's shorter side per frame, per frame.
@@ -219,6 +221,11 @@ class Objects:
         transforms, _ = transforms_and_weights(self.transforms)
         return tuple(transform.name for transform in transforms if transform.needs_rgb)
 
+    @property
+    def needs_alpha(self) -> bool:
+        """Whether some objects are cut-outs, so textures need an alpha channel."""
+        return "cutout" in self._shapes
+
     @np.errstate(all="ignore")  # extreme ranges can overflow; that is the user's choice, not worth a warning
     def make_layers(
         self, draws: Draws, texture_size: tuple[int, int], frame_size: tuple[int, int], num_frames: int, texture: int | Tensor | None
@@ -267,8 +274,9 @@ class Objects:
         motion = self._motion(draws, num_frames)
         side = self._side(drawn["size"]) * min(frame_size)
         shape = draws.choice("object shape", _weights("shapes", self._shapes, tuple(SHAPES))[1]).numpy()
-        upright = np.array([name in UPRIGHT for name in _weights("shapes", self._shapes, tuple(SHAPES))[0]])[shape]
-        stretch = np.sqrt(np.where(upright, 1.0, ranges["aspect"]))
+        shapes = _weights("shapes", self._shapes, tuple(SHAPES))[0]
+        upright, whole = (np.array([name in kind for name in shapes])[shape] for kind in (UPRIGHT, ("cutout",)))
+        stretch = np.sqrt(np.where(whole, texture_size[1] / texture_size[0], np.where(upright, 1.0, ranges["aspect"])))
         half = np.stack([side * stretch, side / stretch], -1) / 2  # (n, 2): x and y, in pixels of the frame
         soft = drawn["soft"] < self.soft
         width = np.where(soft, ranges["softness"] * half.min(-1), np.minimum(ranges["feather"], half.min(-1)))
@@ -281,9 +289,10 @@ class Objects:
         room = texture_half - (averaged(most * shrunk)[:, None] + 1) / 2
         most = (room / (half + (width * shrunk)[:, None] / 2)).min(-1).clip(min=1e-3)
         scale = most * np.sqrt(between(self.view, drawn["view"]))  # texture pixels per frame pixel
+        scale = np.where(whole, texture_half[0] / half[:, 0], scale)
         in_texture = half * scale[:, None]
         margin = in_texture + (width * shrunk * scale)[:, None] / 2 + (averaged(scale * shrunk)[:, None] + 1) / 2
-        free = (2 * (texture_half - margin)).clip(min=0)
+        free = (2 * (texture_half - margin)).clip(min=0)  # none for cut-outs
         middle = texture_half - 0.5 + free * (np.stack([drawn["from_x"], drawn["from_y"]], -1) - 0.5)
 
         # Texture to canvas, the transform there, canvas to frame at the object's own place.

@@ -139,7 +139,8 @@ class PMG(nn.Module):
                 i depends on nothing else in the batch. This renders the partners' clips too, at twice the cost. None: partners come from
                 the batch.
             textures: ``(M, C, H', W')``, with the channels and dtype of ``images``: what objects show, so that clips depend on nothing else
-                in the batch. None: objects show other images of the batch, or the clip's partner image.
+                in the batch. RGBA over RGB images: cut-outs, transparent where alpha is 0. None: objects show other images of the batch,
+                or the clip's partner image.
 
         Returns:
             Clips ``(B, C, T, h, w)``, or ``(B, T, C, h, w)`` with ``data_format="BTCHW"``, on the device of the images.
@@ -174,7 +175,7 @@ class PMG(nn.Module):
 
         Raises:
             TypeError, ValueError: for an invalid shape or ids, for images without RGB channels where a transform needs them, for textures
-                without objects, and for textures beside "cutmix", which shows images of the batch.
+                without objects or, for cut-outs, without alpha, and for textures beside "cutmix", which shows images of the batch.
 
         """
         batch, channels, image_h, image_w = checks.shape(shape)
@@ -183,6 +184,8 @@ class PMG(nn.Module):
             raise ValueError(f"images must have 3 channels (RGB) for {', '.join(colored)}, got {channels}")
         if textures is not None:
             self._check_textures(textures, channels)
+        if self.objects is not None and self.objects.needs_alpha and (channels, None if textures is None else textures[1]) != (3, 4):
+            raise ValueError("textures must be RGBA, over RGB images, for the shape cutout")
         if self.mix is not None and batch == 1 and not partner_images:
             warn_alone("images")
         draws = Draws(self.seed, checks.ids(ids, batch))
@@ -196,8 +199,11 @@ class PMG(nn.Module):
         number, own_channels, *_ = checks.shape(textures)
         if self.objects is None:
             raise ValueError("textures are what objects show; make the generator with objects=Objects(...)")
-        if number < 1 or own_channels != channels:
-            raise ValueError(f"textures must be at least one image of {channels} channels, as the images have, got shape {tuple(textures)}")
+        if number < 1 or (own_channels != channels and (own_channels, channels) != (4, 3)):
+            rgba = " (or 4, the last of which is alpha)" if channels == 3 else ""
+            raise ValueError(
+                f"textures must be at least one image of {channels} channels{rgba}, as the images have, got shape {tuple(textures)}"
+            )
         if layered := [t.name for t in self.transforms if t.num_layers]:
             raise ValueError(f"textures cannot be given beside {', '.join(layered)}, which shows images of the batch in its own layers")
 

@@ -40,7 +40,15 @@ BATCHES = 40
 def build(kernel, images, words, clips, channels, layered, shaped, bends, mixes, padding, generation, *, single=()):
     """Compile a kernel for a generation of GPUs, as for arguments of which nothing is known; those in ``single`` are 1."""
     constants = {"C": channels, "LAYERED": layered, "SHAPED": shaped, "BENDS": bends, "MIXES": mixes, "PADDING": padding}
-    constants |= {"BYTES": False, "PITCH": 232, "WPITCH": 232, "ASM": not single, "BLOCK": 256, "LINES": 4}
+    constants |= {
+        "CUT": layered and channels == 3,
+        "BYTES": False,
+        "PITCH": 232,
+        "WPITCH": 232,
+        "ASM": not single,
+        "BLOCK": 256,
+        "LINES": 4,
+    }
     constants |= {"ROWS": launch.ROWS, "COLS": launch.COLS, "VEC": launch.VEC}
     constants = {name: value for name, value in (constants | dict.fromkeys(single, 1)).items() if name in kernel.arg_names}
     types = POINTERS | {"images": images, "packed": words, "out": clips}

@@ -190,8 +190,14 @@ def over(below, texture, outline, box, moved, padding_mode):
     homography, color, bend, opacity = moved
     if opacity == 0:
         return below
-    size = below.shape[1:]
-    frame = recolor(sample_source(texture, homography, bend, box, size, padding_mode), color)
+    size, cut = below.shape[1:], (len(below), len(texture)) == (3, 4)  # the fourth channel is alpha
+    if cut:
+        texture = np.concatenate([texture[:3] * texture[3:], texture[3:]])
+    frame = sample_source(texture, homography, bend, box, size, padding_mode)
+    if cut:
+        opacity = opacity * frame[3]
+        frame = frame[:3] / np.maximum(frame[3], 1e-9)
+    frame = recolor(frame, color)
     alpha = opacity * coverage(outline, box, *bent(bend, box, *coordinates(homography, size)))
     return (1 - alpha) * below + alpha * frame
 

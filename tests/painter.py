@@ -4,12 +4,13 @@ Shares no code with the library. A surface is (clip, layer): one of the clip its
 """
 
 import numpy as np
-from oracle import bent, distance, fields
+from oracle import bent, bilinear, distance, fields
 
 
 class Painter:
-    def __init__(self, plan):
-        self.field = fields(plan)
+    def __init__(self, plan, alpha=None):
+        """``alpha`` (M, H, W): of the textures, which are cut out where it is below one half."""
+        self.field, self.alpha = fields(plan), alpha
         self.h, self.w = self.field["frame_size"]
         self.layers, self.frames = self.field["homography"].shape[1:3]
 
@@ -88,7 +89,14 @@ class Painter:
         """Whether a layer, there or not for what lies before it, covers a point."""
         if self.field["opacity"][clip, layer, t] < 0.5:
             return False
-        return distance(self.field["outline"][clip, layer], self.field["box"][clip, layer], *self.to_image(clip, layer, t, point)) >= 0
+        place = self.to_image(clip, layer, t, point)
+        if self.alpha is not None and self.opacity(clip, layer, place) < 0.5:
+            return False
+        return distance(self.field["outline"][clip, layer], self.field["box"][clip, layer], *place) >= 0
+
+    def opacity(self, clip, layer, place):
+        """Alpha at a point of a layer's texture."""
+        return bilinear(self.alpha[self.field["image"][clip, layer], None], *np.reshape(place, (2, 1, 1)))[0, 0, 0]
 
     def follow(self, clip, origin, target, point):
         """Where a point goes, and whether it is visible there."""
@@ -108,8 +116,10 @@ class Painter:
         near = [x + 0.5, self.w - 0.5 - x, y + 0.5, self.h - 0.5 - y]
         for owner in {clip, self.field["blend.partner"][clip]}:
             for layer in range(1, self.layers):
-                box = self.field["box"][owner, layer]
-                near.append(distance(self.field["outline"][owner, layer], box, *self.to_image(owner, layer, t, point)))
+                box, place = self.field["box"][owner, layer], self.to_image(owner, layer, t, point)
+                near.append(distance(self.field["outline"][owner, layer], box, *place))
+                if self.alpha is not None:
+                    near.append(self.opacity(owner, layer, place) - 0.5)
         x0, y0, x1, y1 = self.field["blend.box"][clip]
         near += [x - x0, x1 - x, y - y0, y1 - y]
         return np.abs(near).min()

@@ -31,6 +31,13 @@ def bends(random, *shape, grid=5, most=0.45):
     return torch.from_numpy(random.uniform(-most, most, (*shape, 2, grid, grid))).float()
 
 
+def cut_outs(smooth, *shape):
+    """RGBA textures of which a part is opaque, a part transparent."""
+    textures = smooth(*shape)
+    textures[:, 3] = (6 * textures[:, 3] - 2.5).clamp(0, 1)
+    return textures
+
+
 def shaped_plan(
     names, batch=11, frames=4, image=(37, 45), size=(33, 29), kinds=KINDS, layers=3, seed=0, bent=True, texture=None, **options
 ):

@@ -18,7 +18,7 @@ import torch
 from agreement import FLOATS, MEAN, PADDING, SIZES, STD
 from hypothesis import given
 from hypothesis import strategies as st
-from shapes import bends, shaped_plan
+from shapes import bends, cut_outs, shaped_plan
 
 from pseudomotion import PMG, TRANSFORMS
 from pseudomotion import render as rendering
@@ -197,6 +197,17 @@ def test_bends_read_every_level_of_the_pyramid(smooth):
     assert plan.layer_detail.max() > 0.5
     clips = clips_of(images.float(), plan, textures=textures.float())
     np.testing.assert_allclose(clips, oracle.render(images, plan, textures), atol=4e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(24, 31), (60, 70)])
+def test_textures_are_cut_out_by_alpha(size, smooth):
+    images, textures = smooth(11, 3, 37, 45), cut_outs(smooth, 13, 4, 130, 110)
+    plan = shaped_plan(NAMES, texture=(130, 110), size=size, mix=Mixup())
+    clips = clips_of(images.float(), plan, textures=textures.float())
+    np.testing.assert_allclose(clips, oracle.render(images, plan, textures), atol=4e-5, rtol=0)
+    images, textures = ((255 * pixels).round().to(torch.uint8) for pixels in (images, textures))
+    expected = 255 * oracle.render(images / 255, plan, textures / 255)
+    np.testing.assert_allclose(clips_of(images, plan, textures=textures), expected, atol=0.51, rtol=0)
 
 
 @pytest.mark.parametrize(("padding_mode", "grid", "side"), [("zeros", 8, 9), ("border", 5, 40), ("reflection", 3, 40), ("zeros", 1, 40)])

@@ -150,6 +150,9 @@ def test_textures(smooth):
     assert plan.reduces
     clips = clips_of(PMG(("affine",), dtype=torch.float32), images, plan, textures=textures)
     np.testing.assert_allclose(clips, oracle.render(images, plan, textures), atol=1e-4, rtol=0)
+    textures = torch.cat([textures, textures[:, :1].sub(0.4).mul(5).clamp(0, 1)], 1)  # cut out by alpha
+    clips = clips_of(PMG(("affine",), dtype=torch.float32), images, plan, textures=textures)
+    np.testing.assert_allclose(clips, oracle.render(images, plan, textures), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("out", [torch.uint8, *FLOATS])

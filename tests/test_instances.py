@@ -18,17 +18,19 @@ def plan_of(seed=0, **options):
     return shaped_plan(("zoom", "affine", "sliding_window"), batch=6, frames=4, size=(25, 31), seed=seed, **options)
 
 
-@pytest.mark.parametrize("pasted", [False, True])
-def test_tracks_flow_and_occlusion_are_the_painters(pasted):
-    """Over recursive backs that bend at every step, too."""
-    plan = with_videomix(plan_of()) if pasted else plan_of()
+@pytest.mark.parametrize(("pasted", "cut"), [(False, False), (True, False), (True, True)])
+def test_tracks_flow_and_occlusion_are_the_painters(pasted, cut, smooth):
+    """Over recursive backs that bend at every step, too; and of cut-outs."""
+    plan = plan_of(texture=(41, 38)) if cut else plan_of()
+    plan = with_videomix(plan) if pasted else plan
+    textures = smooth(6, 4, 41, 38) if cut else None
     assert plan.back.reads_previous.any()
     assert not plan.back.reads_previous.all()
     h, w = plan.frame_size
     points = torch.stack([torch.randint(w, (4,)), torch.randint(h, (4,))], -1)
-    found, visible = tracks(plan, points, frame=1)
-    vectors, lost = flow(plan), occlusion(plan)
-    painter = Painter(plan)
+    found, visible = tracks(plan, points, frame=1, textures=textures)
+    vectors, lost = flow(plan, textures=textures), occlusion(plan, textures=textures)
+    painter = Painter(plan, textures[:, 3].numpy() if cut else None)
     compared = 0
     for i in range(len(plan)):
         for n, (x, y) in enumerate(points.tolist()):
@@ -96,6 +98,36 @@ def test_boxes_are_counted():
                 assert box.tolist() == [min(xs) - 0.5, min(ys) - 0.5, max(xs) + 0.5, max(ys) + 0.5]
             assert float(found.share[i, t, k]) == pytest.approx(len(seen) / max(len(alone), 1))
     assert found.visible[:, 0, 2].isnan().all()  # opacity 0 in frame 0
+
+
+def test_labels_of_cut_outs_are_what_the_pixels_show(smooth):
+    """Textures of one color each, opaque or transparent: every pixel has the color of the surface that labels name; boxes fit it."""
+    plan = plan_of(5, kinds=("box", "ellipse"), texture=(41, 38), bent=False)
+    outline = plan.layers.outline.clone()
+    outline[..., 1] = 1e-3
+    motion = dataclasses.replace(plan.layers.motion, color=torch.eye(3, 4).expand_as(plan.layers.motion.color))
+    opacity = (plan.layers.opacity >= 0.5).float()
+    plan = dataclasses.replace(plan, layers=dataclasses.replace(plan.layers, outline=outline, motion=motion, opacity=opacity))
+    colors = torch.linspace(0.3, 0.9, 6, dtype=torch.float64)
+    alpha = (smooth(6, 1, 41, 38) > 0.5).double()
+    textures = torch.cat([colors.view(6, 1, 1, 1).expand(6, 3, 41, 38), alpha], 1)
+    painted = render(torch.zeros(6, 3, 37, 45, dtype=torch.float64), plan, textures=textures)
+    shown = instances(plan, textures=textures)
+    known = torch.cat([torch.zeros(6, 1), colors[plan.layers.texture]], 1).double()  # (B, 1 + L)
+    matches = (painted[:, 0, ..., None] - known[:, None, None, None]).abs() < 1e-6  # (B, T, h, w, 1 + L)
+    clean = matches.any(-1)  # not between an opaque and a transparent pixel of a texture
+    assert clean.double().mean() > 0.6
+    named = matches.gather(-1, shown[..., None])[..., 0]
+    assert (clean & ~named).double().mean() < 2e-3  # a pixel whose center lies on an edge
+    whole = instances(plan)
+    assert 0.1 < (shown != whole).double().mean() < 0.5
+    found, bare = boxes(plan, textures=textures), boxes(plan)
+    inside = (found.amodal[..., :2] >= bare.amodal[..., :2]) & (found.amodal[..., 2:] <= bare.amodal[..., 2:])
+    assert (inside.all(-1) | found.amodal.isnan().any(-1)).all()
+    assert ((shown == 3).flatten(2).any(2) == (found.share[..., 2] == 1)).all()  # nothing lies before the last
+    assert torch.equal(instances(plan, textures=textures[:, :3]), whole)
+    with pytest.raises(ValueError, match=r"textures for this plan must be of size \(41, 38\), got shape \(6, 4, 40, 38\)"):
+        instances(plan, textures=textures[:, :, 1:])
 
 
 def test_depth_order_lists_what_is_there():

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import pseudomotion
 from pseudomotion import PMG, Objects, geometry, objects, outline
-from pseudomotion.labels import instances
+from pseudomotion.labels import boxes, flow, instances, occlusion
 from pseudomotion.mix import VideoMix
+from pseudomotion.motion import map_fields
 from pseudomotion.transforms import ALL_TRANSFORMS, Elastic
 
 TEXTURES = (7, 3, 50, 40)
@@ -145,6 +146,75 @@ def test_objects_enter_leave_come_and_go():
     assert (plan_of(Objects(), [1, 2]).layers.opacity.unique().tolist()) == [0, 1]
 
 
+def test_a_hidden_object_has_a_box_and_does_not_show():
+    """Objects under an opaque one of the whole frame: they have amodal boxes, no visible ones, and change no pixel."""
+    plan = plan_of(Objects(count=(3, 3), shapes=("box",), transforms=("identity",), size=(0.3, 0.4)), [0, 1, 2], size=(32, 40))
+    box = plan.layers.box.clone()
+    homography = plan.layers.motion.homography.clone()
+    homography[:, 2] = torch.diag(torch.tensor([2.0, 2, 1]))
+    homography[:, 2, :, :2, 2] = -20
+    box[:, 2] = torch.tensor([4.0, 4, 36, 46])
+    motion = dataclasses.replace(plan.layers.motion, homography=homography)
+    plan = dataclasses.replace(plan, layers=dataclasses.replace(plan.layers, box=box, motion=motion))
+    found, shown = boxes(plan), instances(plan)
+    assert (shown == 3).all()
+    assert found.visible[:, :, :2].isnan().all()
+    assert not found.amodal[:, :, :2].isnan().all()
+    assert (found.share[:, :, :2] == 0).all()
+    images, textures = torch.rand(3, 3, 44, 52), torch.rand(*TEXTURES)
+    opacity = plan.layers.opacity.clone()
+    opacity[:, :2] = 0
+    alone = dataclasses.replace(plan, layers=dataclasses.replace(plan.layers, opacity=opacity))
+    clips = [PMG(("affine",), 5, (32, 40)).render(images, each, textures=textures) for each in (plan, alone)]
+    torch.testing.assert_close(*clips, atol=1e-6, rtol=0)
+
+
+def test_occlusion_is_what_counting_says():
+    """Boxes on whole pixels that move by whole pixels over a back that stands still: their maps painted and shifted in numpy."""
+    random = np.random.default_rng(0)
+    plan = PMG(("identity",), 4, (30, 36), objects=Objects(count=(4, 4), shapes=("box",), transforms=("identity",))).plan(
+        (3, 3, 40, 40), ids=torch.arange(3), textures=(2, 3, 40, 40)
+    )
+    corner, sides, step = (random.integers(low, high, (3, 4, 2)) for low, high in ((0, 25), (4, 14), (-4, 5)))
+    box = np.concatenate([np.full((3, 4, 2), 9.5), 9.5 + sides], -1)
+    homography = np.tile(np.eye(3), (3, 4, 4, 1, 1))
+    homography[..., :2, 2] = (corner - 10)[:, :, None] + step[:, :, None] * np.arange(4)[:, None]
+    motion = dataclasses.replace(plan.layers.motion, homography=torch.from_numpy(homography).float())
+    layers = dataclasses.replace(plan.layers, box=torch.from_numpy(box).float(), motion=motion)
+    plan = dataclasses.replace(plan, layers=layers)
+    maps = np.zeros((3, 4, 30, 36), dtype=int)
+    for i, t, k in np.ndindex(3, 4, 4):
+        (x, y), (w, h) = corner[i, k] + t * step[i, k], sides[i, k]
+        maps[i, t, max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)] = k + 1
+    assert np.array_equal(instances(plan).numpy(), maps)
+    lost = occlusion(plan).numpy()
+    for i, t, y, x in np.ndindex(3, 3, 30, 36):
+        k = maps[i, t, y, x]
+        u, v = np.array([x, y]) + (step[i, k - 1] if k else 0)
+        inside = 0 <= u < 36 and 0 <= v < 30
+        assert lost[i, t, y, x] == (not inside or maps[i, t + 1, v, u] != k)
+    assert 0.03 < lost.mean() < 0.4
+
+
+def test_cut_outs_show_whole_textures():
+    """The frame shows what alpha leaves of the texture, at the size that was asked for, and no dark rim of what lies beyond it."""
+    textures = torch.zeros(2, 4, 60, 90)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 60), torch.linspace(-1, 1, 90), indexing="ij")
+    textures[:, 3] = (x * x + y * y < 0.9).float()
+    textures[:, :3] = (x * x + y * y < 0.9).float()  # black where it is transparent
+    options = Objects(count=(1, 1), shapes=("cutout",), transforms=("identity",), size=(0.5, 0.5), speed=(0.0, 0.0), angle=(0.0, 0.0))
+    pmg = PMG(("identity",), 2, 64, objects=options)
+    images, ids = torch.ones(8, 3, 64, 64), torch.arange(8)
+    plan = pmg.plan(images.shape, ids=ids, textures=textures.shape)
+    assert torch.equal(plan.layers.box, torch.tensor([-0.5, -0.5, 89.5, 59.5]).expand(8, 1, 4))
+    torch.testing.assert_close(pmg(images, ids=ids, textures=textures), torch.ones(8, 3, 2, 64, 64), atol=1e-5, rtol=0)
+    share = (instances(plan, textures=textures)[:, 0] == 1).double().mean((1, 2))
+    assert share.max() == pytest.approx(0.25 * 0.9 * np.pi / 4, rel=0.03)
+    for wrong in (None, (2, 3, 60, 90)):
+        with pytest.raises(ValueError, match="textures must be RGBA, over RGB images, for the shape cutout"):
+            pmg.plan(images.shape, textures=wrong)
+
+
 @settings(max_examples=12)
 @given(
     st.sampled_from([(0, 0), (0, 1), (1, 1), (2, 3)]),
@@ -163,6 +233,15 @@ def test_any_objects_can_be_rendered_and_labeled(count, size, num_frames, frame,
     assert clips.isfinite().all()
     assert -1e-5 <= clips.min() <= clips.max() <= 1 + 1e-5
     assert instances(plan).max() < 2 * (1 + count[1])
+    bare = dataclasses.replace(plan, layers=map_fields(plan.layers, lambda array: array[:, :0]), texture_size=None)
+    without = pmg.render(images, bare)
+    for t, i in ((t, i) for t in range(num_frames) for i in range(3)):
+        hidden = not (plan.layers.opacity[[i, int(plan.blend.partner[i])], :, t] > 0).any()
+        assert not hidden or torch.equal(clips[i, :, t], without[i, :, t])
+    if opacity == (0.0, 0.0) or count == (0, 0):
+        assert torch.equal(clips, without)
+        assert boxes(plan).amodal.isnan().all()
+        assert torch.equal(flow(plan) if num_frames > 1 else clips, flow(bare) if num_frames > 1 else clips)
 
 
 @pytest.mark.parametrize("name", objects.SHAPES)
@@ -178,7 +257,7 @@ def test_every_shape_spans_its_box_and_has_an_inside(name):
     assert (share <= 1.05).all()
     reach = torch.stack([covered.any(1).sum(-1), covered.any(2).sum(-1)]) * 0.02  # width and height
     assert (reach.amax(0) > 1.5).all()
-    assert name == "box" or len({tuple(row) for row in rows.tolist()}) > 1 or name in ("square", "ellipse", "circle", "rhombus")
+    assert name == "box" or len({tuple(row) for row in rows.tolist()}) > 1 or name in ("square", "ellipse", "circle", "rhombus", "cutout")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from shapes import shaped_plan
+from shapes import cut_outs, shaped_plan
 
 from pseudomotion import TRANSFORMS, MotionPlan
 from pseudomotion.mix import Mixup
@@ -33,6 +33,21 @@ def test_bends_read_every_level_of_the_pyramid(smooth):
     plan = shaped_plan(("zoom", "affine"), image=(150, 190), texture=(210, 160), size=(24, 31))
     assert plan.detail.max() > 2
     np.testing.assert_allclose(render(images, plan, textures=textures), oracle.render(images, plan, textures), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(24, 31), (60, 70)])
+def test_textures_are_cut_out_by_alpha(size, smooth):
+    """Recolored, bent, reduced; what is transparent has colors, which show nowhere, not even between pixels."""
+    images, textures = smooth(11, 3, 37, 45), cut_outs(smooth, 13, 4, 130, 110)
+    plan = shaped_plan(ALL, texture=(130, 110), size=size, padding_mode="reflection", mix=Mixup())
+    expected = oracle.render(images, plan, textures)
+    np.testing.assert_allclose(render(images, plan, textures=textures), expected, atol=1e-6)
+    np.testing.assert_allclose(render(images.float(), plan, textures=textures.float()), expected, atol=5e-4)
+    hidden = textures.clone()
+    hidden[:, :3] = torch.where(textures[:, 3:] == 0, 1 - textures[:, :3], textures[:, :3])
+    torch.testing.assert_close(render(images, plan, textures=hidden), render(images, plan, textures=textures), atol=1e-12, rtol=0)
+    opaque = textures.index_fill(1, torch.tensor([3]), 1)
+    torch.testing.assert_close(render(images, plan, textures=opaque), render(images, plan, textures=textures[:, :3]), atol=1e-12, rtol=0)
 
 
 def test_a_rigid_clip_does_not_change_beside_bent_ones(smooth):

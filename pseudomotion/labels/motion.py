@@ -15,7 +15,12 @@ PATCH = 16  # side of VideoMAE's patches
 
 
 def flow(
-    plan: MotionPlan, size: int | tuple[int, int] | None = None, *, anchor: int | None = None, backward: bool = False
+    plan: MotionPlan,
+    size: int | tuple[int, int] | None = None,
+    *,
+    anchor: int | None = None,
+    backward: bool = False,
+    textures: Tensor | None = None,
 ) -> Float32[Tensor, "B K 2 h w"]:
     """Exact optical flow of every clip: the displacement of each pixel with the visible layer. Not from the paper.
 
@@ -29,6 +34,8 @@ def flow(
         anchor: None: flow from each frame to the next, K = T - 1. A frame index, negative from the end: flow from that frame to every frame
             t, K = T, zero at the anchor itself.
         backward: reverse the direction: from each frame to the previous one, or from every frame t to the anchor.
+        textures: those that the clips were rendered with. Layers are cut out where RGBA textures are less than half opaque; None, or
+            textures without alpha: by their outlines alone.
 
     Returns:
         ``(B, K, 2, h, w)``: (u, v) = (dx, dy) in pixels of ``size``, on the plan's device. Entry k is defined on the pixels of frame k
@@ -46,7 +53,7 @@ def flow(
         torch.Size([2, 3, 2, 32, 32])
 
     """
-    surfaces = Surfaces.of(plan, size)
+    surfaces = Surfaces.of(plan, size, textures)
     x, y = surfaces.pixels()
     pairs = _pairs(surfaces, anchor, backward)
     vectors = torch.empty(len(plan), len(pairs), 2, *surfaces.size, dtype=torch.float32, device=x.device)
@@ -57,7 +64,12 @@ def flow(
 
 
 def occlusion(
-    plan: MotionPlan, size: int | tuple[int, int] | None = None, *, anchor: int | None = None, backward: bool = False
+    plan: MotionPlan,
+    size: int | tuple[int, int] | None = None,
+    *,
+    anchor: int | None = None,
+    backward: bool = False,
+    textures: Tensor | None = None,
 ) -> Bool[Tensor, "B K h w"]:
     """Pixels whose flow leads out of the frame or under another layer. Not from the paper.
 
@@ -69,6 +81,7 @@ def occlusion(
         size: as for ``flow``.
         anchor: as for ``flow``.
         backward: as for ``flow``; then this marks disocclusions, what has just come into view.
+        textures: as for ``flow``.
 
     Returns:
         ``(B, K, h, w)``, True where ``flow`` with the same arguments leads to a point that is not visible.
@@ -85,7 +98,7 @@ def occlusion(
         torch.Size([2, 3, 32, 32])
 
     """
-    surfaces = Surfaces.of(plan, size)
+    surfaces = Surfaces.of(plan, size, textures)
     x, y = surfaces.pixels()
     pairs = _pairs(surfaces, anchor, backward)
     lost = torch.empty(len(plan), len(pairs), *surfaces.size, dtype=torch.bool, device=x.device)
@@ -97,7 +110,9 @@ def occlusion(
     return lost
 
 
-def tracks(plan: MotionPlan, points: Tensor | None = None, *, frame: int = 0) -> tuple[Float32[Tensor, "B T N 2"], Bool[Tensor, "B T N"]]:
+def tracks(
+    plan: MotionPlan, points: Tensor | None = None, *, frame: int = 0, textures: Tensor | None = None
+) -> tuple[Float32[Tensor, "B T N 2"], Bool[Tensor, "B T N"]]:
     """Trajectories of points through their clips, and their visibility. Not from the paper.
 
     A point belongs to the layer that is visible there in ``frame``. It is visible while it lies in the frame and no other layer covers it.
@@ -107,6 +122,7 @@ def tracks(plan: MotionPlan, points: Tensor | None = None, *, frame: int = 0) ->
         plan: the plan of B clips of T frames.
         points: (x, y) in pixels of ``frame``: ``(B, N, 2)``, or ``(N, 2)`` for all clips. None: the centers of 16-pixel patches.
         frame: index of the frame in which the points are given, negative from the end.
+        textures: as for ``flow``.
 
     Returns:
         Tracks ``(B, T, N, 2)``, (x, y) in pixels, also where invisible; and visibility ``(B, T, N)``.
@@ -125,7 +141,7 @@ def tracks(plan: MotionPlan, points: Tensor | None = None, *, frame: int = 0) ->
         (torch.Size([2, 4, 2, 2]), torch.Size([2, 4, 2]))
 
     """
-    surfaces = Surfaces.of(plan)
+    surfaces = Surfaces.of(plan, textures=textures)
     points = patch_centers(surfaces.size) if points is None else check_points("points", points, len(plan))
     x, y = points.to(surfaces.box).expand(len(plan), -1, 2)[:, None].unbind(-1)
     u, v, visible = surfaces.follow(frame_number("frame", frame, plan.num_frames), slice(0, plan.num_frames), x, y)

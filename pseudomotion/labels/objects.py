@@ -18,7 +18,7 @@ class Boxes(NamedTuple):
     share: Float32[Tensor, "B T L"]  # of the pixels that the layer covers in the frame, how many show it; 0 where it covers none
 
 
-def instances(plan: MotionPlan, size: int | tuple[int, int] | None = None) -> Int64[Tensor, "B T h w"]:
+def instances(plan: MotionPlan, size: int | tuple[int, int] | None = None, *, textures: Tensor | None = None) -> Int64[Tensor, "B T h w"]:
     """The surface that shows at every pixel. Not from the paper.
 
     A layer shows where no later layer lies, inside its outline, in frames in which its opacity is at least one half.
@@ -26,6 +26,7 @@ def instances(plan: MotionPlan, size: int | tuple[int, int] | None = None) -> In
     Args:
         plan: the plan of B clips of T frames.
         size: frame size of the labels: an int, ``(h, w)``, or None for the plan's own.
+        textures: as for ``flow``.
 
     Returns:
         ``(B, T, h, w)``: 0 for the back, 1 + k for layer k; where a partner is pasted in (VideoMix), as many more as there are surfaces
@@ -43,7 +44,7 @@ def instances(plan: MotionPlan, size: int | tuple[int, int] | None = None) -> In
         (torch.Size([2, 4, 32, 32]), 3)
 
     """
-    surfaces = Surfaces.of(plan, size)
+    surfaces = Surfaces.of(plan, size, textures)
     x, y = surfaces.pixels()
     shown = torch.empty(len(plan), plan.num_frames, *surfaces.size, dtype=torch.int64, device=surfaces.box.device)
     for t in range(plan.num_frames):  # one frame at a time, to stay in the cache
@@ -51,7 +52,7 @@ def instances(plan: MotionPlan, size: int | tuple[int, int] | None = None) -> In
     return shown
 
 
-def boxes(plan: MotionPlan, size: int | tuple[int, int] | None = None) -> Boxes:
+def boxes(plan: MotionPlan, size: int | tuple[int, int] | None = None, *, textures: Tensor | None = None) -> Boxes:
     """Boxes around the layers of every clip, in every frame. Not from the paper.
 
     Pasted partners (VideoMix) hide what they cover; their own layers have no boxes here, but in the partner's entry.
@@ -59,6 +60,7 @@ def boxes(plan: MotionPlan, size: int | tuple[int, int] | None = None) -> Boxes:
     Args:
         plan: the plan of B clips of T frames and L layers.
         size: frame size of the labels: an int, ``(h, w)``, or None for the plan's own.
+        textures: as for ``flow``.
 
     Returns:
         Boxes and the visible share.
@@ -76,7 +78,7 @@ def boxes(plan: MotionPlan, size: int | tuple[int, int] | None = None) -> Boxes:
         (torch.Size([2, 4, 3, 4]), torch.Size([2, 4, 3, 4]), torch.Size([2, 4, 3]))
 
     """
-    surfaces = Surfaces.of(plan, size)
+    surfaces = Surfaces.of(plan, size, textures)
     x, y = surfaces.pixels()
     b, t, layers, device = len(plan), plan.num_frames, plan.num_layers, surfaces.box.device
     visible, amodal = (torch.full((b, t, layers, 4), torch.nan, dtype=torch.float32, device=device) for _ in range(2))

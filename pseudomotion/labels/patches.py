@@ -21,7 +21,13 @@ class PatchCorrespondence(NamedTuple):
 
 
 def patch_correspondence(
-    plan: MotionPlan, size: int | tuple[int, int] | None = None, *, patch: int = 16, tubelet: int = 2, anchor: int | None = None
+    plan: MotionPlan,
+    size: int | tuple[int, int] | None = None,
+    *,
+    patch: int = 16,
+    tubelet: int = 2,
+    anchor: int | None = None,
+    textures: Tensor | None = None,
 ) -> PatchCorrespondence:
     """For every token, the earlier token that shows the same content, and how much of it is visible there.
 
@@ -35,6 +41,7 @@ def patch_correspondence(
         tubelet: frames per token.
         anchor: None: tokens are traced to the previous tubelet; those of the first tubelet have no counterpart. The index of a tubelet,
             negative from the end: tokens are traced to that tubelet, whose own tokens correspond to themselves.
+        textures: as for ``flow``.
 
     Returns:
         Tensors of shape ``(B, N)``, N = T / tubelet * h / patch * w / patch.
@@ -54,7 +61,7 @@ def patch_correspondence(
     """
     patch = checks.positive_int("patch", patch, checks.LARGEST_SIDE)
     tubelet = checks.positive_int("tubelet", tubelet, plan.num_frames)
-    surfaces = Surfaces.of(plan, size)
+    surfaces = Surfaces.of(plan, size, textures)
     h, w = surfaces.size
     if h % patch or w % patch or plan.num_frames % tubelet:
         raise ValueError(

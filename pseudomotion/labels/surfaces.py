@@ -20,6 +20,7 @@ from pseudomotion.geometry import HORIZON
 from pseudomotion.labels.bending import Bends, Points, fill, linear, spread
 from pseudomotion.passes import Pass
 from pseudomotion.plan import Blend, MotionPlan
+from pseudomotion.render.output import to_unit
 
 Clips = Int64[Tensor, " b"] | slice  # positions of clips in the batch
 
@@ -65,12 +66,13 @@ class Surfaces:
     bent: tuple[Tensor | slice | None, ...]  # clips in which each surface may bend
     reads_previous: bool  # some surface is recursive
     textured: bool  # layers show textures
+    alpha: Float64[Tensor, "M H W"] | None  # of the textures, if they have it
     stacked: int  # 1 + L, surfaces per clip; every multiple of it is the index of a back
     size: tuple[int, int]  # (h, w) of the frames
 
     @classmethod
-    def of(cls, plan: MotionPlan, size: int | tuple[int, int] | None = None) -> "Surfaces":
-        """The surfaces of a plan, in frames of ``size``, or of its own size if that is None."""
+    def of(cls, plan: MotionPlan, size: int | tuple[int, int] | None = None, textures: Tensor | None = None) -> "Surfaces":
+        """The surfaces of a plan, in frames of ``size``, or of its own size if that is None; cut out by the alpha of ``textures``."""
         if not isinstance(plan, MotionPlan):
             raise TypeError(f"plan must be a MotionPlan, got {type(plan).__name__}")
         h, w = checks.frame_size(size) or plan.frame_size
@@ -107,6 +109,7 @@ class Surfaces:
             bent=bent,
             reads_previous=any(p.recursive for p in plan.passes),
             textured=plan.texture_size is not None,
+            alpha=None if textures is None else _alpha(plan, textures),
             stacked=stacked,
             size=(h, w),
         )
@@ -232,7 +235,15 @@ class Surfaces:
         if bends is not None and x.device.type == "cpu" and covered.shape[1] == 1:
             return self._covers_bent(group, bends, frames, x, y, covered)
         u, v, in_front = self.at_image(surface, frames, x, y, clips, bent=group.bent)
-        return covered & self.contains(surface, u, v, clips, group.shapes) & in_front
+        return covered & self._shows(group, u, v, clips) & in_front
+
+    def _shows(self, group: Group, u: Tensor, v: Tensor, clips: Clips) -> Bool[Tensor, "b K *places"]:
+        """Whether a layer shows at image coordinates: inside its outline, where its texture is at least half opaque."""
+        inside = self.contains(group.surface, u, v, clips, group.shapes)
+        if self.alpha is None:
+            return inside
+        texture = self.image[clips, group.surface]
+        return inside & (_interpolated(self.alpha, spread(texture[:, None], u.ndim - 2), u, v) >= 0.5)
 
     def _covers_bent(self, group: Group, bends: Bends, frame: slice, x: Tensor, y: Tensor, covered: Tensor) -> Bool[Tensor, "b 1 *places"]:
         """``covers`` of a surface that bends, in one frame: the bend is evaluated where it could reach the surface's box."""
@@ -244,7 +255,7 @@ class Surfaces:
 
         def contained(x: Tensor, y: Tensor, clips: Tensor) -> tuple[Tensor, ...]:
             u, v, in_front = bends.select(clips).to_image(frame, x, y)
-            return (self.contains(surface, u, v, clips, group.shapes) & in_front,)
+            return (self._shows(group, u, v, clips) & in_front,)
 
         found = torch.zeros(len(self.box), *near.shape[1:], dtype=torch.bool)
         fill((found,), positions, near, x, y, contained)
@@ -333,6 +344,30 @@ def within(x: Tensor, y: Tensor, box: Float64[Tensor, "B K 4"]) -> Bool[Tensor, 
     places = max(x.ndim, y.ndim) - 2
     x0, y0, x1, y1 = (spread(edge, places) for edge in box.unbind(-1))
     return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+
+
+def _alpha(plan: MotionPlan, textures: Tensor) -> Float64[Tensor, "M H W"] | None:
+    """The alpha channel of the textures of a plan; None if they have none."""
+    checks.images(textures)
+    if plan.texture_size is None or tuple(textures.shape[2:]) != plan.texture_size:
+        raise ValueError(
+            f"textures for this plan must be {'None' if plan.texture_size is None else f'of size {plan.texture_size}'}, "
+            f"got shape {tuple(textures.shape)}"
+        )
+    return to_unit(textures[:, 3:])[:, 0].to(plan.device, torch.float64) if textures.shape[1] == 4 else None
+
+
+def _interpolated(rasters: Float64[Tensor, "M H W"], which: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Rasters at points, bilinearly, 0 outside: as renderers read textures at their own scale."""
+    h, w = rasters.shape[1:]
+    x0, y0 = x.floor(), y.floor()
+    total = torch.zeros_like(x)
+    for column, share_x in ((x0, x0 + 1 - x), (x0 + 1, x - x0)):
+        for row, share_y in ((y0, y0 + 1 - y), (y0 + 1, y - y0)):
+            there = (column >= 0) & (column < w) & (row >= 0) & (row < h)
+            index = (which * h + row.clamp(0, h - 1).long()) * w + column.clamp(0, w - 1).long()
+            total += torch.where(there, rasters.take(index) * share_x * share_y, 0.0)
+    return total
 
 
 def _groups(surface: int, passes: tuple[Pass, ...]) -> Iterator[Group]:

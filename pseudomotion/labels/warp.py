@@ -41,6 +41,7 @@ def warp_labels(
     masks: Tensor | None = None,
     maps: Tensor | None = None,
     fill: float = 0,
+    textures: Tensor | None = None,
 ) -> WarpedLabels:
     """Warp labels of the images along their clips: for detection, tracking, segmentation, depth. Not from the paper.
 
@@ -54,6 +55,7 @@ def warp_labels(
         masks: ``(B, H, W)`` of any dtype, sampled at the nearest pixel.
         maps: ``(B, C, H, W)``, float, such as depth, sampled bilinearly. Values are not changed otherwise.
         fill: value of masks and maps where a frame shows no image; their dtype must be able to represent it.
+        textures: as for ``flow``.
 
     Returns:
         The labels, in frames of ``size``, on the plan's device.
@@ -72,7 +74,7 @@ def warp_labels(
         (torch.Size([1, 4, 1, 4]), torch.Size([1, 4, 32, 32]))
 
     """
-    surfaces = Surfaces.of(plan, size)
+    surfaces = Surfaces.of(plan, size, textures)
     labels = WarpedLabels(surfaces.image[:, :: surfaces.of_images.step])
     if boxes is not None:
         moved, share = _warp_boxes(surfaces, _per_image("boxes", boxes, plan, 4))

@@ -56,6 +56,7 @@ def render(
         images: ``(B, C, H, W)``, uint8 or float in [0, 1], C = 1, 3 or 4; B and the size must match the plan.
         plan: from ``PMG.plan``, possibly modified, or from ``prepare``.
         textures: ``(N, C, H, W)``, images that layers show, of size ``plan.texture_size``. None if that is None: layers show ``images``.
+            Over RGB images they may be RGBA, cut out by alpha: not premultiplied, 0 where the texture is transparent.
         count: number of clips to return, from the first; later clips only serve as partners. None: all.
         mean: per-channel mean of values in [0, 1], subtracted from the clips. None: clips are not normalized.
         std: per-channel standard deviation, by which the clips are then divided. Must be given together with ``mean``.
@@ -234,7 +235,8 @@ def _check_plan(plan: MotionPlan, images: Tensor, textures: Tensor | None) -> No
         raise ValueError(f"textures for this plan must be {needed}; got {None if textures is None else tuple(textures.shape)}")
     if textures is not None:
         checks.images(textures)
-        if textures.shape[1:] != (channels, *(plan.texture_size or ())) or (textures.dtype, textures.device) != (
+        own_channels = 4 if reference.cut_out(images, textures) else channels
+        if textures.shape[1:] != (own_channels, *(plan.texture_size or ())) or (textures.dtype, textures.device) != (
             images.dtype,
             images.device,
         ):
@@ -290,7 +292,7 @@ def _hint() -> None:
         warnings.warn(f"llvmlite is not installed; {INSTALL_HINT}", stacklevel=4)
 
 
-def _fused_agrees(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None) -> bool:
+def _fused_agrees(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M _ _ _"] | None) -> bool:
     plan = plan.to("cpu")
     return agree(
         lambda images, plan: _fused(images, plan, replace(output, count=len(plan)), textures),
@@ -300,6 +302,7 @@ def _fused_agrees(images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: O
         unit=255.0 if output.dtype == torch.uint8 else 1 / min(output.std or [1.0]),
         key=(
             *(images.device, images.dtype, images.shape[1], plan.image_size, plan.texture_size, plan.reduces),
+            reference.cut_out(images, textures),
             *(plan.num_layers, plan.num_frames, plan.frame_size, plan.padding_mode, plan.blend is not None, plan.shaped),
             replace(output, count=0),
         ),
@@ -310,7 +313,7 @@ def _fused(
     images: Shaped[Tensor, "N C H W"],
     plan: MotionPlan,
     output: Output,
-    textures: Shaped[Tensor, "M C _ _"] | None,
+    textures: Shaped[Tensor, "M _ _ _"] | None,
     prepared: Prepared | None = None,
     subframes: int = 1,
 ) -> Shaped[Tensor, "B _ _ h w"]:
@@ -326,7 +329,7 @@ def _fused(
 
 
 def _on_cpu(
-    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None, subframes: int
+    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M _ _ _"] | None, subframes: int
 ) -> Shaped[Tensor, "B _ _ h w"]:
     from pseudomotion.render import cpu  # imports llvmlite, which not every machine has
 
@@ -334,7 +337,7 @@ def _on_cpu(
 
 
 def _reference(
-    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None, subframes: int = 1
+    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M _ _ _"] | None, subframes: int = 1
 ) -> Shaped[Tensor, "B _ _ h w"]:
     plan = plan.to(images.device)
     with torch.autocast(images.device.type, enabled=False):  # autocast's lower precision would ruin coordinates

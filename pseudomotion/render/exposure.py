@@ -29,12 +29,12 @@ from pseudomotion.untraced import untraced
 CHUNK = 2**28  # bytes, as float32, of the sub-frames of all the clips that are exposed at a time
 
 Numbers = Float[np.ndarray, "..."]
-Render = Callable[[Shaped[Tensor, "N C H W"], MotionPlan, Output, Shaped[Tensor, "M C _ _"] | None, int], Shaped[Tensor, "N T C h w"]]
+Render = Callable[[Shaped[Tensor, "N C H W"], MotionPlan, Output, Shaped[Tensor, "M _ _ _"] | None, int], Shaped[Tensor, "N T C h w"]]
 
 
 @untraced
 def expose(
-    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None, render: Render
+    images: Shaped[Tensor, "N C H W"], plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M _ _ _"] | None, render: Render
 ) -> Shaped[Tensor, "B _ _ h w"]:
     """Clips of a plan with an exposure, finished.
 

@@ -17,18 +17,21 @@ from pseudomotion.outline import coverage
 from pseudomotion.passes import Pass
 from pseudomotion.plan import MotionPlan
 
+TRANSPARENT = 1e-6  # alpha below which a layer's colors do not matter
+
 Images = Float[Tensor, "N C H W"]
 Pyramid = list[Float[Tensor, "N C _ _"]]
 Frames = Float[Tensor, "n C t h w"]
 
 
-def render(images: Images, plan: MotionPlan, textures: Float[Tensor, "M C _ _"] | None = None) -> Float[Tensor, "B C T h w"]:
+def render(images: Images, plan: MotionPlan, textures: Float[Tensor, "M _ _ _"] | None = None) -> Float[Tensor, "B C T h w"]:
     """Render the clips of a plan, before they are blended with their partners.
 
     Args:
         images: ``(N, C, H, W)`` in [0, 1], float32 or float64. Coordinates are rounded to the same precision.
         plan: on the same device.
-        textures: ``(M, C, _, _)``, images that layers show; None: layers show ``images``.
+        textures: ``(M, C, _, _)``, images that layers show; None: layers show ``images``. Over images of three channels they may have four,
+            the last of which is alpha.
 
     """
     clips = images.new_empty(len(plan), images.shape[1], plan.num_frames, *plan.frame_size)
@@ -36,10 +39,11 @@ def render(images: Images, plan: MotionPlan, textures: Float[Tensor, "M C _ _"] 
     pyramid = _pyramid(images, plan.passes if textures is not None else [*plan.passes, *in_layers])
     for p in plan.passes:
         clips[p.clips] = _paint_back(pyramid, plan, p)
-    pyramid = pyramid if textures is None else _pyramid(textures, in_layers)
+    if textures is not None:
+        pyramid = _pyramid(_premultiplied(textures) if cut_out(images, textures) else textures, in_layers)
     for layer, passes in enumerate(plan.layer_passes):
         for p in passes:
-            frames, opacity = _paint_layer(pyramid, plan, layer, p)
+            frames, opacity = _paint_layer(pyramid, plan, layer, p, images.shape[1])
             clips[p.clips] = torch.lerp(clips[p.clips], frames, opacity)
     return clips
 
@@ -66,7 +70,9 @@ def _paint_back(pyramid: Pyramid, plan: MotionPlan, p: Pass) -> Frames:
     return torch.cat(frames, 2)
 
 
-def _paint_layer(pyramid: Pyramid, plan: MotionPlan, layer: int, p: Pass) -> tuple[Frames, Float[Tensor, "n 1 T h w"]]:
+def _paint_layer(
+    pyramid: Pyramid, plan: MotionPlan, layer: int, p: Pass, channels: int
+) -> tuple[Float[Tensor, "n _ T h w"], Float[Tensor, "n 1 T h w"]]:
     """The frames that a layer shows, and its opacity at every pixel."""
     layers, motion = plan.layers, plan.layers.motion
     textures = [level[layers.texture[p.clips, layer]] for level in pyramid]
@@ -74,11 +80,26 @@ def _paint_layer(pyramid: Pyramid, plan: MotionPlan, layer: int, p: Pass) -> tup
     bend = motion.bend[p.clips, layer] if p.bent and motion.bend is not None else None
     places = _Places(to_texture, bend, layers.box[p.clips, layer, None].double())
     frames = _read(textures, places, plan.layer_detail[p.clips, layer], p, plan)
+    alpha = None
+    if channels < frames.shape[1]:
+        alpha = frames[:, 3]
+        frames = frames[:, :3] / alpha[:, None].clamp(min=TRANSPARENT)
     frames = _recolor(frames, motion.color[p.clips, layer], p)
     x, y = places.points(plan.frame_size, frames.dtype).unbind(-1)
     box, outline = (tensor[p.clips, layer, None, None, None].to(x) for tensor in (layers.box, layers.outline))  # (n, 1, 1, 1, K)
     opacity = layers.opacity[p.clips, layer, :, None, None].to(x) * coverage(outline, box, x, y, (p.shape,))
-    return frames, opacity[:, None]
+    return frames, (opacity if alpha is None else opacity * alpha)[:, None]
+
+
+def cut_out(images: Tensor, textures: Tensor | None) -> bool:
+    """Whether textures have an alpha channel, which images lack: where it is 0, a layer shows what lies behind it."""
+    return textures is not None and (images.shape[1], textures.shape[1]) == (3, 4)
+
+
+def _premultiplied(textures: Float[Tensor, "M 4 _ _"]) -> Float[Tensor, "M 4 _ _"]:
+    """Colors times alpha: interpolated so, transparent pixels do not bleed into their neighbors."""
+    alpha = textures[:, 3:]
+    return torch.cat([textures[:, :3] * alpha, alpha], 1)
 
 
 class _Places(NamedTuple):

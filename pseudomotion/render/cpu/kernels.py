@@ -12,6 +12,7 @@ from pseudomotion.render.cpu.compiler import Bit, Double, Float, Floats, Int, co
 from pseudomotion.render.cpu.locate import ACROSS, COVERED, DOWN, SPOT, along_row, locate
 from pseudomotion.render.cpu.sources import clear_border, close_row, prepare
 from pseudomotion.render.cpu.vector import PIXEL
+from pseudomotion.render.reference import TRANSPARENT
 
 ROUNDING = 1 / 16  # pixels by which the ends of a layer, where nearly nothing of it is seen, may be off
 PATIENCE = 1_000  # looks at what another thread has still to do, before the caller is asked to wait
@@ -91,8 +92,11 @@ def _sample_row(call, target, x0, x1, y, m, source, frame, spots, scratch):
 
 
 @inlined
-def _recolor_row(target, width, m):
-    """Apply a color map, whose four columns lie in the table as four pixels, and clamp to [0, 1]."""
+def _recolor_row(target, width, m, cut):
+    """Apply a color map, whose four columns lie in the table as four pixels, and clamp to [0, 1].
+
+    Whether colors are multiplied by alpha, the fourth channel, is a constant: ``cut``.
+    """
     color = m + 4 * T.COLOR
     red, green, blue, add = (
         V.load_floats(color),
@@ -102,8 +106,14 @@ def _recolor_row(target, width, m):
     )
     for x in range(width):
         pixel = V.load(target + x * PIXEL)
+        alpha = V.lane(pixel, 3)
+        if cut:
+            pixel = pixel / max(alpha, TRANSPARENT)
         mapped = V.fma(blue, V.lane(pixel, 2), V.fma(green, V.lane(pixel, 1), V.fma(red, V.lane(pixel, 0), add)))
-        V.store(V.clamp(mapped, 0.0, 1.0), target + x * PIXEL)
+        mapped = V.clamp(mapped, 0.0, 1.0)
+        V.store(mapped * alpha if cut else mapped, target + x * PIXEL)
+        if cut:
+            V.put_real(target + x * PIXEL, 3, V.first(alpha))
 
 
 @inlined
@@ -128,16 +138,28 @@ def _show_back(call, target, y, m, base, spare, spots, scratch):
     if share > 0:
         _mix_row(target, spare, w, share)
     if V.whole(m, T.FLAGS) & T.COLORED:
-        _recolor_row(target, w, m)
+        _recolor_row(target, w, m, 0)
+
+
+@compiled
+def _paint_cut(target, count, spots, layer):
+    """Paint pixels, whose colors are multiplied by their fourth channel, alpha, over those at ``target``, as much as is covered."""
+    for x in range(0, count, 4):
+        covered = V.load(spots + x * SPOT + COVERED)
+        for k in V.FOUR:
+            place, above = target + (x + k) * PIXEL, V.load(layer + (x + k) * PIXEL)
+            below = V.load(place)
+            V.store(V.fma(above - below * V.lane(above, 3), V.lane(covered, k), below), place)
 
 
 @compiled
 def _paint_layer(call, target, x0, x1, y, m, surface, base, spare, second, spots, scratch):
     """Paint pixels x0 to x1 of row y of a layer over those at ``target``."""
     share, colored, source = V.real(m, T.SHARE), V.whole(m, T.FLAGS) & T.COLORED, _source(call, m, 0)
+    cut = V.long(call, T.ALPHA)
     locate(call, x0, x1, y, m, source, surface, spots, scratch)
     target += x0 * PIXEL
-    if share == 0 and not colored:
+    if share == 0 and not colored and not cut:
         _gather_over(target, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
         return
     _gather(spare, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
@@ -147,7 +169,13 @@ def _paint_layer(call, target, x0, x1, y, m, surface, base, spare, second, spots
         _gather(second, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
         _mix_row(spare, second, x1 - x0, share)
     if colored:
-        _recolor_row(spare, x1 - x0, m)
+        if cut:
+            _recolor_row(spare, x1 - x0, m, 1)
+        else:
+            _recolor_row(spare, x1 - x0, m, 0)
+    if cut:
+        _paint_cut(target, x1 - x0, spots, spare)
+        return
     for x in range(0, x1 - x0, 4):
         covered = V.load(spots + x * SPOT + COVERED)
         for k in V.FOUR:
@@ -237,7 +265,7 @@ def _paint_row(call, clip, y, t, chain, own, spare, second, spots, scratch) -> I
         else:
             _sample_row(call, target, 0, w, y, m, previous, before, spots, scratch)
             if flags & T.COLORED:
-                _recolor_row(target, w, m)
+                _recolor_row(target, w, m, 0)
     else:
         _show_back(call, target, y, m, base, spare, spots, scratch)
     if recursive:

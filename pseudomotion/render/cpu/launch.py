@@ -21,6 +21,7 @@ from pseudomotion.plan import PADDING_MODES, MotionPlan
 from pseudomotion.render.cpu import coverage, kernels, locate, machine, pack, sources, vector
 from pseudomotion.render.cpu import table as layout
 from pseudomotion.render.output import Output
+from pseudomotion.render.reference import cut_out
 
 KINDS = {
     torch.uint8: layout.UINT8,
@@ -42,7 +43,7 @@ Numbers = Int64[np.ndarray, " _"]
 
 
 def render(
-    images: Images, plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M C _ _"] | None = None, subframes: int = 1
+    images: Images, plan: MotionPlan, output: Output, textures: Shaped[Tensor, "M _ _ _"] | None = None, subframes: int = 1
 ) -> Shaped[Tensor, "B _ _ h w"]:
     """Clips of a plan, finished: the same bits for any number of threads, which is at most ``torch.get_num_threads()``.
 
@@ -137,7 +138,7 @@ class _Call:
 def _describe_clips(
     call: _Call,
     images: Images,
-    textures: Shaped[Tensor, "M C _ _"] | None,
+    textures: Shaped[Tensor, "M _ _ _"] | None,
     plan: MotionPlan,
     output: Output,
     clips: Tensor,
@@ -160,6 +161,7 @@ def _describe_clips(
         call.lend(layout.TEXTURES, textures)
         call.put(layout.TEXTURE_W, *plan.texture_size[::-1])
         call.put(layout.SEPARATE, 1)
+        call.put(layout.ALPHA, cut_out(images, textures))
     call.put(layout.CHANNELS, images.shape[1], w, h, *plan.image_size[::-1])
     call.put(layout.ITEM, images.element_size(), KINDS[output.dtype], PADDING_MODES.index(plan.padding_mode), *strides)
 

@@ -68,8 +68,21 @@ def _read_row(target, place, width, plane, channels, item):
 
 
 @compiled
-def _reduce_row(target, image, source, y, full_width, full_height, plane, channels, item, weights, sums):
-    """Row y of a reduced image: weighted averages over blocks of pixels; ``sums`` is memory for one row of the image."""
+def _premultiply_row(row, width):
+    """Colors times alpha, in a row of a working frame; ``row`` is its first pixel."""
+    for x in range(width):
+        pixel = V.load(row + x * PIXEL)
+        alpha = V.real(row + x * PIXEL, 3)
+        V.store(pixel * alpha, row + x * PIXEL)
+        V.put_real(row + x * PIXEL, 3, alpha)
+
+
+@inlined
+def _average_row(target, image, source, y, full_width, full_height, plane, channels, item, weights, sums, cut):
+    """Row y of a reduced image: weighted averages over blocks of pixels; ``sums`` is memory for one row of the image.
+
+    Whether colors are to be multiplied by alpha, ``cut``, is a constant.
+    """
     size, x0, width = 1 << V.whole(source, T.LEVEL), V.whole(source, T.LEFT), V.whole(source, T.WIDTH)
     across, down = weights + 4 * V.whole(source, T.WEIGHTS_X), weights + 4 * V.whole(source, T.WEIGHTS_Y)
     first, last = x0 * size, min((x0 + width) * size, full_width)
@@ -81,6 +94,9 @@ def _reduce_row(target, image, source, y, full_width, full_height, plane, channe
             place, weight = image + c * plane + (row * full_width + first) * item, V.real(down, row) * unit
             for x in range(last - first):
                 value = V.byte(place + x) if item == 1 else V.real(place, x)
+                if cut:
+                    alpha = V.byte(place + (3 - c) * plane + x) * unit if item == 1 else V.real(place + (3 - c) * plane, x)
+                    value *= alpha if c < 3 else Float(1.0)
                 V.put_real(sums, x, V.real(sums, x) + weight * value)
         for x in range(width):
             total = Float(0.0)
@@ -91,12 +107,24 @@ def _reduce_row(target, image, source, y, full_width, full_height, plane, channe
 
 
 @compiled
+def _reduce_row(target, image, source, y, full_width, full_height, plane, channels, item, weights, sums):
+    _average_row(target, image, source, y, full_width, full_height, plane, channels, item, weights, sums, 0)
+
+
+@compiled
+def _reduce_cut_row(target, image, source, y, full_width, full_height, plane, channels, item, weights, sums):
+    _average_row(target, image, source, y, full_width, full_height, plane, channels, item, weights, sums, 1)
+
+
+@compiled
 def prepare(call, first, last, base, part, parts, sums):
     """Write part of the rows of some sources into working frames."""
-    channels, item = V.long(call, T.CHANNELS), V.long(call, T.ITEM)
+    item = V.long(call, T.ITEM)
     for s in range(first, last):
         source = V.long(call, T.SOURCE_ROWS) + s * (4 * T.SOURCE)
         textured = V.whole(source, T.TEXTURED)
+        cut = V.long(call, T.ALPHA) * textured
+        channels = V.long(call, T.CHANNELS) + cut
         image, full_width, full_height = V.long(call, T.IMAGES), V.long(call, T.IMAGE_W), V.long(call, T.IMAGE_H)
         if textured:
             image, full_width, full_height = V.long(call, T.TEXTURES), V.long(call, T.TEXTURE_W), V.long(call, T.TEXTURE_H)
@@ -110,6 +138,10 @@ def prepare(call, first, last, base, part, parts, sums):
             row, at = frame + ((y + 1) * pitch + 1) * PIXEL, V.whole(source, T.TOP) + y
             if V.whole(source, T.LEVEL) == 0:
                 _read_row(row, image + (at * full_width + V.whole(source, T.LEFT)) * item, width, plane, channels, item)
+                if cut:
+                    _premultiply_row(row, width)
+            elif cut:
+                _reduce_cut_row(row, image, source, at, full_width, full_height, plane, channels, item, V.long(call, T.WEIGHTS), sums)
             else:
                 _reduce_row(row, image, source, at, full_width, full_height, plane, channels, item, V.long(call, T.WEIGHTS), sums)
             close_row(row, width)

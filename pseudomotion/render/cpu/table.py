@@ -69,7 +69,8 @@ LAYER_HOMOGRAPHY, LAYER_COLOR, LAYER_BEND, LAYER_GRID, LAYER_DETAIL = range(47, 
 BLEND_PARTNER, BLEND_WEIGHT, BLEND_BOX, BLEND_FRAMES = range(52, 56)  # 0: nothing is mixed
 PLACES, SCRATCH = 56, 57  # where the weights of every level begin; memory for ``REACH`` numbers of every level
 SUBFRAMES = 58  # so many of the ``NUM_FRAMES`` frames are averaged into one
-CALL = 59
+ALPHA = 59  # textures have a fourth channel, by which layers are cut out; images have three
+CALL = 60
 REACH = 5  # doubles for every level of a pyramid: least x and y, greatest x and y that is read of it; whether any is
 UINT8, FLOAT16, BFLOAT16, FLOAT32 = range(4)  # values of KIND
 

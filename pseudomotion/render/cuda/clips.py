@@ -6,8 +6,8 @@ Arguments that the kernels share:
     out: the clips, with strides ``clip_stride``, ``frame_stride`` and ``channel_stride``.
     num_frames, h, w: size of the clips. surfaces: 1 + number of layers.
     bands: how many bands of ROWS rows a program paints, in a strip of COLS columns.
-    C: channels. LAYERED: there are layers. SHAPED: their outlines may be other than boxes. BENDS: there
-    are bends. MIXES: clips are mixed. PADDING: padding mode. ASM: on NVIDIA's GPUs.
+    C: channels. LAYERED: there are layers. CUT: their textures have a fourth channel, alpha, and colors multiplied by it. SHAPED: their
+    outlines may be other than boxes. BENDS: there are bends. MIXES: clips are mixed. PADDING: padding mode. ASM: on NVIDIA's GPUs.
     VEC: neighboring columns that a thread paints. BYTES: values stay 127 + S, because nothing but bytes is painted.
 
 What depends on the draws of a batch is a branch that all threads of a program take alike, so that batches do not need kernels of their
@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 
 from pseudomotion.render.cuda.pixels import (
+    TRANSPARENT,
     apply_color,
     bilinear_taps,
     coverage,
@@ -64,9 +65,12 @@ from pseudomotion.render.cuda.table import (
 @triton.jit(do_not_specialize=["image_stride", "row_stride", "height", "width", "image_words"])
 def pack(
     images, packed, image_stride, channel_stride, row_stride, column_stride, height, width, image_words,
-    C: tl.constexpr, PITCH: tl.constexpr, LINES: tl.constexpr, BLOCK: tl.constexpr, ASM: tl.constexpr,
+    C: tl.constexpr, CUT: tl.constexpr, PITCH: tl.constexpr, LINES: tl.constexpr, BLOCK: tl.constexpr, ASM: tl.constexpr,
 ):
-    """Pack images of any strides into words with a black border. One program packs LINES rows of one image, BLOCK columns at a time."""
+    """Pack images of any strides into words with a black border. One program packs LINES rows of one image, BLOCK columns at a time.
+
+    CUT: colors are multiplied by the fourth channel, alpha.
+    """
     tiles = (height + 3 + LINES - 1) // LINES
     line = tl.program_id(0) % tiles * LINES + tl.arange(0, LINES)[:, None]
     image = (tl.program_id(0) // tiles).to(tl.int64)
@@ -84,6 +88,8 @@ def pack(
             alpha = blue
             if C == 4:
                 alpha = _load_channel(at + channel_stride + channel_stride + channel_stride, inside, packed)
+                if CUT:
+                    red, green, blue = _times(red, alpha, packed), _times(green, alpha, packed), _times(blue, alpha, packed)
         if packed.dtype.element_ty == tl.int32:
             word = red | (green << 8) | (blue << 16) | (alpha << 24)
         else:
@@ -101,6 +107,16 @@ def _load_channel(pointer, inside, packed):
         value = 1.0 + value.to(tl.float32) * (1.0 / 256.0)
     else:
         value = 1.0 + tl.minimum(tl.maximum(value.to(tl.float32), 0.0), 1.0) * (255.0 / 256.0)
+    return value
+
+
+@triton.jit
+def _times(color, alpha, packed):
+    """A color times alpha, both as ``_load_channel`` gives them."""
+    if packed.dtype.element_ty == tl.int32:  # noqa: SIM108  a constant: only one branch has types that fit
+        value = (color * alpha + 127) // 255
+    else:
+        value = 1.0 + (color - 1.0) * ((alpha - 1.0) * (256.0 / 255.0))
     return value
 
 
@@ -136,8 +152,8 @@ def halve(
 @triton.jit
 def _paint_layers(
     red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, exponent, exponent_bytes,
-    C: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, ASM: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    C: tl.constexpr, CUT: tl.constexpr, PITCH: tl.constexpr, PADDING: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr,
+    ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):
     """Paint layers, in order, over pixels of the back; ``row`` is the back's, and those of its layers follow ``row_step`` words apart.
 
@@ -151,9 +167,16 @@ def _paint_layers(
             m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, image, width, height = load_surface(packed, row)
             u, v = project(frames, row, m0, m1, m2, m3, m4, m5, m6, m7, m8, kind, x, y, BENDS)
             their_red, their_green, their_blue, their_alpha = sample_surface(
-                packed, row, kind, image, width, height, u, v, exponent, exponent_bytes, C, PITCH, PADDING, ASM
+                packed, row, kind, image, width, height, u, v, exponent, exponent_bytes, 4 if CUT else C, PITCH, PADDING, ASM
             )
             share = coverage(frames + load_int32(row + OUTLINE), u, v, SHAPED) * tl.load(row + OPACITY)
+            if CUT:
+                own = (their_alpha - 1.0) * (256.0 / 255.0)
+                share *= own
+                inverse = 1.0 / tl.maximum(own, TRANSPARENT)
+                their_red, their_green = 1.0 + (their_red - 1.0) * inverse, 1.0 + (their_green - 1.0) * inverse
+                their_blue = 1.0 + (their_blue - 1.0) * inverse
+                their_red, their_green, their_blue = apply_color(row, kind, their_red, their_green, their_blue, 0.0)
             red, green, blue, alpha = lerp_pixels(red, green, blue, alpha, their_red, their_green, their_blue, their_alpha, share)
     return red, green, blue, alpha
 
@@ -161,8 +184,9 @@ def _paint_layers(
 @triton.jit(do_not_specialize=["first", "surfaces", "num_frames", "bands"])
 def paint_clips(
     packed, table, frames, out, first, surfaces, clip_stride, frame_stride, channel_stride, num_frames, h, w, bands,
-    C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr, PADDING: tl.constexpr,
-    PITCH: tl.constexpr, BYTES: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, VEC: tl.constexpr,
+    C: tl.constexpr, LAYERED: tl.constexpr, CUT: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr,
+    PADDING: tl.constexpr, PITCH: tl.constexpr, BYTES: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    VEC: tl.constexpr,
 ):
     """All frames of clips that, like their partners, read images only. A program paints some bands of a strip of one frame."""
     across = (w + COLS - 1) // COLS
@@ -209,7 +233,7 @@ def paint_clips(
                 if LAYERED:
                     their_red, their_green, their_blue, their_alpha = _paint_layers(
                         their_red, their_green, their_blue, their_alpha, packed, frames, row, row_step, surfaces, left, top, x, y, exponent,
-                        exponent_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                        exponent_bytes, C, CUT, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                     )
                 if MIXES:
                     share = tl.where(part == 0, 1.0, partner_share(entry, weight, x, y))
@@ -222,9 +246,9 @@ def paint_clips(
 @triton.jit(do_not_specialize=["first", "surfaces", "slots", "frame", "num_frames", "bands", "slot_words"])
 def step_clips(
     packed, table, frames, out, first, surfaces, slots, frame, working, clip_stride, frame_stride, channel_stride, num_frames, h, w,
-    bands, slot_words, C: tl.constexpr, LAYERED: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr, MIXES: tl.constexpr,
-    PADDING: tl.constexpr, PITCH: tl.constexpr, WPITCH: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-    VEC: tl.constexpr,
+    bands, slot_words, C: tl.constexpr, LAYERED: tl.constexpr, CUT: tl.constexpr, SHAPED: tl.constexpr, BENDS: tl.constexpr,
+    MIXES: tl.constexpr, PADDING: tl.constexpr, PITCH: tl.constexpr, WPITCH: tl.constexpr, ASM: tl.constexpr, ROWS: tl.constexpr,
+    COLS: tl.constexpr, VEC: tl.constexpr,
 ):
     """Frame ``frame`` of the clips of a chunk. Working frames (2, slots, slot_words) are double-buffered: one half is the previous frame.
 
@@ -270,7 +294,7 @@ def step_clips(
                         back = frames + (tl.where(part == 0, clip, partner) * surfaces * num_frames + frame - 1) * FRAME
                         their_red, their_green, their_blue, their_alpha = _paint_layers(
                             their_red, their_green, their_blue, their_alpha, packed, frames, back, row_step, surfaces, left, top, x, y,
-                            exponent, exponent_bytes, C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                            exponent, exponent_bytes, C, CUT, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                         )
                     share = tl.where(part == 0, 1.0, partner_share(entry, weight, x, y))
                     red, green, blue, alpha = lerp_pixels(red, green, blue, alpha, their_red, their_green, their_blue, their_alpha, share)
@@ -291,6 +315,6 @@ def step_clips(
                 if LAYERED:
                     red, green, blue, alpha = _paint_layers(
                         red, green, blue, alpha, packed, frames, row, row_step, surfaces, left, top, x, y, exponent, exponent_bytes,
-                        C, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
+                        C, CUT, PITCH, PADDING, SHAPED, BENDS, ASM, ROWS, COLS,
                     )
                 store(place + at, channel_stride, table + SCALE, table + SHIFT, red, green, blue, alpha, mask, C)

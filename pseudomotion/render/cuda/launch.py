@@ -25,6 +25,7 @@ from pseudomotion.render.cuda import clips as kernels
 from pseudomotion.render.cuda import table as layout
 from pseudomotion.render.cuda.plans import Packed, Sizes, pack, pitch
 from pseudomotion.render.output import Output
+from pseudomotion.render.reference import cut_out
 
 ROWS, COLS, VEC = 32, 32, 2  # a band of a strip; neighboring columns of a thread. Not measured yet: see benchmarks/on_a_gpu.sh
 WARPS = 4
@@ -39,7 +40,7 @@ def render(
     images: Shaped[Tensor, "N C H W"],
     plan: MotionPlan,
     output: Output,
-    textures: Shaped[Tensor, "M C _ _"] | None = None,
+    textures: Shaped[Tensor, "M _ _ _"] | None = None,
     *,
     chunk: int | None = None,
 ) -> Shaped[Tensor, "B _ _ h w"]:
@@ -50,7 +51,7 @@ def render(
         plan: for these N images, on the CPU.
         output: format of the clips; its dtype is uint8, float16, bfloat16 or float32. Clips from position ``output.count`` on are rendered
             only where they are mixed into others.
-        textures: ``(M, C, _, _)``, like the images; None: layers show ``images``.
+        textures: ``(M, C, _, _)``, like the images, or RGBA over RGB images; None: layers show ``images``.
         chunk: largest number of clips whose working frames are held at a time. None: as many as fit in the L2 cache.
 
     Returns:
@@ -96,7 +97,7 @@ def run(
     plan: MotionPlan,
     packed: Packed,
     output: Output,
-    textures: Shaped[Tensor, "M C _ _"] | None = None,
+    textures: Shaped[Tensor, "M _ _ _"] | None = None,
 ) -> Shaped[Tensor, "B _ _ h w"]:
     """Render a packed plan; as ``render`` otherwise."""
     c, t, (h, w), device = images.shape[1], plan.num_frames, plan.frame_size, images.device
@@ -110,6 +111,7 @@ def run(
     options = {
         "C": c,
         "LAYERED": surfaces > 1,
+        "CUT": cut_out(images, textures),
         "SHAPED": plan.layers.outline.shape[-1] > outline.PARAMS,
         "BENDS": any(motion.bend is not None and motion.bend.numel() > 0 for motion in (plan.back.motion, plan.layers.motion)),
         "MIXES": mixes,
@@ -196,28 +198,30 @@ def _tiles(h: int, w: int, frames: int, processors: int) -> tuple[int, int]:
 
 
 def _pack(
-    images: Shaped[Tensor, "N C H W"], textures: Shaped[Tensor, "M C _ _"] | None, packed: Packed, table: Shaped[Tensor, " m"]
+    images: Shaped[Tensor, "N C H W"], textures: Shaped[Tensor, "M _ _ _"] | None, packed: Packed, table: Shaped[Tensor, " m"]
 ) -> Shaped[Tensor, " n"]:
     """The words of images and their reduced copies, then those of textures."""
-    parts = [(images, packed.images)]
+    parts = [(images, packed.images, False)]
     if textures is not None and packed.textures is not None:
-        parts.append((textures, packed.textures))
-    total = sum(len(part) * sizes.lines * sizes.pitch for part, sizes in parts)
+        parts.append((textures, packed.textures, cut_out(images, textures)))
+    total = sum(len(part) * sizes.lines * sizes.pitch for part, sizes, _ in parts)
     words = torch.empty(total, dtype=torch.int32 if packed.bytes else torch.int64, device=images.device)
     begin = 0
-    for part, sizes in parts:
-        _pack_images(part, words[begin:], sizes, table)
+    for part, sizes, cut in parts:
+        _pack_images(part, words[begin:], sizes, table, cut=cut)
         begin += len(part) * sizes.lines * sizes.pitch
     return words
 
 
-def _pack_images(images: Shaped[Tensor, "N C _ _"], words: Shaped[Tensor, " n"], sizes: Sizes, table: Shaped[Tensor, " m"]) -> None:
+def _pack_images(
+    images: Shaped[Tensor, "N C _ _"], words: Shaped[Tensor, " n"], sizes: Sizes, table: Shaped[Tensor, " m"], *, cut: bool
+) -> None:
     b, c, height, width = images.shape
     each = sizes.lines * sizes.pitch
     block = min(BLOCK // 4, triton.next_power_of_2(width + 3))
     lines = BLOCK // block
     options = {"C": c, "PITCH": sizes.pitch, "LINES": lines, "BLOCK": block, "ASM": _assembles(images.device)}
-    pack = _Kernel(kernels.pack, images.device, **options)
+    pack = _Kernel(kernels.pack, images.device, CUT=cut, **options)
     pack(b * -(-(height + 3) // lines), images, words, *images.stride(), height, width, each)
     halve = _Kernel(kernels.halve, images.device, **options)
     for (h, w, line), (half_h, _, half_line) in zip(sizes.levels, sizes.levels[1:], strict=False):

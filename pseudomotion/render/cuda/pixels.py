@@ -29,6 +29,7 @@ import triton
 import triton.language as tl
 
 from pseudomotion import geometry, outline
+from pseudomotion.render import reference
 from pseudomotion.render.cuda.table import (
     ALIGNED,
     BEND,
@@ -61,6 +62,7 @@ from pseudomotion.render.cuda.table import (
 HORIZON = tl.constexpr(geometry.HORIZON)
 POLYGON, SUPERELLIPSE = tl.constexpr(outline.POLYGON), tl.constexpr(outline.SUPERELLIPSE)
 FAR, TINY = tl.constexpr(outline.FAR), tl.constexpr(outline.TINY)
+TRANSPARENT = tl.constexpr(reference.TRANSPARENT)
 WHITE = tl.constexpr(1.0 + 255.0 / 256.0)  # S of 1; S of 0 is 1
 HALF = tl.constexpr(1.0 / 65536.0)  # half a step of a 16-bit field
 
