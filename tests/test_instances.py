@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import oracle
 import pytest
 import torch
 from painter import Painter
@@ -80,6 +81,27 @@ def test_instances_are_what_the_pixels_show():
     assert wrong.double().mean() < 2e-3  # a pixel whose center lies on an edge
     assert all((shown == k).double().mean() > 0.02 for k in range(4))
     assert torch.equal(instances(plan, plan.frame_size), shown)
+
+
+def test_maps_of_strongly_bent_objects_are_the_oracles():
+    """All pixels, also those that only the bend brings into an object's box."""
+    plan = plan_of(6, kinds=("box", "ellipse", "octagon"))
+    pulled = torch.full_like(plan.layers.motion.bend, 0.45) * torch.tensor([1.0, -1, 1]).view(1, 3, 1, 1, 1, 1)
+    motion = dataclasses.replace(plan.layers.motion, bend=pulled)
+    plan = dataclasses.replace(plan, layers=dataclasses.replace(plan.layers, motion=motion))
+    shown, field, beyond = instances(plan).numpy(), oracle.fields(plan), 0
+    for i, t in np.ndindex(6, 4):
+        expected, near = np.zeros(plan.frame_size, dtype=int), np.zeros(plan.frame_size, dtype=bool)
+        for k in range(1, 4):
+            if field["opacity"][i, k, t] >= 0.5:
+                u, v = oracle.coordinates(field["homography"][i, k, t], plan.frame_size)
+                x0, y0, x1, y1 = box = field["box"][i, k]
+                off = oracle.distance(field["outline"][i, k], box, *oracle.bent(field["bend"][i][k][t], box, u, v))
+                expected[off >= 0] = k
+                near |= np.abs(off) < 1e-4
+                beyond += ((off >= 0) & ~((u >= x0) & (u < x1) & (v >= y0) & (v < y1))).sum()
+        assert (near | (shown[i, t] == expected)).all()
+    assert beyond > 100
 
 
 def test_boxes_are_counted():
