@@ -76,6 +76,16 @@ def _transforms(images: Tensor, night: Tensor, folder: Path) -> list[str]:
     return page
 
 
+def _flowers(textures: Tensor) -> Tensor:
+    """Textures cut out by alpha, to flowers of 3 and more petals: RGBA."""
+    n, side = len(textures), textures.shape[-1]
+    y, x = torch.meshgrid(*(torch.linspace(-1, 1, side),) * 2, indexing="ij")
+    petals = 3 + torch.arange(n)[:, None, None] % 5
+    edge = 0.62 + 0.3 * torch.cos(petals * torch.atan2(y, x))
+    alpha = ((edge - torch.hypot(x, y)) * side / 2 + 0.5).clamp(0, 1)
+    return torch.cat([textures, (255 * alpha).round().to(torch.uint8)[:, None]], 1)
+
+
 def _objects(images: Tensor, textures: Tensor, folder: Path) -> list[str]:
     page = ["## Objects", "", "Things that move on their own over any clip: [Objects](objects.md).", ""]
     image, photo = images[:1], images[1:2]
@@ -92,9 +102,12 @@ def _objects(images: Tensor, textures: Tensor, folder: Path) -> list[str]:
     def middle(**options: object) -> Tensor:
         return clips(Objects(**one, **options), photo, transform="identity", start=104)[0]  # 104: in the middle
 
-    outlines = [middle(shapes=(name,)) for name in SHAPES]
+    closed = [name for name in SHAPES if name != "cutout"]
+    outlines = [middle(shapes=(name,)) for name in closed]
+    flowers = _flowers(textures)
     leaves, fractals = (source(size=160).get(torch.arange(8)) for source in (DeadLeaves, FractalDB))
     bends = [{"bend": (0.0, 0.0)}, {"bend": (0.15, 0.25)}, {"bend": (0.4, 0.48)}]
+    cut: list[dict[str, object]] = [{"shapes": ("cutout",)}, {"shapes": ("cutout",), "bend": (0.3, 0.4)}, {"shapes": ("box",)}]
     edges = [{"feather": (6.0, 8.0)}, {"soft": 1.0}, {"opacity": (0.4, 0.6)}, {"presence": (0.3, 0.5)}]
     presets = {"Objects()": Objects(), "Objects.yu2024()": Objects.yu2024(), "Objects.smile2025()": Objects.smile2025()}
     for title, text, rows, lines in [
@@ -106,7 +119,7 @@ def _objects(images: Tensor, textures: Tensor, folder: Path) -> list[str]:
         ),
         (
             "Outlines",
-            f"In the order of reading: {', '.join(SHAPES)}. All have closed forms, so labels are exact.",
+            f"In the order of reading: {', '.join(closed)}. All have closed forms, so labels are exact.",
             [outlines[k : k + 5] for k in range(0, len(outlines), 5)],
             code([{"shapes": ("blob", "ring")}, {"shapes": {"box": 0.9, "triangle": 0.1}}]),
         ),
@@ -115,6 +128,12 @@ def _objects(images: Tensor, textures: Tensor, folder: Path) -> list[str]:
             "Objects show parts of any images: synthetic ones of three kinds, and a photo.",
             [[clips(Objects(**FOUR), shown)[0] for shown in (textures, leaves, fractals, photo)]],
             ["pmg = PMG(objects=Objects())", "clips = pmg(images, ids=ids, textures=Shaders(size=160).get(torch.arange(20, 32)))"],
+        ),
+        (
+            "Cut-outs",
+            "RGBA textures, transparent where alpha is 0: whole ones, rigid and bent, and parts of them.",
+            [[clips(Objects(**each, **FOUR), flowers)[0] for each in cut]],
+            ["pmg = PMG(objects=Objects(shapes=('cutout',)))", "clips = pmg(images, ids=ids, textures=rgba)"],
         ),
         (
             "Bends",

@@ -290,6 +290,9 @@ def test_errors_of_textures():
         PMG(("zoom",), objects=Objects(transforms=("fade",))).plan((2, 1, 8, 8))
     with pytest.raises(TypeError, match="objects must be Objects"):
         PMG(objects=3)
+    with pytest.raises(ValueError, match="objects must be one of 'mixed', 'yu2024', 'smile2025', got 'yu'"):
+        PMG(objects="yu")
+    assert PMG(objects="yu2024").objects == Objects.yu2024()
 
 
 def test_bends_of_one_generator_have_one_grid():
