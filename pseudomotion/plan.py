@@ -12,6 +12,8 @@ Conventions of the whole library
 - A clip consists of a back, layers painted over it, and a blend with a partner clip. The back fills the frame; ``padding_mode`` says what
   shows beyond the edge of its image. A layer shows the part of a texture inside its outline (``pseudomotion.outline``), which lies in the
   texture and therefore moves and bends with it.
+- Textures may be RGBA where images are RGB. Their colors are multiplied by alpha before they are sampled, and divided by the sampled alpha
+  before the color map; that alpha multiplies the outline's coverage.
 - Order of operations in a frame: the back (sample, apply the color map, clamp to [0, 1]), then the layers in order. The next frame reads
   the back without layers. Clips are averaged over the exposure, then blended, normalized, cast and transposed.
 - Flow is ``(u, v) = (dx, dy)`` in pixels, from frame t to frame t+1.
