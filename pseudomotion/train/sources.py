@@ -11,7 +11,7 @@ from torch import Tensor
 from pseudomotion import PMG, MotionPlan
 from pseudomotion.draws import Draws
 from pseudomotion.images import ImageBank
-from pseudomotion.images.entries import is_stream, open_shards, open_source
+from pseudomotion.images.entries import is_stream, open_entries, open_shards, open_source
 from pseudomotion.images.streamed import StreamedImages
 from pseudomotion.images.subset import Subset as Subset
 from pseudomotion.images.synthetic import SOURCES

@@ -9,117 +9,13 @@ from pseudomotion.geometry import HORIZON
 from pseudomotion.render.cpu import table as T
 from pseudomotion.render.cpu import vector as V
 from pseudomotion.render.cpu.compiler import Bit, Double, Float, Floats, Int, compiled, inlined
-from pseudomotion.render.cpu.locate import ACROSS, COVERED, DOWN, SPOT, along_row, locate
+from pseudomotion.render.cpu.locate import COVERED, SPOT, along_row, locate
+from pseudomotion.render.cpu.rows import gather, gather_over, gather_twice, mix_row, paint_cut, recolor_row, sample_row
 from pseudomotion.render.cpu.sources import clear_border, close_row, prepare
 from pseudomotion.render.cpu.vector import PIXEL
-from pseudomotion.render.reference import TRANSPARENT
 
 ROUNDING = 1 / 16  # pixels by which the ends of a layer, where nearly nothing of it is seen, may be off
 PATIENCE = 1_000  # looks at what another thread has still to do, before the caller is asked to wait
-
-
-@inlined
-def _bilinear(upper, pitch, x: Floats, y: Floats) -> Floats:
-    """The sample between four pixels, the first of which is at ``upper``."""
-    lower = upper + pitch * PIXEL
-    return V.lerp(V.lerp(V.load(upper), V.load(lower), y), V.lerp(V.load(upper + PIXEL), V.load(lower + PIXEL), y), x)
-
-
-@inlined
-def _gather_points(target, again, count, spots, frame, pitch, twice):
-    """As ``_gather`` and ``_gather_twice``; ``twice`` is a constant."""
-    for _ in range(0, count, 4):
-        across, down = V.load(spots + ACROSS), V.load(spots + DOWN)
-        for k in V.FOUR:
-            upper = frame + V.whole(spots, k) * PIXEL
-            pixel = _bilinear(upper, pitch, V.lane(across, k), V.lane(down, k))
-            V.store(pixel, target + PIXEL * k)
-            if twice:
-                V.store(pixel, again + PIXEL * k)
-        spots += 4 * SPOT
-        target += 4 * PIXEL
-        if twice:
-            again += 4 * PIXEL
-
-
-@compiled
-def _gather(target, count, spots, frame, pitch):
-    """Bilinear samples of a working frame at points that ``_locate`` has noted.
-
-    Apart from that, for the processor works ahead: it loads pixels while the coordinates of the next are not waited for.
-    """
-    _gather_points(target, 0, count, spots, frame, pitch, 0)
-
-
-@compiled
-def _gather_twice(target, again, count, spots, frame, pitch):
-    """As ``_gather``, to two places: nearly as fast as to one, for loads take most of the time."""
-    _gather_points(target, again, count, spots, frame, pitch, 1)
-
-
-@compiled
-def _gather_over(target, count, spots, frame, pitch):
-    """As ``_gather``, painted over what is there as much as is covered."""
-    for _ in range(0, count, 4):
-        covered = V.load(spots + COVERED)
-        if V.any(covered):
-            across, down = V.load(spots + ACROSS), V.load(spots + DOWN)
-            for k in V.FOUR:
-                upper, place = frame + V.whole(spots, k) * PIXEL, target + PIXEL * k
-                above = _bilinear(upper, pitch, V.lane(across, k), V.lane(down, k))
-                V.store(V.lerp(V.load(place), above, V.lane(covered, k)), place)
-        spots += 4 * SPOT
-        target += 4 * PIXEL
-
-
-@compiled
-def _copy(call, target, x0, x1, y, m, source, frame):
-    """Pixels x0 to x1 of row y of a frame that shows what is read pixel by pixel."""
-    row, column = Int(along_row(m, 1, y)) + 1 - V.whole(source, T.TOP), Int(along_row(m, 0, y)) + 1 - V.whole(source, T.LEFT)
-    place = frame + (row * V.whole(source, T.PITCH) + column + x0) * PIXEL
-    for x in range(x1 - x0):
-        V.store(V.load(place + x * PIXEL), target + x * PIXEL)
-
-
-@inlined
-def _sample_row(call, target, x0, x1, y, m, source, frame, spots, scratch):
-    """Pixels x0 to x1 of row y of a back, sampled from a working frame."""
-    if V.whole(m, T.FLAGS) & T.COPY:
-        _copy(call, target, x0, x1, y, m, source, frame)
-    else:
-        locate(call, x0, x1, y, m, source, 0, spots, scratch)
-        _gather(target, x1 - x0, spots, frame, V.whole(source, T.PITCH))
-
-
-@inlined
-def _recolor_row(target, width, m, cut):
-    """Apply a color map, whose four columns lie in the table as four pixels, and clamp to [0, 1].
-
-    Whether colors are multiplied by alpha, the fourth channel, is a constant: ``cut``.
-    """
-    color = m + 4 * T.COLOR
-    red, green, blue, add = (
-        V.load_floats(color),
-        V.load_floats(color + PIXEL),
-        V.load_floats(color + 2 * PIXEL),
-        V.load_floats(color + 3 * PIXEL),
-    )
-    for x in range(width):
-        pixel = V.load(target + x * PIXEL)
-        alpha = V.lane(pixel, 3)
-        if cut:
-            pixel = pixel / max(alpha, TRANSPARENT)
-        mapped = V.fma(blue, V.lane(pixel, 2), V.fma(green, V.lane(pixel, 1), V.fma(red, V.lane(pixel, 0), add)))
-        mapped = V.clamp(mapped, 0.0, 1.0)
-        V.store(mapped * alpha if cut else mapped, target + x * PIXEL)
-        if cut:
-            V.put_real(target + x * PIXEL, 3, V.first(alpha))
-
-
-@inlined
-def _mix_row(target, other, count, share: Float):
-    for x in range(count):
-        V.store(V.lerp(V.load(target + x * PIXEL), V.load(other + x * PIXEL), share), target + x * PIXEL)
 
 
 @inlined
@@ -134,22 +30,11 @@ def _show_back(call, target, y, m, base, spare, spots, scratch):
     w, share = V.long(call, T.W), V.real(m, T.SHARE)
     for k in range(2 if share > 0 else 1):
         source = _source(call, m, k)
-        _sample_row(call, spare if k else target, 0, w, y, m, source, base + V.whole(source, T.PLACE) * PIXEL, spots, scratch)
+        sample_row(call, spare if k else target, 0, w, y, m, source, base + V.whole(source, T.PLACE) * PIXEL, spots, scratch)
     if share > 0:
-        _mix_row(target, spare, w, share)
+        mix_row(target, spare, w, share)
     if V.whole(m, T.FLAGS) & T.COLORED:
-        _recolor_row(target, w, m, 0)
-
-
-@compiled
-def _paint_cut(target, count, spots, layer):
-    """Paint pixels, whose colors are multiplied by their fourth channel, alpha, over those at ``target``, as much as is covered."""
-    for x in range(0, count, 4):
-        covered = V.load(spots + x * SPOT + COVERED)
-        for k in V.FOUR:
-            place, above = target + (x + k) * PIXEL, V.load(layer + (x + k) * PIXEL)
-            below = V.load(place)
-            V.store(V.fma(above - below * V.lane(above, 3), V.lane(covered, k), below), place)
+        recolor_row(target, w, m, 0)
 
 
 @compiled
@@ -160,21 +45,21 @@ def _paint_layer(call, target, x0, x1, y, m, surface, base, spare, second, spots
     locate(call, x0, x1, y, m, source, surface, spots, scratch)
     target += x0 * PIXEL
     if share == 0 and not colored and not cut:
-        _gather_over(target, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
+        gather_over(target, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
         return
-    _gather(spare, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
+    gather(spare, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
     if share > 0:
         source = _source(call, m, 1)
         locate(call, x0, x1, y, m, source, surface, spots, scratch)
-        _gather(second, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
-        _mix_row(spare, second, x1 - x0, share)
+        gather(second, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
+        mix_row(spare, second, x1 - x0, share)
     if colored:
         if cut:
-            _recolor_row(spare, x1 - x0, m, 1)
+            recolor_row(spare, x1 - x0, m, 1)
         else:
-            _recolor_row(spare, x1 - x0, m, 0)
+            recolor_row(spare, x1 - x0, m, 0)
     if cut:
-        _paint_cut(target, x1 - x0, spots, spare)
+        paint_cut(target, x1 - x0, spots, spare)
         return
     for x in range(0, x1 - x0, 4):
         covered = V.load(spots + x * SPOT + COVERED)
@@ -261,11 +146,11 @@ def _paint_row(call, clip, y, t, chain, own, spare, second, spots, scratch) -> I
         if layered and not flags & (T.COPY + T.COLORED):
             copied = 1
             locate(call, 0, w, y, m, previous, 0, spots, scratch)
-            _gather_twice(target, own, w, spots, before, V.whole(previous, T.PITCH))
+            gather_twice(target, own, w, spots, before, V.whole(previous, T.PITCH))
         else:
-            _sample_row(call, target, 0, w, y, m, previous, before, spots, scratch)
+            sample_row(call, target, 0, w, y, m, previous, before, spots, scratch)
             if flags & T.COLORED:
-                _recolor_row(target, w, m, 0)
+                recolor_row(target, w, m, 0)
     else:
         _show_back(call, target, y, m, base, spare, spots, scratch)
     if recursive:

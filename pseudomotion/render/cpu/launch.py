@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pseudomotion import outline
 from pseudomotion.plan import PADDING_MODES, MotionPlan
-from pseudomotion.render.cpu import coverage, kernels, locate, machine, pack, sources, vector
+from pseudomotion.render.cpu import coverage, kernels, locate, machine, pack, rows, sources, vector
 from pseudomotion.render.cpu import table as layout
 from pseudomotion.render.output import Output
 from pseudomotion.render.reference import cut_out
@@ -30,7 +30,7 @@ KINDS = {
     torch.float32: layout.FLOAT32,
 }
 PIXEL = 16  # bytes, in a working frame
-_SOURCES = [Path(str(module.__file__)) for module in (kernels, coverage, locate, sources, pack, vector, layout, outline)]
+_SOURCES = [Path(str(module.__file__)) for module in (kernels, rows, coverage, locate, sources, pack, vector, layout, outline)]
 _pack, _work_on_clip = machine.load([pack.pack, kernels.work_on_clip], _SOURCES)
 
 SPARE = 2**28  # bytes of freed clips that are kept for reuse
