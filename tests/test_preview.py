@@ -149,6 +149,13 @@ def test_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, cap
     assert [p.name for p in tmp_path.iterdir()] == ["broken.png"]
 
 
+def test_a_forgotten_output_is_named(tmp_path, capsys):
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"any")
+    assert main([str(photo)]) == 2
+    assert f"name the output too: pmg-preview {photo} out.mp4" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments", [["--frames", "0"], ["--fps", "fast"], ["--fps", "nan"], ["--padding-mode", "wrap"], ["--samples", "-1"]]
 )

@@ -143,6 +143,7 @@ def test_a_positional_argument_may_stand_anywhere(arguments):
         ({"betas": [0.9, 1.0]}, "betas must be 2 numbers at least 0 and below 1"),
         ({"crop": [0.5]}, "crop must be 2 numbers"),
         ({"clips": "videos"}, "--clips videos needs --videos"),
+        ({"clips": "videos", "videos": "v", "limit": 3}, "--limit chooses images"),
         ({"clips": "pmg-aug", "videos": "v", "aug_frames": False}, "needs --aug-frames or --aug-images"),
         ({"picture_every": 0}, "picture_every must be at least 1"),
         ({"save_every": "often"}, "save_every must be a number of steps, or of minutes such as 15m"),

@@ -98,6 +98,11 @@ function offer(select, value, text) {
   if (![...$(select).options].some((option) => option.value === value)) $(select).add(new Option(text, value));
 }
 
+function markShares() {
+  $("crop").nextElementSibling.textContent = state.crop[0] === 1 ? "whole" : number(state.crop[0]);
+  $("exposure").nextElementSibling.textContent = state.exposure === 0 ? "none" : number(state.exposure);
+}
+
 function show() {
   for (const name in PICTURES) {
     offer(name, state[name], "your picture");
@@ -106,7 +111,8 @@ function show() {
   for (const name of [...SELECTS, ...NUMBERS]) $(name).value = state[name];
   $("eight").checked = state.eight;
   $("crop").value = state.crop[0];
-  $("crop").nextElementSibling.textContent = state.crop[0] === 1 ? "whole" : number(state.crop[0]);
+  $("exposure").value = state.exposure;
+  markShares();
   drawRanges();
 }
 
@@ -164,9 +170,10 @@ function listen() {
     state[name] = Math.round(Number($(name).value));
     refresh();
   });
-  $("crop").addEventListener("input", () => {
-    state.crop = [Number($("crop").value), 1];
-    $("crop").nextElementSibling.textContent = state.crop[0] === 1 ? "whole" : number(state.crop[0]);
+  for (const name of ["crop", "exposure"]) $(name).addEventListener("input", () => {
+    const value = Number($(name).value);
+    state[name] = name === "crop" ? [value, 1] : value;
+    markShares();
     refresh();
   });
   $("eight").addEventListener("change", () => { state.eight = $("eight").checked; refresh(); });

@@ -99,6 +99,7 @@ class State:
         padding: padding mode.
         crop: smallest and largest area of the first view; [1, 1]: no crop.
         mix: a name in ``MIXES``.
+        exposure: motion blur, as a share of the frame interval; 0: none.
         objects: "none" or a name in ``PRESETS``.
         object_ranges: values of ``Objects``' fields in ``OBJECT_SLIDERS``, likewise.
         show: "none" or a label to draw.
@@ -118,6 +119,7 @@ class State:
     padding: str = "zeros"
     crop: Sequence[float] = (1.0, 1.0)
     mix: str = "none"
+    exposure: float = 0.0
     objects: str = "none"
     object_ranges: Ranges = field(default_factory=dict)
     show: str = "none"
@@ -145,6 +147,7 @@ class State:
         checks.one_of("objects", state.objects, ("none", *PRESETS))
         checks.one_of("show", state.show, ("none", *SHOWS))
         checks.crop(state.crop)
+        checks.probability(state.exposure, "exposure")
         checks.bounded_int("frames", state.frames, 1, MOST_FRAMES)
         checks.bounded_int("size", state.size, *SIZES)
         checks.bounded_int("seed", state.seed, 0, 2**32 - 1)
@@ -184,6 +187,7 @@ class State:
                 padding_mode=self.padding,
                 crop=None if tuple(self.crop) == (1, 1) else tuple(self.crop),  # type: ignore[arg-type]
                 mix=MIXES[self.mix],
+                exposure=self.exposure,
                 objects=self.make_objects(),
                 seed=self.seed,
             )
@@ -353,7 +357,8 @@ def _code(state: State, pmg: PMG, uploads: Mapping[str, Picture]) -> str:
     """The Python that makes the first clip, bit by bit."""
     transform = pmg.transforms[0]
     default = PMG(("identity",))
-    names = [name for name in ("resampling", "padding_mode", "crop", "mix", "seed") if getattr(pmg, name) != getattr(default, name)]
+    optional = ("resampling", "padding_mode", "crop", "mix", "exposure", "seed")
+    names = [name for name in optional if getattr(pmg, name) != getattr(default, name)]
     options = [f"({transform!r},)", str(state.frames), str(state.size), *(f"{name}={getattr(pmg, name)!r}" for name in names)]
     lines = [f"ids = torch.tensor([{state.id}])", f"image = {_image_code(state.image, uploads)}"]
     given = ""

@@ -58,7 +58,9 @@ def preview(options: argparse.Namespace) -> None:
     """
     suffix = Path(options.out).suffix.lower()
     if suffix not in SIDES:
-        raise ValueError(f'cannot write "{options.out}": the name must end in {", ".join(SIDES)}')
+        forgotten = options.image is None and Path(options.out).is_file()
+        remedy = f"; {_name_the_output(options.out)}" if forgotten else ""
+        raise ValueError(f'cannot write "{options.out}": the name must end in {", ".join(SIDES)}{remedy}')
     if options.image is not None:
         check_input(options.image)
         if options.source:
@@ -94,9 +96,11 @@ def _check_output(options: argparse.Namespace) -> Path:
     except FileExistsError as error:
         if options.image is not None or options.source:
             raise
-        raise FileExistsError(
-            f"{error}; to see the motion of {options.out}, name the output too: pmg-preview {options.out} out.mp4"
-        ) from error
+        raise FileExistsError(f"{error}; {_name_the_output(options.out)}") from error
+
+
+def _name_the_output(image: str) -> str:
+    return f"to see the motion of {image}, name the output too: pmg-preview {image} out.mp4"
 
 
 def _check_size(out: Path, rows: int, columns: int, options: argparse.Namespace) -> None:

@@ -131,6 +131,8 @@ class ClipOptions(Options):
         super().__post_init__()
         if self.clips in ("videos", "pmg-aug") and not self.videos:
             raise ValueError(f"--clips {self.clips} needs --videos")
+        if self.clips == "videos" and (unused := [name for name in ("limit", "classes", "balanced") if getattr(self, name)]):
+            raise ValueError(f"--{unused[0]} chooses images; --clips videos takes whole videos")
 
 
 @dataclass(frozen=True, kw_only=True)
