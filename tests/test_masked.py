@@ -304,7 +304,8 @@ def test_a_model_overfits_one_batch_of_clips():
     task = MaskedModeling(
         pretraining_model(small()),
         DeadLeaves(size=32),
-        lambda images, ids: CLIPS(images, ids=ids),
+        lambda images, ids, textures: CLIPS(images, ids=ids),
+        None,
         PretrainOptions(out="o", source="dead_leaves"),
     )
     ids = torch.arange(2)
