@@ -199,18 +199,24 @@ def _raise_about(path: Path, temporary: Path, error: OSError) -> NoReturn:
 def _is_abandoned(entry: Path, host: str, pid: int) -> bool:
     if host == _HOST and pid == os.getpid():
         return entry.name.replace(".old", ".new") not in _in_use
-    if host == _HOST and os.name == "posix":
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # it lives, and is another user's
-            pass
+    if host == _HOST and os.name == "posix" and _has_ended(pid):
+        return True
     try:
         changed = max(path.stat().st_mtime for path in (entry, *entry.rglob("*")))
     except OSError:  # it is gone, or being written
         return False
     return time.time() - changed > _ABANDONED
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat").read_text()  # of Linux alone
+    except ProcessLookupError:
+        return True
+    except OSError:  # it lives: another user's, or another system
+        return False
+    return stat.rpartition(") ")[2].startswith("Z")  # ended, but in a container perhaps nobody ever collects it
 
 
 def _remove(path: Path) -> None:

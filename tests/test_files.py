@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +114,19 @@ def test_what_a_killed_run_left_is_swept_by_the_next(tmp_path, context):
     os.utime(tmp_path / others[-1], (0, time.time() - 2 * 24 * 3600))  # of another machine, untouched for two days
     sweep(tmp_path)
     assert names(tmp_path) == sorted([*others[:-1], "y.json"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells")
+def test_a_killed_process_that_nobody_collected_has_ended(tmp_path):
+    """As in a container whose first process collects no others."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        with whole_file(tmp_path / "x") as ours:
+            ours.write_text("")
+        (tmp_path / ours.name.replace(f"-{os.getpid()}-", f"-{process.pid}-")).write_text("")
+        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] != "Z":
+            pass
+        sweep(tmp_path)
+        assert names(tmp_path) == ["x"]
 
 
 def test_what_a_living_run_writes_is_not_swept(tmp_path):
