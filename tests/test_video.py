@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pseudomotion import PMG
-from pseudomotion.video import read_frames, write_video
+from pseudomotion.video import write_video
 
 
 def ramp(t, h=48, w=64):
@@ -42,7 +42,7 @@ def test_frames_come_back_in_color(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_clip_as_pmg_makes_it(data_format, dtype, channels, tmp_path):
-    """It gives the video that its frames give one by one."""
+    """It gives the file that its frames give one by one."""
     images = torch.from_numpy(smooth(1)[0]).permute(2, 0, 1)[None, :channels]
     pmg = PMG(num_frames=4, size=(48, 64), data_format=data_format, dtype=dtype)
     clip = pmg(images, ids=torch.tensor([3]))[0]
@@ -52,8 +52,7 @@ def test_a_clip_as_pmg_makes_it(data_format, dtype, channels, tmp_path):
     frames = frames if dtype == torch.uint8 else (255 * frames).round()
     frames = np.broadcast_to(np.moveaxis(frames.astype(np.uint8), 1, -1), (4, 48, 64, 3))
     write_video(tmp_path / "frames.mp4", frames, fps=12)
-    ours, theirs = (read_frames(tmp_path / name, lambda total: range(total)).int() for name in ("clip.mp4", "frames.mp4"))
-    assert (ours - theirs).abs().max() <= 8  # x264's threads may decide otherwise about a block
+    assert (tmp_path / "clip.mp4").read_bytes() == (tmp_path / "frames.mp4").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,8 @@ def _encode(
             context.color_range = _LIMITED_RANGE
         if (h, w) != (stream.height, stream.width):
             raise ValueError(f"frames must be of one size, got {(h, w)} after {(stream.height, stream.width)}")
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+        whole = np.ascontiguousarray(frame)  # frames with strides came out otherwise in some of a hundred files
+        picture = av.VideoFrame.from_ndarray(whole, format="rgb24").reformat(
             format=pixel_format,
             src_colorspace=Colorspace.ITU709,
             dst_colorspace=Colorspace.ITU709,
