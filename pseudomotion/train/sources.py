@@ -19,7 +19,8 @@ from pseudomotion.render import Prepared
 from pseudomotion.source import ImageSource, ItemSource
 from pseudomotion.train.engine.options import flag
 from pseudomotion.train.options import PretrainOptions
-from pseudomotion.video import VideoClips, read_clip
+from pseudomotion.video import VideoClips
+from pseudomotion.video.read import read_frames, strided
 
 CROP_SCALES = (1.0, 0.875, 0.75, 0.66)  # of VideoMAE's multi-scale crop
 CROP_PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))  # in quarters
@@ -153,9 +154,13 @@ class MultiScaleClips(VideoClips):
         """One clip."""
         draws = Draws(self.seed, torch.tensor([id_], device="cpu"))
         start = float(draws.uniform("video start", 1)[0])
-        frames = read_clip(self.paths[index], self.num_frames, self.stride, start)
+        frames = self.frames(index, lambda total: strided(total, self.num_frames, self.stride, start))
         scale, place = (float(number) for number in draws.uniform("multi-scale crop", 2))
         return multi_scale_crop(frames, self.size, scale, place)
+
+    def frames(self, index: int, pick: Callable[[int], list[int]]) -> UInt8[Tensor, "3 T H W"]:
+        """Frames of a video at its own size."""
+        return read_frames(self.paths[index], pick)
 
 
 def multi_scale_crop(frames: UInt8[Tensor, "3 T H W"], size: tuple[int, int], scale: float, place: float) -> UInt8[Tensor, "3 T h w"]:

@@ -76,7 +76,7 @@ def read_clip(
     checks.positive_int("num_frames", num_frames, checks.MOST_FRAMES)
     checks.positive_int("stride", stride, checks.MOST_FRAMES)
     share = _start(start)
-    return read_frames(path, lambda total: _pick(total, num_frames, stride, share), size=size, backend=backend)
+    return read_frames(path, lambda total: strided(total, num_frames, stride, share), size=size, backend=backend)
 
 
 def read_frames(
@@ -157,8 +157,8 @@ def _start(start: Any) -> int | float:
     return start
 
 
-def _pick(total: int, num_frames: int, stride: int, start: int | float) -> list[int]:
-    """The frames of a clip, among ``total``."""
+def strided(total: int, num_frames: int, stride: int, start: int | float) -> list[int]:
+    """The frames of a clip, among ``total``; ``start`` as for ``read_clip``, a number."""
     if isinstance(start, float):
         latest = max(0, total - ((num_frames - 1) * stride + 1))
         start = min(int(start * (latest + 1)), latest)

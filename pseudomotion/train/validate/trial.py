@@ -34,6 +34,7 @@ PAPER_FRAMES = 16
 SPARE = 1.5  # side of images and of videos in memory over that of the frames
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SHOWN_CLIPS = 3
+REAL = ("videos", "pmg-aug")  # kinds of clips that are read from videos
 
 Row = dict[str, Any]
 Clips = dict[Path, UInt8[Tensor, "3 T H W"]]
@@ -128,11 +129,13 @@ def pretrain_encoder(data: Data, arm: str, seed: int, steps: int, encoder: Path,
         asked = parse(pretrain.PretrainOptions, "pmg-pretrain", "", [*to_words(values), *words])
         # A clip has fewer steps than the paper's 16 frames, so they are larger.
         changed: Row = {"strength": asked.strength * (PAPER_FRAMES - 1) / (data.size.num_frames - 1)}
-        if asked.clips not in ("videos", "pmg-aug"):
+        if asked.clips not in REAL:
             changed |= {"videos": None, "source": None, "images": asked.images or [str(data.images(asked.source, seed))]}
         asked = dataclasses.replace(asked, **changed)
         accelerator = make_accelerator(asked)
         task: Any = pretrain.make_task(asked, accelerator.device)
+        if asked.clips in REAL:
+            read_from_memory(task.source, data.videos, motionless=False)
         if options.gray:
             channels = -3 if asked.clips == "pmg" else -4  # of images (B, 3, H, W), with partners (B, 2, 3, H, W); of clips (B, 3, T, h, w)
             make_clips: pretrain.MakeClips = task.make_clips
@@ -191,7 +194,7 @@ def measure(data: Data, probe: str, init: Path | None, seed: int, steps: int, *,
 
 
 def read_from_memory(source: Any, clips: Mapping[Path, Tensor], *, motionless: bool) -> None:
-    """Let labeled videos take their frames from memory; ``motionless``: all of a clip's frames are its middle one."""
+    """Let a source of videos take their frames from memory; ``motionless``: all of a clip's frames are its middle one."""
 
     def frames(index: int, pick: Callable[[int], list[int]]) -> UInt8[Tensor, "3 T H W"]:
         video = clips[source.paths[index]]
