@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,16 +16,16 @@ from PIL import Image
 from torch import nn
 
 from pseudomotion import PMG
-from pseudomotion.train import pretrain
+from pseudomotion.train import pretrain, sources
 from pseudomotion.train.engine.options import from_values, parse
-from pseudomotion.train.validate import command, direction
+from pseudomotion.train.validate import command, direction, trial
 from pseudomotion.train.validate.options import ARMS, ValidateOptions, words_of
 from pseudomotion.train.validate.report import compare, make_table, paired_interval
 from pseudomotion.train.validate.trial import read_from_memory, to_gray
 from pseudomotion.train.videomae.classifier import classification_model
 from pseudomotion.train.videomae.model import model_config
 from pseudomotion.transforms import Affine, Zoom
-from pseudomotion.video import write_video
+from pseudomotion.video import read_frames, write_video
 from pseudomotion.video.list_file import write_list
 
 SMALL = ["--images", "8", "--train-clips", "24", "--test-clips", "12", "--shots", "1", "--batch-size", "4", "--cpu"]
@@ -115,12 +116,16 @@ def moving(tmp_path_factory):
     return folder
 
 
-def test_real_videos(moving, tmp_path):
-    """An arm may pre-train on the videos themselves, on their frames, or on a source; all probes can be asked for."""
+def test_real_videos(moving, tmp_path, monkeypatch):
+    """An arm may pre-train on the videos themselves, on their frames, or on a source; all probes can be asked for. Videos are read once."""
+    read = Counter()
+    monkeypatch.setattr(trial, "read_frames", lambda path, pick: (read.update([path.name]), read_frames(path, pick))[1])
+    monkeypatch.setattr(sources, "read_frames", lambda path, pick: pytest.fail(f"{path} was read once more"))
     lists = ["--train", str(moving / "train.csv"), "--test", str(moving / "test.csv"), "--film", r"film\d"]
     small = ["--seeds", "1", "--steps", "2", "1", "1", "1", "--batch-size", "2", "--shots", "1", "--images", "4", "--cpu", "--gray"]
-    arms = ["--arms", "objects", "videos", "zoom-affine-noise"]
+    arms = ["--arms", "objects", "videos", "pmg-aug", "zoom-affine-noise"]
     main(["--out", str(tmp_path / "run"), *arms, *lists, *small, "--probe", "linear", "direction"])
+    assert read == {f"film{k}_a.mp4": 1 for k in range(8)}
     for picture in (tmp_path / "run" / "examples").iterdir():
         assert np.ptp(np.array(Image.open(picture), dtype=int), 2).max() <= 1, "a picture has colors"
     found = json.loads((tmp_path / "run" / "validate.json").read_text())
