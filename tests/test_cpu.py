@@ -42,7 +42,8 @@ def guards(monkeypatch):
     buffers = []
 
     def guarded(size):
-        whole = np.full(size + 2 * GUARD, 255, np.uint8)  # as float32: NaN
+        whole = np.full(size + 2 * GUARD + launch.LINE, 255, np.uint8)  # as float32: NaN
+        whole = whole[-whole.ctypes.data % launch.LINE :]
         buffers.append((whole, size))
         return whole[GUARD : GUARD + size]
 
@@ -54,8 +55,8 @@ def guards(monkeypatch):
         return torch.from_numpy(guarded(int(np.prod(shape)) * dtype.itemsize)).view(dtype).view(shape)
 
     def memory(self, size):
-        self._bytes = guarded(size + 63)
-        self.address = (self._bytes.ctypes.data + 63) & ~63
+        self._bytes = guarded(size)
+        self.address = self._bytes.ctypes.data
 
     monkeypatch.setattr(launch, "_empty", empty)
     monkeypatch.setattr(launch._Memory, "__init__", memory)
@@ -251,6 +252,19 @@ def test_channels_layouts_and_normalization(data_format, channels, smooth):
         options = {"mean": MEAN[:channels], "std": STD[:channels], "dtype": torch.float32, "data_format": data_format}
         expected = rendering.render(images, plan, renderer="reference", **options)
         torch.testing.assert_close(clips_of(images, plan, **options), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("data_format", ["BCTHW", "BTCHW"])
+def test_clips_written_past_the_cache(data_format, monkeypatch, smooth):
+    """The same bits, for rows of whole cache lines and for others."""
+    for w in (32, 40):
+        images = smooth(3, 3, 37, 45, dtype=torch.float32)
+        plan = PMG(("affine", "zoom"), 4, (33, w)).plan(images.shape, ids=torch.arange(3))
+        made = []
+        for least in (0, 2**30):
+            monkeypatch.setattr(launch, "STREAMED", least)
+            made.append(clips_of(images, plan, mean=MEAN[:3], std=STD[:3], data_format=data_format))
+        assert torch.equal(*made)
 
 
 def test_rounding_to_8_bits_is_the_references():

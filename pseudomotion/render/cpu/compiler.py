@@ -1,4 +1,4 @@
-"""A compiler for a small subset of Python, with LLVM as its back end: numbers, vectors of four, ``if``, ``while``, ``for``.
+"""A compiler for a small subset of Python, with LLVM as its back end: numbers, vectors, ``if``, ``while``, ``for``.
 
 ``@compiled`` takes a function whose parameters and result are annotated with the types below; a parameter without annotation is an ``Int``.
 Inside, Python's rules hold, with these exceptions:
@@ -27,7 +27,8 @@ from llvmlite import ir
 
 Bit, Byte, Half, Word, Int = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 Float, Double = ir.FloatType(), ir.DoubleType()
-Floats, Words = ir.VectorType(Float, 4), ir.VectorType(Word, 4)
+LANES = 16  # numbers in a vector; where registers hold fewer, LLVM takes several
+Floats, Words = ir.VectorType(Float, LANES), ir.VectorType(Word, LANES)
 Nothing = ir.VoidType()
 RANK = {str(kind): rank for rank, kind in enumerate((Bit, Int, Float, Double, Words, Floats))}
 

@@ -53,7 +53,7 @@ def _blob(surface, u: Floats, v: Floats) -> (Floats, Floats, Floats):
 
 @inlined
 def box_coverage(surface, u: Floats, v: Floats) -> Floats:
-    """How much of four texture pixels lies inside a layer's box."""
+    """How much of every texture pixel lies inside a layer's box."""
     sharpness = V.real(surface, T.SHARPNESS)
     inner_x = min(u - V.real(surface, T.BOX), V.real(surface, T.BOX + 2) - u)
     inner_y = min(v - V.real(surface, T.BOX + 1), V.real(surface, T.BOX + 3) - v)
@@ -62,7 +62,7 @@ def box_coverage(surface, u: Floats, v: Floats) -> Floats:
 
 @compiled
 def coverage(surface, u: Floats, v: Floats) -> Floats:
-    """How much of four texture pixels lies inside a layer's outline."""
+    """How much of every texture pixel lies inside a layer's outline."""
     sharpness, shape = V.real(surface, T.SHARPNESS), V.whole(surface, T.SHAPE)
     if shape == outline.BOX:
         return box_coverage(surface, u, v)

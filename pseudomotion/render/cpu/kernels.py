@@ -8,9 +8,9 @@ import math
 from pseudomotion.geometry import HORIZON
 from pseudomotion.render.cpu import table as T
 from pseudomotion.render.cpu import vector as V
-from pseudomotion.render.cpu.compiler import Bit, Double, Float, Floats, Int, compiled, inlined
-from pseudomotion.render.cpu.locate import COVERED, SPOT, along_row, locate
-from pseudomotion.render.cpu.rows import gather, gather_over, gather_twice, mix_row, paint_cut, recolor_row, sample_row
+from pseudomotion.render.cpu.compiler import LANES, Bit, Double, Floats, Int, compiled, inlined
+from pseudomotion.render.cpu.locate import along_row, locate
+from pseudomotion.render.cpu.rows import copy_row, gather, gather_over, gather_twice, mix_row, paint_cut, recolor_row, sample_row
 from pseudomotion.render.cpu.sources import clear_border, close_row, prepare
 from pseudomotion.render.cpu.vector import PIXEL
 
@@ -41,17 +41,17 @@ def _show_back(call, target, y, m, base, spare, spots, scratch):
 def _paint_layer(call, target, x0, x1, y, m, surface, base, spare, second, spots, scratch):
     """Paint pixels x0 to x1 of row y of a layer over those at ``target``."""
     share, colored, source = V.real(m, T.SHARE), V.whole(m, T.FLAGS) & T.COLORED, _source(call, m, 0)
-    cut = V.long(call, T.ALPHA)
+    cut, plane = V.long(call, T.ALPHA), V.long(call, T.ROW_BYTES) // 4
     locate(call, x0, x1, y, m, source, surface, spots, scratch)
     target += x0 * PIXEL
     if share == 0 and not colored and not cut:
-        gather_over(target, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
+        gather_over(target, x1 - x0, spots, plane, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
         return
-    gather(spare, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
+    gather(spare, x1 - x0, spots, plane, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
     if share > 0:
         source = _source(call, m, 1)
         locate(call, x0, x1, y, m, source, surface, spots, scratch)
-        gather(second, x1 - x0, spots, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
+        gather(second, x1 - x0, spots, plane, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
         mix_row(spare, second, x1 - x0, share)
     if colored:
         if cut:
@@ -59,13 +59,11 @@ def _paint_layer(call, target, x0, x1, y, m, surface, base, spare, second, spots
         else:
             recolor_row(spare, x1 - x0, m, 0)
     if cut:
-        paint_cut(target, x1 - x0, spots, spare)
+        paint_cut(target, x1 - x0, spots + 3 * plane, spare)
         return
     for x in range(0, x1 - x0, 4):
-        covered = V.load(spots + x * SPOT + COVERED)
-        for k in V.FOUR:
-            place = target + (x + k) * PIXEL
-            V.store(V.lerp(V.load(place), V.load(spare + (x + k) * PIXEL), V.lane(covered, k)), place)
+        place, covered = target + x * PIXEL, V.load_spread(spots + 3 * plane + 4 * x)
+        V.store(V.lerp(V.load(place), V.load(spare + x * PIXEL), covered), place)
 
 
 @inlined
@@ -146,7 +144,7 @@ def _paint_row(call, clip, y, t, chain, own, spare, second, spots, scratch) -> I
         if layered and not flags & (T.COPY + T.COLORED):
             copied = 1
             locate(call, 0, w, y, m, previous, 0, spots, scratch)
-            gather_twice(target, own, w, spots, before, V.whole(previous, T.PITCH))
+            gather_twice(target, own, w, spots, V.long(call, T.ROW_BYTES) // 4, before, V.whole(previous, T.PITCH))
         else:
             sample_row(call, target, 0, w, y, m, previous, before, spots, scratch)
             if flags & T.COLORED:
@@ -158,8 +156,7 @@ def _paint_row(call, clip, y, t, chain, own, spare, second, spots, scratch) -> I
     if layered:
         if recursive:
             if not copied:
-                for x in range(w):
-                    V.store(V.load(target + x * PIXEL), own + x * PIXEL)
+                copy_row(own, target, w)
             target = own
         _paint_layers(call, target, clip, y, t, base, spare, second, spots, scratch)
     return target
@@ -171,29 +168,36 @@ def _add_rows(call, clip, y, t, total, arena, own, spare, second, spots, scratch
     subframes = V.long(call, T.SUBFRAMES)
     for k in range(subframes):
         row = _paint_row(call, clip, y, t * subframes + k, arena, own, spare, second, spots, scratch)
-        for x in range(V.long(call, T.W)):
+        for x in range(0, V.long(call, T.W), 4):
             before = V.load(total + x * PIXEL) if k else Floats(0.0)
             V.store(before + V.load(row + x * PIXEL), total + x * PIXEL)
 
 
 @inlined
-def _write_pixels(target, source, count, plane, channels, finish, kind, item):
-    """Some pixels, a multiple of four, to their places in planes that are ``plane`` bytes apart: scaled, shifted, cast."""
-    for _ in range(0, count, 4):
-        planes = V.transpose(V.load(source), V.load(source + PIXEL), V.load(source + 2 * PIXEL), V.load(source + 3 * PIXEL))
+def _write_pixels(target, source, count, plane, channels, finish, kind, item, streamed):
+    """Some pixels, a multiple of sixteen, to their places in planes that are ``plane`` bytes apart: scaled, shifted, cast.
+
+    The type ``kind`` is a constant, and so is whether cache lines are written past the cache, in which working frames should stay.
+    """
+    scale, shift = V.load_repeated(finish), V.load_repeated(finish + 4 * 4)
+    for _ in range(0, count, LANES):
+        pixels = ()
+        for k in V.FOUR:
+            pixels = (*pixels, V.fma(V.load(source + 4 * k * PIXEL), scale, shift))
         for c in V.FOUR:
             if c == 0 or c < channels:
-                value = V.fma(planes[c], V.real(finish, c), V.real(finish, 4 + c))
                 if kind == T.UINT8:
-                    V.write_bytes(target + c * plane, value)
-                elif kind == T.FLOAT32:
-                    V.write_floats(target + c * plane, value)
+                    V.write_bytes(target + c * plane, c, *pixels)
                 elif kind == T.BFLOAT16:
-                    V.write_bfloat16(target + c * plane, value)
+                    V.write_bfloat16(target + c * plane, c, *pixels)
+                elif kind == T.FLOAT16:
+                    V.write_float16(target + c * plane, c, *pixels)
+                elif streamed:
+                    V.stream_floats(target + c * plane, c, *pixels)
                 else:
-                    V.write_float16(target + c * plane, value)
-        source += 4 * PIXEL
-        target += 4 * item
+                    V.write_floats(target + c * plane, c, *pixels)
+        source += LANES * PIXEL
+        target += LANES * item
 
 
 @inlined
@@ -201,13 +205,15 @@ def _write_some(call, target, source, count, plane):
     """As ``_write_pixels``, of the type that is asked for."""
     channels, kind, finish = V.long(call, T.CHANNELS), V.long(call, T.KIND), V.long(call, T.FINISH)
     if kind == T.UINT8:
-        _write_pixels(target, source, count, plane, channels, finish, T.UINT8, 1)
-    elif kind == T.FLOAT32:
-        _write_pixels(target, source, count, plane, channels, finish, T.FLOAT32, 4)
+        _write_pixels(target, source, count, plane, channels, finish, T.UINT8, 1, 0)
     elif kind == T.BFLOAT16:
-        _write_pixels(target, source, count, plane, channels, finish, T.BFLOAT16, 2)
+        _write_pixels(target, source, count, plane, channels, finish, T.BFLOAT16, 2, 0)
+    elif kind == T.FLOAT16:
+        _write_pixels(target, source, count, plane, channels, finish, T.FLOAT16, 2, 0)
+    elif V.long(call, T.STREAMED):
+        _write_pixels(target, source, count, plane, channels, finish, T.FLOAT32, 4, 1)
     else:
-        _write_pixels(target, source, count, plane, channels, finish, T.FLOAT16, 2)
+        _write_pixels(target, source, count, plane, channels, finish, T.FLOAT32, 4, 0)
 
 
 @compiled
@@ -216,13 +222,17 @@ def _write_row(call, clip, y, t, source, spare):
     w, plane = V.long(call, T.W), V.long(call, T.CHANNEL_STRIDE)
     item = 4 if V.long(call, T.KIND) == T.FLOAT32 else 1 if V.long(call, T.KIND) == T.UINT8 else 2
     target = V.long(call, T.OUT) + clip * V.long(call, T.CLIP_STRIDE) + t * V.long(call, T.FRAME_STRIDE) + y * w * item
-    full = w & ~3
+    full = w // LANES * LANES
     _write_some(call, target, source, full, plane)
-    if full < w:  # less than four pixels are left, and what follows them may be finished
-        _write_some(call, spare, source + full * PIXEL, 4, PIXEL)
-        for c in range(V.long(call, T.CHANNELS)):
-            for k in range((w - full) * item):
-                V.copy_byte(target + c * plane + full * item + k, spare + c * PIXEL + k)
+    if full == w:
+        return
+    if full > 0:  # the last sixteen pixels, some of them again
+        _write_some(call, target + (w - LANES) * item, source + (w - LANES) * PIXEL, LANES, plane)
+        return
+    _write_some(call, spare, source, LANES, 4 * LANES)  # what follows them may be finished
+    for c in range(V.long(call, T.CHANNELS)):
+        for k in range(w * item):
+            V.copy_byte(target + c * plane + k, spare + c * (4 * LANES) + k)
 
 
 @compiled
@@ -245,8 +255,10 @@ def _finish_row(call, clip, y, t, arena, rows):
     if needed:
         result, partner = source, result
         if mixed:
-            for x in range(V.long(call, T.W)):
-                share = V.real(row, T.WEIGHT) if V.whole(row, T.MIX_LEFT) <= x < V.whole(row, T.MIX_RIGHT) else Float(0.0)
+            left, right = V.whole(row, T.MIX_LEFT), V.whole(row, T.MIX_RIGHT)
+            for x in range(0, V.long(call, T.W), 4):
+                xs = V.ramp_of_pixels() + x
+                share = V.choose(left <= xs < right, V.real(row, T.WEIGHT), 0.0)
                 V.store(V.lerp(V.load(result + x * PIXEL), V.load(partner + x * PIXEL), share), spare + x * PIXEL)
             result = spare
     _write_row(call, clip, y, t, result, second)

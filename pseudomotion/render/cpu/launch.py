@@ -30,12 +30,15 @@ KINDS = {
     torch.float32: layout.FLOAT32,
 }
 PIXEL = 16  # bytes, in a working frame
+LINE = 64  # bytes in a cache line, and in the kernels' vectors, which are written twice as fast where they are one line
+BEFORE = LINE - PIXEL  # bytes before a clip's memory: the pixel behind the border of every row of a working frame begins a cache line
 _SOURCES = [Path(str(module.__file__)) for module in (kernels, rows, coverage, locate, sources, pack, vector, layout, outline)]
 _pack, _work_on_clip = machine.load([pack.pack, kernels.work_on_clip], _SOURCES)
 
 SPARE = 2**28  # bytes of freed clips that are kept for reuse
 PIECE = 16  # rows per work item where threads share a clip
 SHARED = 2**16  # pixels per clip from which threads share clips
+STREAMED = 2**23  # bytes of float32 clips from which they are written past the cache; fewer may still be there when they are read
 PAUSE = 5e-5  # seconds that a thread sleeps while no work item is ready
 
 Images = Shaped[Tensor, "N C H W"]
@@ -93,10 +96,16 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Shaped[Tensor, "..."]:
     for address in [address for address, kept in list(_spare.items()) if kept.nbytes == size]:
         if (memory := _spare.pop(address, None)) is not None:  # another thread may have taken it
             break
-    memory = np.empty(size, np.uint8) if memory is None else memory
+    memory = _aligned(size) if memory is None else memory
     lent = memory.view()
     weakref.finalize(lent, _give_back, memory).atexit = False
     return torch.from_numpy(lent).view(dtype).view(shape)
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Uninitialized memory that begins a cache line."""
+    memory: np.ndarray = np.empty(size + LINE - 1, np.uint8)
+    return memory[-memory.ctypes.data % LINE :][:size]
 
 
 def _give_back(memory: np.ndarray) -> None:
@@ -164,6 +173,8 @@ def _describe_clips(
         call.put(layout.ALPHA, cut_out(images, textures))
     call.put(layout.CHANNELS, images.shape[1], w, h, *plan.image_size[::-1])
     call.put(layout.ITEM, images.element_size(), KINDS[output.dtype], PADDING_MODES.index(plan.padding_mode), *strides)
+    fills_lines = not any(number % LINE for number in (clips.data_ptr(), w * clips.element_size(), *strides))
+    call.put(layout.STREAMED, fills_lines and clips.dtype == torch.float32 and clips.nbytes >= STREAMED)
 
 
 class _Facts(NamedTuple):
@@ -241,11 +252,11 @@ def _weights(plan: MotionPlan, levels: int) -> tuple[Float32[np.ndarray, " w"], 
 
 
 class _Memory:
-    """Memory aligned to 64 bytes."""
+    """Memory that begins a cache line."""
 
     def __init__(self, size: int) -> None:
-        self._bytes = np.empty(size + 63, np.uint8)
-        self.address = (self._bytes.ctypes.data + 63) & ~63
+        self._bytes = _aligned(size)
+        self.address = self._bytes.ctypes.data
 
 
 def _lay_out(call: _Call, facts: _Facts, rows: int) -> tuple[Numbers, int]:
@@ -260,9 +271,9 @@ def _lay_out(call: _Call, facts: _Facts, rows: int) -> tuple[Numbers, int]:
     frame_bytes = PIXEL * (layout.pitch(w) * (h + 3) + 4)
     buffers = (2 if pieces == 1 else 3) * facts.recursive
     chain_bytes = buffers * frame_bytes + PIXEL * facts.pixels
-    row_bytes = PIXEL * (layout.pitch(w) + 40)
+    row_bytes = (PIXEL * (layout.pitch(w) + 40) + 255) & ~255  # its quarters are aligned
     numbers[layout.BUFFERS : layout.PIECE_ROWS + 1] = buffers, frame_bytes, chain_bytes, row_bytes, pieces, rows
-    return numbers, chain_bytes * (1 + facts.mixed)
+    return numbers, BEFORE + chain_bytes * (1 + facts.mixed)
 
 
 def _run(call: _Call, facts: _Facts, count: int) -> None:
@@ -287,7 +298,7 @@ def _run(call: _Call, facts: _Facts, count: int) -> None:
             """Process work items of a clip until none is left."""
             piece = -1
             while not stopped.is_set():
-                piece = _work_on_clip(call.ctypes.data, clip, arena.address, rows.address, sums.address, queue.ctypes.data, piece)
+                piece = _work_on_clip(call.ctypes.data, clip, arena.address + BEFORE, rows.address, sums.address, queue.ctypes.data, piece)
                 if piece < 0:
                     break
                 time.sleep(PAUSE)

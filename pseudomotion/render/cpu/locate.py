@@ -7,11 +7,11 @@ from pseudomotion import outline
 from pseudomotion.geometry import HORIZON
 from pseudomotion.render.cpu import table as T
 from pseudomotion.render.cpu import vector as V
-from pseudomotion.render.cpu.compiler import Double, Float, Floats, Int, Words, compiled, inlined
+from pseudomotion.render.cpu.compiler import LANES, Double, Float, Floats, Int, Words, compiled, inlined
 from pseudomotion.render.cpu.coverage import box_coverage, coverage
+from pseudomotion.render.cpu.vector import PIXEL
 
-SPOT = 16  # bytes a pixel: what is noted about where it reads; for four pixels their places, then the following
-ACROSS, DOWN, COVERED = 16, 32, 48  # how far right of and below that, and how much a layer covers
+PLACE = 8  # bytes: places in working frames are noted as multiples of this, so that int32 suffice
 
 
 @inlined
@@ -21,13 +21,13 @@ def along_row(m, axis, y) -> Double:
 
 
 @inlined
-def _note(spot, pitch, u: Floats, v: Floats, low: Floats, high_u: Floats, high_v: Floats):
-    """Note where four points lie in a working frame, into which they are clamped: the pixels above and left of them, and how far beyond."""
+def _note(spots, plane, pitch, u: Floats, v: Floats, low: Floats, high_u: Floats, high_v: Floats):
+    """Note where points lie in a working frame, into which they are clamped: the pixels above and left of them, and how far beyond."""
     u, v = V.clamp(u, low, high_u), V.clamp(v, low, high_v)
     left, top = Words(u), Words(v)
-    V.store_words(top * Words(pitch) + left, spot)
-    V.store(u - Floats(left), spot + ACROSS)
-    V.store(v - Floats(top), spot + DOWN)
+    V.store_words((top * Words(pitch) + left) * (PIXEL // PLACE), spots)
+    V.store(u - Floats(left), spots + plane)
+    V.store(v - Floats(top), spots + 2 * plane)
 
 
 @inlined
@@ -49,13 +49,6 @@ def _weights(f: Floats) -> (Floats, Floats, Floats, Floats):
 
 
 @inlined
-def _total(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
-    """The sums over each of four vectors."""
-    w, x, y, z = V.transpose(a, b, c, d)
-    return w + x + (y + z)
-
-
-@inlined
 def _lattice(at: Floats, cells: Float, start: Float, side) -> Floats:
     """Lattice coordinates of a bend, clamped to the zero padding around its control points."""
     return V.clamp(V.fma(at, cells, start), 1.0, side - 2.001)
@@ -63,76 +56,71 @@ def _lattice(at: Floats, cells: Float, start: Float, side) -> Floats:
 
 @inlined
 def _bend_anywhere(controls, side, scratch, s: Floats, t: Floats) -> (Floats, Floats):
-    """Displacement of four points at lattice coordinates (s, t), in pixels.
+    """Displacement of points at lattice coordinates (s, t), in pixels.
 
-    Four neighboring control points of a row are one vector, so every point needs four of them for x and four for y.
+    Every point needs four rows of four neighboring control points for x, and four for y; a vector holds a row of four points.
     """
     column, row = Words(s), Words(t)
     V.store_words((row - 1) * Words(side) + column - 1, scratch)
     w0, w1, w2, w3 = _weights(s - Floats(column))
-    across = V.transpose(w0, w1, w2, w3)
+    across = V.join(w0, w1, w2, w3)
     w0, w1, w2, w3 = _weights(t - Floats(row))
     down = (w0, w1, w2, w3)
     moved_x, moved_y = (), ()
-    for k in V.FOUR:
-        place = controls + V.whole(scratch, k) * 4
+    for q in V.FOUR:
+        a, b, c, d = (
+            controls + V.whole(scratch, 4 * q) * 4,
+            controls + V.whole(scratch, 4 * q + 1) * 4,
+            controls + V.whole(scratch, 4 * q + 2) * 4,
+            controls + V.whole(scratch, 4 * q + 3) * 4,
+        )
         x, y = Floats(0.0), Floats(0.0)
         for j in V.FOUR:
-            weight = V.lane(down[j], k)
-            x = V.fma(V.load_floats(place + j * side * 4), weight, x)
-            y = V.fma(V.load_floats(place + (side + j) * side * 4), weight, y)
-        moved_x = (*moved_x, x * across[k])
-        moved_y = (*moved_y, y * across[k])
-    return _total(*moved_x), _total(*moved_y)
+            weight, here, there = V.spread(down[j], q), j * side * 4, (side + j) * side * 4
+            x = V.fma(V.load_fours(a + here, b + here, c + here, d + here), weight, x)
+            y = V.fma(V.load_fours(a + there, b + there, c + there, d + there), weight, y)
+        moved_x = (*moved_x, x * across[q])
+        moved_y = (*moved_y, y * across[q])
+    p0, p1, p2, p3 = V.split(*moved_x)
+    q0, q1, q2, q3 = V.split(*moved_y)
+    return p0 + p1 + (p2 + p3), q0 + q1 + (q2 + q3)
 
 
 @compiled
 def _collapse(controls, side, scratch, t: Float):
     """The polynomials that a bend is along a row, at lattice coordinate t, into ``scratch``.
 
-    For x, then for y, these are 16 coefficients of degree 0, 16 of degree 1 and so on: one for every column of the lattice.
+    For x, then for y, these are the coefficients of degree 0, of degree 1 and so on: a vector has one for every column of the lattice.
     """
     row = Int(t)
     w0, w1, w2, w3 = _weights(Floats(t - row))
     weights = (w0, w1, w2, w3)
     for axis in range(2):
-        sums, target = scratch + 512, scratch + axis * 256
-        V.store(0.0, sums + 64)
-        for i in range(0, side, 4):
-            total = Floats(0.0)
-            for j in V.FOUR:
-                total = V.fma(V.load_floats(controls + ((axis * side + row - 1 + j) * side + i) * 4), weights[j], total)
-            V.store(total, sums + i * 4)
-        for i in range(0, side - 3, 4):  # column i + 1 lies between the second and the third of these
-            p0, p1, p2, p3 = (
-                V.load_floats(sums + i * 4),
-                V.load_floats(sums + i * 4 + 4),
-                V.load_floats(sums + i * 4 + 8),
-                V.load_floats(sums + i * 4 + 12),
-            )
-            V.store_floats(V.fma(p1, 4.0, p0 + p2) * (1 / 6), target + i * 4 + 4)
-            V.store_floats((p2 - p0) * 0.5, target + i * 4 + 68)
-            V.store_floats(V.fma(p1, -1.0, (p0 + p2) * 0.5), target + i * 4 + 132)
-            V.store_floats(V.fma(p3 - p0, 1 / 6, (p1 - p2) * 0.5), target + i * 4 + 196)
+        target, p1 = scratch + axis * (16 * LANES), Floats(0.0)
+        for j in V.FOUR:
+            p1 = V.fma(V.load(controls + (axis * side + row - 1 + j) * side * 4), weights[j], p1)
+        p0, p2, p3 = V.following(p1, -1), V.following(p1, 1), V.following(p1, 2)
+        V.store(V.fma(p1, 4.0, p0 + p2) * (1 / 6), target)
+        V.store((p2 - p0) * 0.5, target + 4 * LANES)
+        V.store(V.fma(p1, -1.0, (p0 + p2) * 0.5), target + 8 * LANES)
+        V.store(V.fma(p3 - p0, 1 / 6, (p1 - p2) * 0.5), target + 12 * LANES)
 
 
 @inlined
 def _polynomial(coefficients, f: Floats) -> Floats:
-    high = V.fma(f, V.real(coefficients, 48), V.real(coefficients, 32))
-    return V.fma(f, V.fma(f, high, V.real(coefficients, 16)), V.real(coefficients, 0))
+    high = V.fma(f, V.real(coefficients, 3 * LANES), V.real(coefficients, 2 * LANES))
+    return V.fma(f, V.fma(f, high, V.real(coefficients, LANES)), V.real(coefficients, 0))
 
 
 @inlined
 def _bend_along(scratch, s: Floats) -> (Floats, Floats):
-    """As ``_bend_anywhere``, at four points of one row that lie in two neighboring columns at most."""
+    """As ``_bend_anywhere``, at neighboring points of one row."""
     first, last = Int(V.first(s)), Int(V.last(s))
-    f = s - first
-    x, y = _polynomial(scratch + first * 4, f), _polynomial(scratch + 256 + first * 4, f)
-    if first != last:
-        g = s - last
-        there = V.choose(s < max(first, last), 0.0, 1.0) if last > first else V.choose(s < max(first, last), 1.0, 0.0)
-        x = V.lerp(x, _polynomial(scratch + last * 4, g), there)
-        y = V.lerp(y, _polynomial(scratch + 256 + last * 4, g), there)
+    x, y = Floats(0.0), Floats(0.0)
+    for column in range(min(first, last), max(first, last) + 1):
+        place, f = scratch + column * 4, s - column
+        x = V.choose(f < 0, x, _polynomial(place, f))
+        y = V.choose(f < 0, y, _polynomial(place + 16 * LANES, f))
     return x, y
 
 
@@ -151,11 +139,11 @@ def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, 
     period_u, period_v = V.real(source, T.PERIOD_U), V.real(source, T.PERIOD_V)
     cells_x, cells_y, start_x, start_y = V.real(m, T.CELLS), V.real(m, T.CELLS + 1), V.real(m, T.CELLS + 2), V.real(m, T.CELLS + 3)
     side, controls, along = V.whole(m, T.GRID) + 6, V.long(call, T.CONTROLS) + V.whole(m, T.BEND) * 4, 0
-    opacity = V.real(m, T.OPACITY)
-    if bent and V.whole(m, T.FLAGS) & T.AFFINE and d == 0 and -1 < 3 * a * cells_x < 1:
+    opacity, plane = V.real(m, T.OPACITY), V.long(call, T.ROW_BYTES) // 4
+    if bent and V.whole(m, T.FLAGS) & T.AFFINE and d == 0:
         along = 1
         _collapse(controls, side, scratch, min(max(f * cells_y + start_y, 1.0), Float(side - 2.001)))
-    for x in range(x0, x1, 4):
+    for x in range(x0, x1, LANES):
         xs = V.ramp() + x
         u, v = V.fma(xs, a, c), V.fma(xs, d, f)
         if not affine:
@@ -170,14 +158,14 @@ def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, 
                 far_x, far_y = _bend_anywhere(controls, side, scratch, s, _lattice(v, cells_y, start_y, side))
                 u, v = u + far_x, v + far_y
         if boxed:
-            V.store(box_coverage(surface, u, v) * opacity, spots + COVERED)
+            V.store(box_coverage(surface, u, v) * opacity, spots + 3 * plane)
         elif surface:
-            V.store(coverage(surface, u, v) * opacity, spots + COVERED)
+            V.store(coverage(surface, u, v) * opacity, spots + 3 * plane)
         u, v = V.fma(u, scales, shift_u), V.fma(v, scales, shift_v)
         if folds:
             u, v = _fold(u, period_u) + (1 - left), _fold(v, period_v) + (1 - top)
-        _note(spots, pitch, u, v, low, high_u, high_v)
-        spots += 4 * SPOT
+        _note(spots, plane, pitch, u, v, low, high_u, high_v)
+        spots += 4 * LANES
 
 
 @compiled
@@ -192,7 +180,8 @@ def locate(call, x0, x1, y, m, source, surface, spots, scratch):
         m: row of the table of the frame that is made.
         source: row of the table of what is read.
         surface: row of the table of the layer; 0 for a back, which covers all.
-        spots: memory for what is noted.
+        spots: a row of memory for what is noted. Its quarters are the places of the pixels above and left of the points, how far the points
+            lie right of them, and below them, and how much the layer covers.
         scratch: more memory.
 
     """
@@ -217,7 +206,7 @@ def locate(call, x0, x1, y, m, source, surface, spots, scratch):
         a, d = Float(V.real(m, T.MATRIX) * scale), Float(V.real(m, T.MATRIX + 3) * scale)
         c = Float(along_row(m, 0, y) * scale + shift + (1 - left))
         f = Float(along_row(m, 1, y) * scale + shift + (1 - top))
-        for x in range(x0, x1, 4):
+        for x in range(x0, x1, LANES):
             xs = V.ramp() + x
-            _note(spots, pitch, V.fma(xs, a, c), V.fma(xs, d, f), low, high_u, high_v)
-            spots += 4 * SPOT
+            _note(spots, V.long(call, T.ROW_BYTES) // 4, pitch, V.fma(xs, a, c), V.fma(xs, d, f), low, high_u, high_v)
+            spots += 4 * LANES

@@ -13,7 +13,7 @@ from pseudomotion import outline
 from pseudomotion.geometry import HORIZON
 from pseudomotion.render.cpu import table as T
 from pseudomotion.render.cpu import vector as V
-from pseudomotion.render.cpu.compiler import Double, Float, Int, compiled, inlined
+from pseudomotion.render.cpu.compiler import LANES, Double, Float, Int, compiled, inlined
 
 INFINITE = math.inf
 
@@ -85,7 +85,7 @@ def _pack_bend(row, target, at, bend, grid, x0: Double, y0: Double, x1: Double, 
             reach_x = reach
         else:
             reach_y = reach
-    for k in range(4):
+    for k in range(LANES):
         V.put_real(target, 2 * side * side + k, 0.0)
     V.put_real(row, T.CELLS, Float(1 / cell_x))
     V.put_real(row, T.CELLS + 1, Float(1 / cell_y))
@@ -268,7 +268,7 @@ def _pack_frames(call, clip, s, scratch, at, recursive) -> Int:
             V.put_double(scratch, T.REACH * level + 2 + k, -INFINITE)
         V.put_double(scratch, T.REACH * level + 4, 0.0)
     seen, reach_x, reach_y = 0, 0.0, 0.0
-    size = 2 * (grid + 6) * (grid + 6) + 4  # as ``table.controls``
+    size = 2 * (grid + 6) * (grid + 6) + LANES  # as ``table.controls``
     for t in range(t_most):
         row, previous = rows + t * (4 * T.FRAME), recursive and t > 0
         share = V.double(detail, t)
@@ -346,7 +346,7 @@ def pack(call) -> Int:
             seen = _pack_frames(call, clip, s, scratch, at, recursive if s == 0 else 0)
             grid = V.long(call, T.LAYER_GRID if s else T.BACK_GRID)
             if grid > 0:
-                at += V.long(call, T.NUM_FRAMES) * (2 * (grid + 6) * (grid + 6) + 4)
+                at += V.long(call, T.NUM_FRAMES) * (2 * (grid + 6) * (grid + 6) + LANES)
             layered = layered or (s > 0 and seen)
             shown = V.long(V.long(call, T.LAYER_TEXTURE), clip * layers + s - 1) if s else V.long(V.long(call, T.BACK_IMAGE), clip)
             textured = V.long(call, T.SEPARATE) if s else 0

@@ -9,7 +9,7 @@ are clamped into that border. Rows are padded further, because pixels are writte
 
 from pseudomotion.render.cpu import table as T
 from pseudomotion.render.cpu import vector as V
-from pseudomotion.render.cpu.compiler import Float, Floats, compiled, inlined
+from pseudomotion.render.cpu.compiler import LANES, Float, Floats, compiled, inlined
 from pseudomotion.render.cpu.vector import PIXEL
 
 
@@ -17,32 +17,32 @@ from pseudomotion.render.cpu.vector import PIXEL
 def clear_border(frame, pitch, width, height):
     """Clear the border of a working frame, except at the right end of its rows (see ``close_row``)."""
     for x in range(width + 3):
-        V.store(0.0, frame + x * PIXEL)
-        V.store(0.0, frame + ((height + 1) * pitch + x) * PIXEL)
-        V.store(0.0, frame + ((height + 2) * pitch + x) * PIXEL)
+        V.clear(frame + x * PIXEL)
+        V.clear(frame + ((height + 1) * pitch + x) * PIXEL)
+        V.clear(frame + ((height + 2) * pitch + x) * PIXEL)
     for y in range(height):
-        V.store(0.0, frame + (y + 1) * pitch * PIXEL)
+        V.clear(frame + (y + 1) * pitch * PIXEL)
 
 
 @compiled
 def close_row(row, width):
     """Clear the border at the right end of a row of a working frame; ``row`` is its first pixel."""
-    V.store(0.0, row + width * PIXEL)
-    V.store(0.0, row + (width + 1) * PIXEL)
+    V.clear(row + width * PIXEL)
+    V.clear(row + (width + 1) * PIXEL)
 
 
 @inlined
 def _unit(place) -> Floats:
-    """Four bytes as numbers in [0, 1]."""
+    """Bytes as numbers in [0, 1]."""
     return V.load_bytes(place) / 255
 
 
 @inlined
 def _interleave(target, red: Floats, green: Floats, blue: Floats, alpha: Floats):
-    """Four pixels of a working frame from four planes."""
-    pixels = V.transpose(red, green, blue, alpha)
+    """Sixteen pixels of a working frame from four planes."""
+    pixels = V.join(red, green, blue, alpha)
     for k in V.FOUR:
-        V.store(pixels[k], target + k * PIXEL)
+        V.store(pixels[k], target + 4 * k * PIXEL)
 
 
 @compiled
@@ -50,15 +50,15 @@ def _read_row(target, place, width, plane, channels, item):
     """Copy a row of an image into a working frame; missing channels repeat the last one."""
     second = plane if channels > 1 else 0
     third, fourth = 2 * second, (3 if channels == 4 else 2) * second
-    full = width & ~3
-    for x in range(0, full, 4):
+    full = width // LANES * LANES
+    for x in range(0, full, LANES):
         if item == 1:
             _interleave(
                 target + x * PIXEL, _unit(place + x), _unit(place + x + second), _unit(place + x + third), _unit(place + x + fourth)
             )
         else:
             at = place + 4 * x
-            red, green, blue, alpha = V.load_floats(at), V.load_floats(at + second), V.load_floats(at + third), V.load_floats(at + fourth)
+            red, green, blue, alpha = V.load(at), V.load(at + second), V.load(at + third), V.load(at + fourth)
             _interleave(target + x * PIXEL, red, green, blue, alpha)
     for x in range(full, width):
         for c in range(4):
@@ -70,11 +70,10 @@ def _read_row(target, place, width, plane, channels, item):
 @compiled
 def _premultiply_row(row, width):
     """Colors times alpha, in a row of a working frame; ``row`` is its first pixel."""
-    for x in range(width):
-        pixel = V.load(row + x * PIXEL)
-        alpha = V.real(row + x * PIXEL, 3)
-        V.store(pixel * alpha, row + x * PIXEL)
-        V.put_real(row + x * PIXEL, 3, alpha)
+    for x in range(0, width, 4):
+        pixels = V.load(row + x * PIXEL)
+        alpha = V.lane(pixels, 3)
+        V.store(V.with_alpha(pixels * alpha, alpha), row + x * PIXEL)
 
 
 @inlined

@@ -70,7 +70,8 @@ BLEND_PARTNER, BLEND_WEIGHT, BLEND_BOX, BLEND_FRAMES = range(52, 56)  # 0: nothi
 PLACES, SCRATCH = 56, 57  # where the weights of every level begin; memory for ``REACH`` numbers of every level
 SUBFRAMES = 58  # so many of the ``NUM_FRAMES`` frames are averaged into one
 ALPHA = 59  # textures have a fourth channel, by which layers are cut out; images have three
-CALL = 60
+STREAMED = 60  # whether clips are written past the cache: every row then fills cache lines
+CALL = 61
 REACH = 5  # doubles for every level of a pyramid: least x and y, greatest x and y that is read of it; whether any is
 UINT8, FLOAT16, BFLOAT16, FLOAT32 = range(4)  # values of KIND
 
@@ -85,5 +86,5 @@ def pitch(width: Any) -> Any:
 
 
 def controls(grid: Any) -> Any:
-    """Numbers that the control points of one bend take: two planes, padded by 3 zeros on every side, and 4 so that four can be read."""
-    return 2 * (grid + 6) * (grid + 6) + 4
+    """Numbers that the control points of one bend take: two planes, padded by 3 zeros on every side, and 16 so that vectors can be read."""
+    return 2 * (grid + 6) * (grid + 6) + 16

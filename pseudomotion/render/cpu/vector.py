@@ -1,7 +1,7 @@
-"""Memory access and arithmetic on vectors of four floats, for kernels.
+"""Memory access and arithmetic on vectors of sixteen floats, for kernels.
 
-A pixel of a working frame is four float32, its channels, in 16 aligned bytes. Coordinates are computed for four neighboring pixels at once.
-Addresses are plain integers.
+A pixel of a working frame is four float32, its channels. A vector holds four neighboring pixels, or one number, such as a coordinate, of
+sixteen. Addresses are plain integers.
 """
 
 # mypy: ignore-errors
@@ -10,6 +10,7 @@ Addresses are plain integers.
 from llvmlite import ir
 
 from pseudomotion.render.cpu.compiler import (
+    LANES,
     Byte,
     Double,
     Float,
@@ -106,38 +107,68 @@ def copy_byte(b, target: Int, source: Int):
 
 @operation
 def load(b, address: Int):
-    """A pixel, or the numbers of four."""
-    return _load(b, address, Floats, PIXEL)
+    """Four pixels, or the numbers of sixteen."""
+    return _load(b, address, Floats, 4)
 
 
 @operation
 def store(b, value: Floats, address: Int):
-    """Write a pixel, or the numbers of four."""
-    b.store(value, _pointer(b, address, Floats), align=PIXEL)
-
-
-@operation
-def store_floats(b, value: Floats, address: Int):
-    """Write four floats that need not be aligned as pixels are."""
+    """Write four pixels, or the numbers of sixteen."""
     b.store(value, _pointer(b, address, Floats), align=4)
 
 
 @operation
 def store_words(b, value: Words, address: Int):
-    """Write four int32."""
-    b.store(value, _pointer(b, address, Words), align=PIXEL)
+    """Write sixteen int32."""
+    b.store(value, _pointer(b, address, Words), align=4)
 
 
 @operation
 def load_bytes(b, address: Int):
-    """Four bytes as floats."""
-    return b.uitofp(_load(b, address, ir.VectorType(Byte, 4), 1), Floats)
+    """Sixteen bytes as floats."""
+    return b.uitofp(_load(b, address, ir.VectorType(Byte, LANES), 1), Floats)
 
 
 @operation
-def load_floats(b, address: Int):
-    """Four floats that need not be aligned as pixels are."""
-    return _load(b, address, Floats, 4)
+def clear(b, address: Int):
+    """Make a pixel black."""
+    b.store(ir.Constant(ir.VectorType(Float, 4), [0.0] * 4), _pointer(b, address, ir.VectorType(Float, 4)), align=4)
+
+
+def _load_few(b, address, count, lanes):
+    few = _load(b, address, ir.VectorType(Float, count), 4)
+    return _shuffle(b, few, few, lanes)
+
+
+@operation
+def load_repeated(b, address: Int):
+    """Four floats, repeated: the same for each of four pixels."""
+    return _load_few(b, address, 4, [*FOUR] * 4)
+
+
+@operation
+def load_spread(b, address: Int):
+    """Four floats, each four times: one for each of four pixels."""
+    return _load_few(b, address, 4, [k for k in FOUR for _ in FOUR])
+
+
+@operation
+def load_spread_to_pairs(b, address: Int):
+    """Two floats, each eight times: one for each of two pairs of pixels."""
+    return _load_few(b, address, 2, [0] * 8 + [1] * 8)
+
+
+@operation
+def load_pairs(b, first: Int, second: Int):
+    """The two pixels at either address."""
+    return _shuffle(b, *(_load(b, address, ir.VectorType(Float, 8), 4) for address in (first, second)), range(LANES))
+
+
+@operation
+def load_fours(b, *addresses):
+    """The four floats at each of four addresses."""
+    fours = [_load(b, address, ir.VectorType(Float, 4), 4) for address in addresses]
+    return _shuffle(b, *(_shuffle(b, *two, range(8)) for two in (fours[:2], fours[2:])), range(LANES))
 
 
 @operation
@@ -171,52 +202,103 @@ floor, ceil, fabs, sqrt = (_intrinsic(name, 1) for name in ("floor", "ceil", "fa
 
 
 def _shuffle(b, x, y, lanes):
-    return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(Word, len(lanes)), lanes))
+    return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(Word, len(lanes)), [*lanes]))
 
 
 @operation
-def lane(b, vector: Floats, k):
-    """One of four numbers, four times; k is a constant."""
-    return _shuffle(b, vector, vector, [k] * 4)
+def lane(b, pixels: Floats, k):
+    """Channel k, a constant, of each of four pixels, four times."""
+    return _shuffle(b, pixels, pixels, [j - j % 4 + k for j in range(LANES)])
+
+
+@operation
+def spread(b, numbers: Floats, k):
+    """Of four times four numbers, the k-th four, each four times; k is a constant."""
+    return _shuffle(b, numbers, numbers, [4 * k + j // 4 for j in range(LANES)])
+
+
+@operation
+def lefts(b, x: Floats, y: Floats):
+    """The first pixel of each of four pairs."""
+    return _shuffle(b, x, y, [j for j in range(2 * LANES) if j % 8 < 4])
+
+
+@operation
+def rights(b, x: Floats, y: Floats):
+    """The second pixel of each of four pairs."""
+    return _shuffle(b, x, y, [j for j in range(2 * LANES) if j % 8 >= 4])
+
+
+@operation
+def with_alpha(b, pixels: Floats, alpha: Floats):
+    """Four pixels with another fourth channel."""
+    return _shuffle(b, pixels, alpha, [j + LANES * (j % 4 == 3) for j in range(LANES)])
+
+
+@operation
+def following(b, numbers: Floats, k):
+    """Each number replaced by the k-th after it, or before it where k, a constant, is negative; at the ends by the last or first."""
+    return _shuffle(b, numbers, numbers, [min(max(j + k, 0), LANES - 1) for j in range(LANES)])
 
 
 @operation
 def first(b, vector: Floats):
-    """The first of four numbers."""
+    """The first number."""
     return b.extract_element(vector, Word(0))
 
 
 @operation
 def last(b, vector: Floats):
-    """The last of four numbers."""
-    return b.extract_element(vector, Word(3))
+    """The last number."""
+    return b.extract_element(vector, Word(LANES - 1))
 
 
 @operation
 def choose(b, test, yes: Floats, no: Floats):
-    """Numbers of ``yes`` where a test of four holds, else of ``no``."""
+    """Numbers of ``yes`` where a test of each holds, else of ``no``."""
     return b.select(test, yes, no)
 
 
 @operation
-def any(b, vector: Floats):
-    """Whether some number is above zero."""
-    above = b.fcmp_ordered(">", vector, ir.Constant(Floats, [0.0] * 4))
+def any_of_four(b, address: Int):
+    """Whether one of four floats is above zero."""
+    few = _load(b, address, ir.VectorType(Float, 4), 4)
+    above = b.fcmp_ordered(">", few, ir.Constant(few.type, [0.0] * 4))
     return b.icmp_signed("!=", b.bitcast(above, ir.IntType(4)), ir.IntType(4)(0))
 
 
 @operation
 def ramp(b):
-    """0, 1, 2, 3."""
-    return ir.Constant(Floats, [0.0, 1.0, 2.0, 3.0])
+    """0, 1, 2 and so on."""
+    return ir.Constant(Floats, [float(k) for k in range(LANES)])
 
 
 @operation
-def transpose(b, *rows):
-    """Four vectors of four, rows turned to columns."""
-    low = [_shuffle(b, rows[k], rows[k + 1], [0, 4, 1, 5]) for k in (0, 2)]
-    high = [_shuffle(b, rows[k], rows[k + 1], [2, 6, 3, 7]) for k in (0, 2)]
-    return tuple(_shuffle(b, *half, lanes) for half in (low, high) for lanes in ([0, 1, 4, 5], [2, 3, 6, 7]))
+def ramp_of_pixels(b):
+    """0, 1, 2, 3, each four times: one for each of four pixels."""
+    return ir.Constant(Floats, [float(k // 4) for k in range(LANES)])
+
+
+def _channel(b, c, pixels):
+    """Channel c of sixteen pixels, four a vector."""
+    halves = (_shuffle(b, *pixels[k : k + 2], range(c, 2 * LANES, 4)) for k in (0, 2))
+    return _shuffle(b, *halves, range(LANES))
+
+
+@operation
+def split(b, *pixels):
+    """The four channels of sixteen pixels, four a vector."""
+    return tuple(_channel(b, c, pixels) for c in FOUR)
+
+
+@operation
+def join(b, *channels):
+    """Sixteen pixels, four a vector, of their four channels."""
+    made = []
+    for half in (0, LANES // 2):
+        mixed = [_shuffle(b, *channels[c : c + 2], [k for j in range(half, half + 8) for k in (j, j + LANES)]) for c in (0, 2)]
+        made += [_shuffle(b, *mixed, [k for j in range(q, q + 8, 2) for k in (j, j + 1, j + LANES, j + LANES + 1)]) for q in (0, 8)]
+    return tuple(made)
 
 
 @inlined
@@ -239,7 +321,7 @@ def _bits(b, value):
 
 
 def _words(value):
-    return ir.Constant(Words, [value] * 4)
+    return ir.Constant(Words, [value] * LANES)
 
 
 def _to_byte(b, value):
@@ -267,14 +349,18 @@ def _to_float16(b, value):
     return b.or_(chosen, b.lshr(sign, _words(16)))
 
 
-def _writer(cast, kind):
-    def emit(b, address: Int, value: Floats):
-        value = cast(b, value)
-        value = value if kind is Float else b.trunc(value, ir.VectorType(kind, 4))
-        b.store(value, _pointer(b, address, value.type), align=4 if kind is Float else kind.width // 8)
+def _writer(cast, kind, streamed=False):
+    def emit(b, address: Int, c, *pixels):
+        """Write channel c, a constant, of sixteen pixels."""
+        cast_pixels = [cast(b, four) if kind is Float else b.trunc(cast(b, four), ir.VectorType(kind, LANES)) for four in pixels]
+        value = _channel(b, c, cast_pixels)
+        stored = b.store(value, _pointer(b, address, value.type), align=64 if streamed else 4 if kind is Float else kind.width // 8)
+        if streamed:
+            stored.set_metadata("nontemporal", b.module.add_metadata([Word(1)]))
 
     return operation(emit)
 
 
 write_bytes, write_float16, write_bfloat16 = _writer(_to_byte, Byte), _writer(_to_float16, Half), _writer(_to_bfloat16, Half)
 write_floats = _writer(lambda b, value: value, Float)
+stream_floats = _writer(lambda b, value: value, Float, streamed=True)  # sixteen fill a cache line
