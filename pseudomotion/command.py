@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pseudomotion import __version__
 
-__all__ = ["Parser", "Terminated", "end", "install", "loading", "number", "path", "run"]
+__all__ = ["Parser", "Terminated", "check_textures", "end", "install", "loading", "number", "path", "run"]
 
 Number = TypeVar("Number", int, float)
 Handler = Callable[[int, FrameType | None], NoReturn]
@@ -62,6 +62,14 @@ def path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError('must be a path, got ""')
     return Path(text)
+
+
+def check_textures(objects: str | None, textures: Sequence[str] | None) -> None:
+    """Refuse ``--textures`` without ``--objects``, and cut-outs without ``--textures``, with a ``ValueError``."""
+    if textures is not None and objects is None:
+        raise ValueError("--textures are what objects show; they need --objects")
+    if objects == "cutouts" and textures is None:
+        raise ValueError("--objects cutouts need --textures, images with alpha")
 
 
 class Terminated(BaseException):

@@ -38,6 +38,7 @@ class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
         pmg: makes the clips; its size, dtype, normalization and axes are the video's.
         labels: exact motion to add to each item, of ``pseudomotion.labels.LABELS`` and "tracks".
         label: "transform", the position of the clip's transform in ``ALL_TRANSFORMS``; "class", that of its image; "none", 0.
+        textures: ``(M, C, H', W')``, what objects show, as for ``PMG``, such as ``load_textures`` gives. None: parts of another image.
 
     Raises:
         TypeError, ValueError: for arguments outside these; "class" for images without classes.
@@ -51,7 +52,15 @@ class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
 
     """
 
-    def __init__(self, source: ImageSource, pmg: PMG, *, labels: Sequence[str] = (), label: str = "transform") -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        pmg: PMG,
+        *,
+        labels: Sequence[str] = (),
+        label: str = "transform",
+        textures: Tensor | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(pmg, PMG):
             raise TypeError(f"pmg must be a PMG, got {type(pmg).__name__}")
@@ -61,6 +70,9 @@ class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
             raise ValueError(f"labels must be some of {', '.join((*LABELS, 'tracks'))}, got {', '.join(map(repr, unknown))}")
         self.source, self.pmg, self.labels = check_source(source), pmg, tuple(labels)
         self.label = checks.one_of("label", label, CHOICES)
+        self.textures = textures
+        if textures is not None:
+            checks.images(textures)
         if label == "class" and image_classes(source) is None:
             raise ValueError(f"label must not be 'class': images of {type(source).__name__} have no classes")
 
@@ -85,9 +97,10 @@ class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
             raise IndexError(f"index must be from 0 to {n - 1}, got {outside[0]}")
         ids = torch.tensor(numbers, device="cpu") % n + self.epoch * n
         images = self.source.get(ids)
-        partners = self.source.get(partner_ids(ids, self.pmg)) if needs_partners(self.pmg) else None
-        plan = self.pmg.plan(images.shape, ids=ids, partner_images=partners is not None)
-        clips = self.pmg.render(images, plan, partner_images=partners)
+        partners = self.source.get(partner_ids(ids, self.pmg)) if needs_partners(self.pmg, self.textures) else None
+        shape = None if self.textures is None else self.textures.shape
+        plan = self.pmg.plan(images.shape, ids=ids, partner_images=partners is not None, textures=shape)
+        clips = self.pmg.render(images, plan, partner_images=partners, textures=self.textures)
         found = self._find_labels(plan)
         names = self._names(plan, ids.tolist())
         return [
@@ -99,9 +112,9 @@ class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
         found: dict[str, Tensor] = {}
         for name in self.labels:
             if name == "tracks":
-                found["tracks"], found["visible"] = tracks(plan)
+                found["tracks"], found["visible"] = tracks(plan, textures=self.textures)
             else:
-                found[name] = _label(name, plan)
+                found[name] = _label(name, plan, self.textures)
         return found
 
     def _names(self, plan: MotionPlan, ids: list[int]) -> list[int]:
@@ -136,9 +149,9 @@ class PseudoMotionDataset(InEpochs, Dataset[dict[str, Any]]):
         return IterableDataset.from_generator(_generate, gen_kwargs={"dataset": self, "batch_size": batch_size, "spans": spans})
 
 
-def _label(name: str, plan: MotionPlan) -> Tensor:
-    function: Callable[[MotionPlan], Tensor] = LABELS[name]  # type: ignore[assignment]  # a dict of functions of different options
-    return function(plan)
+def _label(name: str, plan: MotionPlan, textures: Tensor | None) -> Tensor:
+    function: Callable[..., Tensor] = LABELS[name]  # type: ignore[assignment]  # a dict of functions of different options
+    return function(plan, textures=textures)
 
 
 def _generate(dataset: PseudoMotionDataset, batch_size: int, spans: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:
@@ -161,9 +174,10 @@ def check_source(source: Any) -> ImageSource:
     return source
 
 
-def needs_partners(pmg: PMG) -> bool:
+def needs_partners(pmg: PMG, textures: Tensor | None = None) -> bool:
     """Whether clips show images of other clips in the batch. Rendered alone, they need ``partner_images``."""
-    return pmg.mix is not None or pmg.objects is not None or any(transform.num_layers for transform in pmg.transforms)
+    by_objects = pmg.objects is not None and textures is None
+    return by_objects or pmg.mix is not None or any(transform.num_layers for transform in pmg.transforms)
 
 
 def partner_ids(ids: Int64[Tensor, " n"], pmg: PMG) -> Int64[Tensor, " n"]:

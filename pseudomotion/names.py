@@ -7,7 +7,7 @@ definitions.
 TRANSFORMS = ("identity", "sliding_window", "zoom", "fade", "affine", "perspective", "color_jitter", "cutmix")
 EXTRA_TRANSFORMS = ("elastic", "shake")
 SOURCES = ("shaders", "fractaldb", "visual_atom", "dead_leaves", "noise")
-OBJECTS = ("mixed", "yu2024", "smile2025")
+OBJECTS = ("mixed", "yu2024", "smile2025", "cutouts")
 SHOWS = ("flow", "tracks", "grid", "instances")
 PADDING_MODES = ("zeros", "border", "reflection")
 RESAMPLINGS = ("recursive", "composed")

@@ -211,6 +211,11 @@ class Objects:
             opacity=(0.8, 1.0),
         )
 
+    @classmethod
+    def cutouts(cls) -> "Objects":
+        """Whole cut-outs: RGBA textures, whose alpha is the outline."""
+        return cls(shapes=("cutout",), size=(0.2, 0.6))
+
     @property
     def _shapes(self) -> Sequence[str] | Mapping[str, float]:
         return MIXED if isinstance(self.shapes, str) and self.shapes == "mixed" else self.shapes
@@ -388,7 +393,12 @@ CANVAS = 128  # side, in its own pixels, of the square on which a transform move
 Array = Any
 
 
-PRESETS: dict[str, Callable[[], Objects]] = {"mixed": Objects, "yu2024": Objects.yu2024, "smile2025": Objects.smile2025}  # of commands
+PRESETS: dict[str, Callable[[], Objects]] = {  # of commands
+    "mixed": Objects,
+    "yu2024": Objects.yu2024,
+    "smile2025": Objects.smile2025,
+    "cutouts": Objects.cutouts,
+}
 
 
 def _weights(name: str, value: Any, known: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -42,8 +42,8 @@ class PMG(nn.Module):
         crop: ``(min_scale, max_scale)``: the first view is a random window whose area is drawn as a fraction of the largest window's.
             None: the first view is the largest centered window with the frame's aspect ratio.
         mix: ``Mixup()`` or ``VideoMix()`` to mix every clip with a partner clip, as in the paper's best recipe (Table 4). None: no mixing.
-        objects: ``Objects(...)``, or "mixed", "yu2024" or "smile2025" for a preset: things that move on their own over every clip (not from
-            the paper). None: none.
+        objects: ``Objects(...)``, or "mixed", "yu2024", "smile2025" or "cutouts" for a preset: things that move on their own over every
+            clip (not from the paper). None: none.
         exposure: motion blur (not from the paper): every frame is averaged over this share of the frame interval, from 0 (none) to 1,
             centered on the frame's instant. ``pseudomotion.render.exposure`` says how things move between frames.
         subframes: number of instants, from 1 to 64, that are averaged where ``exposure`` is above 0. The cost grows with it.
@@ -185,7 +185,7 @@ class PMG(nn.Module):
         if textures is not None:
             self._check_textures(textures, channels)
         if self.objects is not None and self.objects.needs_alpha and (channels, None if textures is None else textures[1]) != (3, 4):
-            raise ValueError("textures must be RGBA, over RGB images, for the shape cutout")
+            raise ValueError("textures must be RGBA, over RGB images, for cut-outs, such as pseudomotion.images.load_textures(alpha=True)")
         if self.mix is not None and batch == 1 and not partner_images:
             warn_alone("images")
         draws = Draws(self.seed, checks.ids(ids, batch))

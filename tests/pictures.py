@@ -38,6 +38,16 @@ def save(path, k=0, mode="RGB", **options):
     Image.fromarray(picture(k)).convert(mode).save(path, **options)
 
 
+def save_cutout(path, k=0, size=(20, 30)):
+    """A cut-out: a soft ellipse of a picture, green where it is transparent, so that a halo would show."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    distance = np.hypot((y - size[0] / 2) / (size[0] * 0.35), (x - size[1] / 2) / (size[1] * 0.4))
+    alpha = ((1.1 - distance) / 0.2).clip(0, 1)[..., None]
+    rgba = np.where(alpha > 0, np.dstack([picture(k, size), alpha * 255]), (0, 255, 0, 0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rgba.round().astype(np.uint8)).save(path)
+
+
 def epoch(source, batch_size, **options):
     """Items by id."""
     return {int(i): item for items, ids in batches(source, batch_size, **options) for i, item in zip(ids, items, strict=True)}

@@ -185,6 +185,8 @@ def test_the_command_ends_with_one_line(folder, tmp_path, capsys, monkeypatch):
         ([str(tmp_path / "notes"), "--images", str(folder)], "no pmg command made it"),
         ([out, "--images", str(folder), "--limit", "14"], "limit must be from 1 to the 13 images there are"),
         ([out, "--images", f"stream:{folder}/s.tar", "--balanced"], "--balanced and --classes cannot be used with streams"),
+        ([out, "--images", f"stream:{folder}/s.tar", "--alpha"], "--alpha cannot be used with streams"),
+        ([out, "--source", "noise", "--alpha"], "--alpha needs --images"),
         ([out, "--images", f"stream:{folder}/s.tar"], "urls must name at least one shard, found none at"),
         ([out, "--videos", str(tmp_path / "none.csv")], "none.csv"),
     ):
@@ -215,6 +217,13 @@ def test_a_bank_of_shards_and_a_folder(folder, tmp_path):
     bank = ImageBank.load(tmp_path / "bank.safetensors")
     assert len(bank) == 3 + 13
     assert [tuple(image[:, 4, 4].tolist()) for image in bank.images[:3]] == [(0, 250, 0), (40, 250, 0), (80, 250, 0)]
+    shards, more = str(tmp_path / "s-{0..0}.tar"), ["--image-size", "8", "--num-workers", "0"]
+    for words in (["--images", shards, str(folder)], ["--images", shards, "--images", str(folder)]):
+        for order in ([*words, *more, "{}"], [*words, "{}"], ["{}", *words], [*more, "{}", *words]):  # OUT may be anywhere
+            out = tmp_path / "other.safetensors"
+            assert main([word if word != "{}" else str(out) for word in order] + [word for word in more if word not in order]) == 0
+            assert out.read_bytes() == (tmp_path / "bank.safetensors").read_bytes()
+            out.unlink()
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
@@ -262,6 +271,14 @@ def test_a_stream_without_a_readable_image_makes_no_bank(tmp_path):
     with pytest.raises(ValueError, match="none was found"):
         bank.write_bank_of_shards([lambda: iter([])], tmp_path / "bank.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [["--images", "photos"], ["--source", "noise"]])
+def test_a_missing_output_is_named(options, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(options)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("pmg-bank: the following arguments are required: OUT (--help")
 
 
 @pytest.mark.parametrize("options", [["--image-size", "0"], ["--num-workers", "-1"], ["--limit", "0"]])

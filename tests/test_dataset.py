@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from pictures import save
+from pictures import save, save_cutout
 from torch.utils.data import DataLoader
 
 from pseudomotion import PMG, TRANSFORMS, Mixup, PseudoMotionDataset
-from pseudomotion.images import ImageFolder
+from pseudomotion.images import ImageFolder, load_textures
 from pseudomotion.images.concatenated import Concatenated
 from pseudomotion.images.subset import Subset
-from pseudomotion.labels import flow, tracks
+from pseudomotion.labels import flow, instances, tracks
 
 
 @pytest.fixture
@@ -43,17 +43,34 @@ def test_items_are_the_clips_of_their_ids_with_their_motion(source):
 
 
 @pytest.mark.parametrize(
-    "options", [{"transforms": ("cutmix", "zoom")}, {"mix": Mixup()}, {"data_format": "BTCHW", "dtype": torch.float32}]
+    "options",
+    [{"transforms": ("cutmix", "zoom")}, {"mix": Mixup()}, {"data_format": "BTCHW", "dtype": torch.float32}, {"objects": "cutouts"}],
 )
-def test_an_item_is_the_same_in_any_batch_worker_and_order(source, options):
+def test_an_item_is_the_same_in_any_batch_worker_and_order(source, options, tmp_path):
     """Also where clips show each other: the partner comes by id, not from the batch."""
-    dataset = PseudoMotionDataset(source, PMG(**SMALL, **options))
+    textures = None
+    if "objects" in options:
+        save_cutout(tmp_path / "cutouts" / "0.png", 3)
+        textures = load_textures(tmp_path / "cutouts", 24, alpha=True)
+    dataset = PseudoMotionDataset(source, PMG(**SMALL, **options), textures=textures)
     alone = [dataset[k]["video"] for k in range(7)]
     for workers, batch_size in ((0, 3), (2, 4)):
         loader = DataLoader(dataset, batch_size, sampler=[6, 1, 0, 2, 5, 3, 4], num_workers=workers)
         for batch in loader:
             for id_, video in zip(batch["id"].tolist(), batch["video"], strict=True):
                 assert torch.equal(video, alone[id_])
+
+
+def test_cut_outs_cut_labels_out_too(source, tmp_path):
+    save_cutout(tmp_path / "cutouts" / "0.png", 3)
+    textures, pmg = load_textures(tmp_path / "cutouts", 24, alpha=True), PMG(**SMALL, objects="cutouts")
+    item = PseudoMotionDataset(source, pmg, labels=["instances", "tracks"], textures=textures)[4]
+    plan = pmg.plan((1, 3, 24, 24), ids=torch.tensor([4]), textures=textures.shape)
+    assert torch.equal(item["instances"], instances(plan, textures=textures)[0])
+    assert not torch.equal(item["instances"], instances(plan)[0])
+    assert torch.equal(item["visible"], tracks(plan, textures=textures)[1][0])
+    with pytest.raises(ValueError, match="textures must be RGBA, over RGB images, for cut-outs"):
+        PseudoMotionDataset(source, pmg)[0]
 
 
 def test_persistent_workers_see_the_epoch(source):

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from pictures import save
+from pictures import save, save_cutout
 from PIL import Image
 from processes import ended, in_group
 
@@ -26,10 +26,10 @@ import pseudomotion
 from pseudomotion import PMG, TRANSFORMS, VideoMix
 from pseudomotion.export import main, runner
 from pseudomotion.export.plans import load_plans, resize_plan, select_clips
-from pseudomotion.images import ImageFolder, ImageSource
+from pseudomotion.images import ImageFolder, ImageSource, load_textures
 from pseudomotion.images.bank import write_bank
 from pseudomotion.images.entries import open_entries
-from pseudomotion.labels import flow, occlusion, tracks
+from pseudomotion.labels import flow, instances, occlusion, tracks
 from pseudomotion.render import render
 
 SMALL = ["--frames", "4", "--size", "16", "--workers", "1", "--image-size", "24"]
@@ -223,6 +223,33 @@ def test_the_plans_make_any_clip_again_bit_by_bit(folder, tmp_path, exposure):
             again = render(source.get(part.ids), part.plan, count=part.count)[0].permute(1, 2, 3, 0).numpy()
             assert np.array_equal(again, frames)
     assert len({record["transform"] for record in records_of(tmp_path / "out")}) == 3
+
+
+def test_cut_outs_are_the_same_for_any_workers_and_batch_and_their_labels_have_alpha(folder, tmp_path, capsys):
+    for k in range(4):
+        save_cutout(tmp_path / "cutouts" / f"{k}.png", k)
+    options = ["--objects", "cutouts", "--textures", tmp_path / "cutouts", "--num-textures", 3, "--format", "png", "--folder", 4]
+    labels = ["--annotations", "flow,instances,boxes,tracks"]
+    run(folder, tmp_path / "out", *options, *labels, clips=8)
+    run(folder, tmp_path / "again", *options, *labels, "--workers", 2, "--batch-size", 3, clips=8)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "again")
+    source, textures = ImageFolder(folder, 24), load_textures(tmp_path / "cutouts", 24, limit=3, alpha=True)
+    planned = load_plans(tmp_path / "out" / "plans" / "00001.safetensors")
+    assert len(planned.ids) == 4  # without partners, of which nothing would show
+    clips = render(source.get(planned.ids), planned.plan, textures=textures)
+    where, outlines = instances(planned.plan, textures=textures), instances(planned.plan)
+    assert (where != outlines).float().mean() > 0.02
+    for i in range(4):
+        frames, maps = (
+            np.stack([np.array(Image.open(path)) for path in sorted((tmp_path / "out" / "clips" / "00001" / kind).glob(f"{4 + i:08d}/*"))])
+            for kind in ("", "instances")
+        )
+        assert np.array_equal(frames, clips[i].permute(1, 2, 3, 0).numpy())
+        assert np.array_equal(maps, where[i].numpy())
+    save_cutout(tmp_path / "cutouts" / "3.png", 40)
+    capsys.readouterr()
+    run(folder, tmp_path / "out", *options, *labels, "--num-textures", 4, clips=8, code=2)
+    assert "holds another export: textures was" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("resampling", ["recursive", "composed"])
@@ -450,6 +477,10 @@ def test_another_first_number_is_another_set(folder, tmp_path):
         (["--crop", "0.5", "0.2"], "crop must satisfy"),
         (["--device", "cuda"], "torch finds no CUDA device"),
         (["--verify"], "cannot read out: there is no such folder"),
+        (["--objects", "cutouts"], "--objects cutouts need --textures, images with alpha"),
+        (["--textures", "noise"], "--textures are what objects show; they need --objects"),
+        (["--objects", "cutouts", "--textures", "noise"], "textures must be cut-outs, such as PNG files with transparent parts"),
+        (["--objects", "mixed", "--textures", "noise", "--transforms", "cutmix"], "textures cannot be given beside cutmix"),
     ],
 )
 def test_one_line_and_exit_code_2(options, message, folder, tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pictures import save_cutout
 from PIL import Image
 
 from pseudomotion.images import ImageFolder, builtin_picture, load_image
@@ -62,6 +63,66 @@ def test_transparency_is_laid_on_white(tmp_path):
     loaded = load(tmp_path / "a.png")
     assert (loaded[:, :10] == 255).all()
     assert np.array_equal(loaded[:, 10:], RGB[:, 10:])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L", "CMYK", "I;16"])
+def test_alpha_is_that_of_the_file_and_255_without(tmp_path, mode):
+    alpha = np.where(np.arange(30) < 10, 0, 255).astype(np.uint8)[None].repeat(20, 0)
+    if mode == "P":
+        image = Image.fromarray(np.dstack([RGB // 128 * 255, alpha])).quantize(9)
+    elif mode == "I;16":
+        image = Image.fromarray(RGB[..., 0].astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(np.dstack([RGB, alpha])).convert(mode)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path)
+    loaded = load_image(path, alpha=True)
+    assert loaded.shape == (4, 20, 30)
+    assert np.array_equal(loaded[3].numpy(), alpha if mode in ("RGBA", "LA", "P") else np.full((20, 30), 255))
+    assert torch.equal(loaded[:3, :, 10:], load_image(path)[:, :, 10:])
+
+
+def bicubic(values, n):
+    """The first axis resized to n in float64: Keys' cubic with a = -0.5, stretched to the scale where it shrinks."""
+    scale = len(values) / n
+    x = np.abs(np.arange(len(values)) + 0.5 - (np.arange(n)[:, None] + 0.5) * scale) / max(scale, 1)
+    weights = np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
+    return np.tensordot(weights / weights.sum(1, keepdims=True), values, 1)
+
+
+@pytest.mark.parametrize("size", [(40, 60), (64, 50), (300, 301)])
+def test_cut_outs_are_resized_without_a_halo(tmp_path, size):
+    """Over any background they look as colors that were multiplied by alpha, resized in float64, and laid over it."""
+    save_cutout(tmp_path / "a.png", 3, (120, 200))
+    rgba = np.array(Image.open(tmp_path / "a.png")).astype(np.float64) / 255
+    rows, columns = (np.flatnonzero(rgba[..., 3].any(axis)) for axis in (1, 0))
+    rgba = rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # without transparent margins
+    scale = min(size[0] / rgba.shape[0], size[1] / rgba.shape[1])
+    h, w = (round(side * scale) for side in rgba.shape[:2])
+    assert (h, w) != size
+    premultiplied = np.dstack([rgba[..., :3] * rgba[..., 3:], rgba[..., 3]])
+    resized = bicubic(bicubic(premultiplied.swapaxes(0, 1), w).clip(0, 1).swapaxes(0, 1), h).clip(0, 1)
+    wanted = np.zeros((*size, 4))
+    top, left = (size[0] - h) // 2, (size[1] - w) // 2
+    wanted[top : top + h, left : left + w] = np.minimum(resized, resized[..., 3:])  # no color is beyond white
+    found = load_image(tmp_path / "a.png", size, alpha=True).permute(1, 2, 0).numpy() / 255
+    for background in ((0, 0, 0), (1, 1, 1), (0, 1, 0), (1, 0, 1)):
+        shown = found[..., :3] * found[..., 3:] + background * (1 - found[..., 3:])
+        assert np.abs(shown - wanted[..., :3] - background * (1 - wanted[..., 3:])).max() < 3 / 255
+
+
+def test_opaque_images_are_cropped_and_empty_ones_refused(tmp_path):
+    Image.fromarray(np.dstack([RGB, np.full((20, 30), 255, np.uint8)])).save(tmp_path / "a.png")
+    Image.fromarray(RGB).save(tmp_path / "b.png")
+    for name in ("a.png", "b.png"):
+        loaded = load_image(tmp_path / name, (10, 10), alpha=True)
+        assert torch.equal(loaded[:3], load_image(tmp_path / name, (10, 10)))
+        assert (loaded[3] == 255).all()
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "none.png")
+    with pytest.raises(ValueError, match=r"cannot read .*none.png: all of its pixels are transparent"):
+        load_image(tmp_path / "none.png", (4, 4), alpha=True)
+    Image.new("RGBA", (1, 900), (255, 0, 0, 9)).save(tmp_path / "thin.png")
+    assert load_image(tmp_path / "thin.png", (8, 8), alpha=True)[3].sum() == 8 * 9
 
 
 def test_of_an_animation_the_first_frame(tmp_path):

@@ -211,7 +211,7 @@ def test_cut_outs_show_whole_textures():
     share = (instances(plan, textures=textures)[:, 0] == 1).double().mean((1, 2))
     assert share.max() == pytest.approx(0.25 * 0.9 * np.pi / 4, rel=0.03)
     for wrong in (None, (2, 3, 60, 90)):
-        with pytest.raises(ValueError, match="textures must be RGBA, over RGB images, for the shape cutout"):
+        with pytest.raises(ValueError, match="textures must be RGBA, over RGB images, for cut-outs"):
             pmg.plan(images.shape, textures=wrong)
 
 
@@ -290,7 +290,7 @@ def test_errors_of_textures():
         PMG(("zoom",), objects=Objects(transforms=("fade",))).plan((2, 1, 8, 8))
     with pytest.raises(TypeError, match="objects must be Objects"):
         PMG(objects=3)
-    with pytest.raises(ValueError, match="objects must be one of 'mixed', 'yu2024', 'smile2025', got 'yu'"):
+    with pytest.raises(ValueError, match="objects must be one of 'mixed', 'yu2024', 'smile2025', 'cutouts', got 'yu'"):
         PMG(objects="yu")
     assert PMG(objects="yu2024").objects == Objects.yu2024()
 

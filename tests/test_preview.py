@@ -12,10 +12,12 @@ import av
 import numpy as np
 import pytest
 import torch
+from pictures import save_cutout
 from PIL import Image
 
 from pseudomotion import PMG, TRANSFORMS
-from pseudomotion.images import load_image
+from pseudomotion.images import load_image, load_textures
+from pseudomotion.labels.overlay import SHOWS
 from pseudomotion.preview import main
 from pseudomotion.preview.clips import GAP, LABEL
 from pseudomotion.video import write_video
@@ -86,6 +88,31 @@ def test_exposure_is_that_of_the_generator(tmp_path, picture):
     assert (clip.int() - PMG(("zoom",), 4, 32)(image, ids=torch.arange(1))[0]).abs().max() > 10
 
 
+def test_cut_outs_of_a_folder_move_over_the_clips(tmp_path, picture):
+    """As the generator shows them; of the paper's transforms all but cutmix, which shows images in layers of its own."""
+    for k in range(3):
+        save_cutout(tmp_path / "cutouts" / f"{k}.png", k)
+    arguments = [picture, str(tmp_path / "out.png"), *SMALL, "--no-labels", "--objects", "cutouts"]
+    assert main([*arguments, "--textures", str(tmp_path / "cutouts")]) == 0
+    sheet = np.array(Image.open(tmp_path / "out.png"))
+    assert sheet.shape[0] == 7 * (32 + GAP) + GAP
+    textures, image, ids = load_textures(tmp_path / "cutouts", 32, alpha=True), load_image(picture)[None], torch.arange(1)
+    for row, name in enumerate(name for name in TRANSFORMS if name != "cutmix"):
+        clip = PMG((name,), 4, 32, objects="cutouts", seed=0)(image, ids=ids, textures=textures)[0].permute(1, 2, 3, 0).numpy()
+        top = GAP + row * (32 + GAP)
+        assert np.array_equal(sheet[top : top + 32, GAP : GAP + 32], clip[0])
+    for show in ("instances", "flow", "tracks", "grid"):  # cut out by alpha too
+        more = ["--transforms", "identity", "--textures", str(tmp_path / "cutouts"), "--show", show, "--force"]
+        assert main([*arguments, *more]) == 0
+        pmg = PMG(("identity",), 4, 32, objects="cutouts", seed=0)
+        plan = pmg.plan(image.shape, ids=ids, textures=textures.shape)
+        frames = pmg.render(image, plan, textures=textures)[0].permute(1, 2, 3, 0).numpy()
+        shown = np.array(Image.open(tmp_path / "out.png"))[GAP : GAP + 32, GAP : GAP + 32]
+        assert np.array_equal(shown, SHOWS[show](frames, plan, 0, textures)[0])
+        if show in ("instances", "flow"):
+            assert not np.array_equal(shown, SHOWS[show](frames, plan, 0)[0])
+
+
 def test_labels_are_drawn(tmp_path, picture):
     main([picture, str(tmp_path / "out.png"), "--transforms", "zoom", *SMALL])
     strip = np.array(Image.open(tmp_path / "out.png"))[GAP : GAP + LABEL]
@@ -129,6 +156,11 @@ def test_without_an_image_there_is_a_built_in_one(tmp_path):
         (["broken.png", "out.mp4", "--source", "shaders"], "--source makes the images, so there is nothing to do with broken.png"),
         (["out.mp4", "--transforms", "zoom,spin"], "unknown transform 'spin'; known are identity"),
         (["out.mp4", "--transforms", ","], "--transforms names no transform"),
+        (["out.mp4", "--objects", "cutouts"], "--objects cutouts need --textures, images with alpha"),
+        (["out.mp4", "--textures", "noise"], "--textures are what objects show; they need --objects"),
+        (["out.mp4", "--objects", "cutouts", "--textures", "noise"], "textures must be cut-outs, such as PNG files with transparent parts"),
+        (["out.mp4", "--objects", "mixed", "--textures", "none"], "cannot read none: there is no such file or folder"),
+        (["out.mp4", "--objects", "mixed", "--textures", "noise", "--transforms", "cutmix"], "textures cannot be given beside cutmix"),
         (["out.mp4", "--seed", str(2**70)], "seed must fit in 64 bits"),
         (["out.mp4", "--samples", "80"], "cannot write out.mp4: it would be 18406 x 2006 pixels, and 16384 pixels on a side is the most"),
         (["out.webp", "--samples", "80"], "and 16383 pixels on a side is the most: take a smaller --size, --samples or fewer --transforms"),

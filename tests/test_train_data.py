@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import save_cutout
 from PIL import Image
 
 from pseudomotion import PMG, Mixup, MotionPlan
@@ -357,12 +358,19 @@ def test_clips_do_not_depend_on_the_batch_unless_partners_do(folder):
         assert torch.allclose(whole[5:], part, atol=1e-5) is alike
 
 
-@pytest.mark.parametrize("more", [{}, {"mix": "none"}, {"textures": ["noise"]}, {"partners": "batch", "mix": "none"}])
-def test_clips_with_objects_do_not_depend_on_the_batch(folder, more):
+@pytest.mark.parametrize(
+    "more", [{}, {"mix": "none"}, {"textures": ["noise"]}, {"partners": "batch", "mix": "none"}, {"objects": "cutouts"}]
+)
+def test_clips_with_objects_do_not_depend_on_the_batch(folder, tmp_path, more):
     """By default objects show images of the source, chosen by the seed, also where nothing is read but a clip's own image."""
-    sizes = {"model": "tiny", "frame_size": 16, "num_frames": 4}
-    options = PretrainOptions(out="o", images=[str(folder)], objects="mixed", num_textures=6, **sizes, **more)
+    if "objects" in more:
+        for k in range(9):
+            save_cutout(tmp_path / "cutouts" / f"{k}.png", k)
+        more = more | {"textures": [str(tmp_path / "cutouts")]}
+    sizes = {"model": "tiny", "frame_size": 16, "num_frames": 4, "objects": "mixed"}
+    options = PretrainOptions(out="o", images=[str(folder)], num_textures=6, **(sizes | more))
     task, ids = make_task(options, CPU), torch.arange(8)
+    assert task.textures.shape[1] == (4 if options.objects == "cutouts" else 3)
     whole, part = (task.inputs(task.source.get(chosen), chosen, CPU).pixels for chosen in (ids, ids[5:]))
     torch.testing.assert_close(whole[5:], part, rtol=0, atol=1e-5)
     again = make_task(options, CPU)

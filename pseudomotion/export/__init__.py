@@ -110,9 +110,16 @@ def _parser() -> command.Parser:
     motion.add_argument(
         "--objects",
         choices=names.OBJECTS,
-        help="objects, cut from other images, that move over every clip: mixed outlines, or those of a published generator (default: none)",
+        help="objects that move over every clip: mixed outlines, those of a published generator, or cutouts of --textures (default: none)",
     )
-
+    motion.add_argument(
+        "--textures",
+        nargs="+",
+        metavar="SOURCE",
+        help="what objects show: as --images but single files, or a synthetic source; cutouts need images with alpha, such as PNG files "
+        "(default: parts of other images)",
+    )
+    motion.add_argument("--num-textures", type=count, default=256, metavar="N", help="textures, drawn by --seed, at most (default: 256)")
     motion.add_argument(
         "--exposure",
         type=command.number(float, at_least=0, at_most=1),

@@ -51,6 +51,7 @@ class Export:
         pmg: makes the clips; without normalization.
         out: folder of the export.
         settings: what to write.
+        textures: uint8 ``(M, C, H', W')``, what objects show, as for ``PMG``, such as ``load_textures`` gives. None: parts of other images.
         device: where clips are rendered.
         batch_size: clips that are rendered at a time; changes no pixel.
 
@@ -76,6 +77,7 @@ class Export:
         out: str | Path,
         settings: Settings,
         *,
+        textures: UInt8[Tensor, "M C H W"] | None = None,
         device: torch.device | str = "cpu",
         batch_size: int = 32,
     ) -> None:
@@ -98,7 +100,10 @@ class Export:
         self.source, self.pmg, self.out, self.settings = source, pmg, Path(out), settings
         self.device = torch.device(device)
         self.batch_size = checks.positive_int("batch_size", batch_size, 2**20)
-        self.has_partners = needs_partners(pmg)
+        self.textures = None if textures is None else textures.to(self.device)
+        self.has_partners = needs_partners(pmg, textures)
+        shape = None if textures is None else textures.shape
+        pmg.plan((1, 3, *pmg.size), ids=torch.zeros(1, dtype=torch.int64), partner_images=self.has_partners, textures=shape)  # or refuse
         self.shards = TarShard if settings.tar else FolderShard
         self._order: tuple[int, Tensor] | None = None  # the epoch whose order was needed last
 
@@ -137,7 +142,8 @@ class Export:
         """The plan of a shard's clips. Only one image is read, for its size."""
         ids = self.ids(self.settings.numbers(shard))
         images = self.source.get(ids[:1])
-        plan = self.pmg.plan((len(ids), *images.shape[1:]), ids=ids, partner_images=self.has_partners)
+        shape = None if self.textures is None else self.textures.shape
+        plan = self.pmg.plan((len(ids), *images.shape[1:]), ids=ids, partner_images=self.has_partners, textures=shape)
         if not self.has_partners:
             return Planned(plan, ids, len(ids))
         return Planned(plan, torch.cat([ids, partner_ids(ids, self.pmg)]), len(ids))
@@ -215,15 +221,17 @@ class Export:
     def _render(self, images: UInt8[Tensor, "n 3 H W"], part: Planned) -> UInt8[Tensor, "b 3 T h w"]:
         images = images.to(self.device)
         own, partners = images[: part.count], images[part.count :]
-        return self.pmg.render(own, part.plan, partner_images=partners if len(partners) else None).cpu()
+        shown = partners if len(partners) else None
+        return self.pmg.render(own, part.plan, partner_images=shown, textures=self.textures).cpu()
 
     def _annotate(self, plan: MotionPlan) -> dict[str, list[Tensor]]:
         """The arrays of the annotations, of every clip of a plan; partners may follow."""
+        textures = None if self.textures is None else self.textures.cpu()
         makers: dict[str, Callable[[], list[Tensor]]] = {
-            "flow": lambda: [flow(plan), occlusion(plan)],
-            "tracks": lambda: [*tracks(plan)],
-            "instances": lambda: [instances(plan)],
-            "boxes": lambda: [*boxes(plan)],
+            "flow": lambda: [flow(plan, textures=textures), occlusion(plan, textures=textures)],
+            "tracks": lambda: [*tracks(plan, textures=textures)],
+            "instances": lambda: [instances(plan, textures=textures)],
+            "boxes": lambda: [*boxes(plan, textures=textures)],
         }
         return {name: makers[name]() for name in self.settings.annotations}
 

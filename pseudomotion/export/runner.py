@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from pseudomotion import __version__
@@ -84,6 +85,7 @@ def _manifest(export: Export, command: Sequence[str]) -> dict[str, Any]:
     import av
     import PIL
 
+    shown = {} if export.textures is None else {"textures": _hash(export.textures)}
     versions = {"pseudomotion": __version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     libraries = {name: ".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libavformat", "libswscale")}
     return {
@@ -93,7 +95,7 @@ def _manifest(export: Export, command: Sequence[str]) -> dict[str, Any]:
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "settings": export.settings.state(),
         "motion": {"pmg": str(export.pmg), "seed": export.pmg.seed},
-        "images": {"source": type(export.source).__name__, "count": len(export.source), "sample": _fingerprint(export)},
+        "images": {"source": type(export.source).__name__, "count": len(export.source), "sample": _fingerprint(export)} | shown,
         "transforms": list(ALL_TRANSFORMS),
     }
 
@@ -101,7 +103,10 @@ def _manifest(export: Export, command: Sequence[str]) -> dict[str, Any]:
 def _fingerprint(export: Export) -> str:
     """A hash of three images, which tells other images, sizes and seeds of sources."""
     n = len(export.source)
-    images = export.source.get(torch.tensor([0, n // 3, 2 * n // 3], device="cpu"))
+    return _hash(export.source.get(torch.tensor([0, n // 3, 2 * n // 3], device="cpu")))
+
+
+def _hash(images: Tensor) -> str:
     return hashlib.blake2b(images.cpu().numpy().tobytes() + str(tuple(images.shape)).encode(), digest_size=8).hexdigest()
 
 

@@ -13,11 +13,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from pseudomotion import command
 from pseudomotion.export.job import Export
 from pseudomotion.export.lists import write_card, write_list
 from pseudomotion.export.runner import check_room, over, prepare, readable_size, run
 from pseudomotion.export.settings import Settings
 from pseudomotion.export.verify import verify_names, verify_shard
+from pseudomotion.images import load_textures
 from pseudomotion.images.entries import is_stream, open_source
 from pseudomotion.images.files import image_suffixes, load_image
 from pseudomotion.mix import Mixup, VideoMix
@@ -125,8 +127,11 @@ def _job(options: argparse.Namespace) -> Export:
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {options.device}: torch finds no CUDA device")
-    source = _open(options, options.image_size or round(max(options.size) * 8 / 7))
-    return Export(source, pmg, options.out, settings, device=device, batch_size=options.batch_size)
+    size = options.image_size or round(max(options.size) * 8 / 7)
+    command.check_textures(options.objects, options.textures)
+    chosen = {"limit": options.num_textures, "seed": options.seed, "alpha": options.objects == "cutouts"}
+    textures = None if options.textures is None else load_textures(options.textures, size, **chosen)
+    return Export(_open(options, size), pmg, options.out, settings, textures=textures, device=device, batch_size=options.batch_size)
 
 
 def _open(options: argparse.Namespace, size: int) -> ImageSource:

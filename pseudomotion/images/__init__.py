@@ -6,6 +6,7 @@ from pseudomotion.images.folder import ImageFolder, ShadersFolder
 from pseudomotion.images.huggingface import HFImages, HFStream
 from pseudomotion.images.picture import builtin_picture
 from pseudomotion.images.shards import Shards
+from pseudomotion.images.textures import load_textures
 from pseudomotion.images.videos import VideoFrames
 from pseudomotion.source import FileSource, ImageSource, batches
 
@@ -22,4 +23,5 @@ __all__ = [
     "batches",
     "builtin_picture",
     "load_image",
+    "load_textures",
 ]

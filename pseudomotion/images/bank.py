@@ -36,7 +36,7 @@ class ImageBank:
         num_workers: processes that decode.
 
     Attributes:
-        images: uint8 ``(N, 3, H, W)`` on the device.
+        images: uint8 ``(N, C, H, W)`` on the device, with the source's 3 channels, or 4 of a source with alpha.
         groups: int64 ``(N,)``, the class of every image, where the source draws from all classes alike; else None.
         skipped: the error of every file that could not be read, by image index; another image takes its place, as in the source.
         file: the file that the bank was loaded from, or None.
@@ -59,7 +59,7 @@ class ImageBank:
         device, filled = torch.device(device), 0
         for chunk in _chunks(source, num_workers):
             if not filled:
-                _check_fits(len(source), chunk.shape[-2], chunk.shape[-1], device)
+                _check_fits((len(source), *chunk.shape[1:]), device)
                 self.images = torch.empty((len(source), *chunk.shape[1:]), dtype=torch.uint8, device=device)
             self.images[filled : filled + len(chunk)] = chunk.to(device)
             filled += len(chunk)
@@ -71,7 +71,7 @@ class ImageBank:
         """Number of images of the source, unreadable ones included."""
         return len(self.images)
 
-    def get(self, ids: Tensor) -> UInt8[Tensor, "B 3 H W"]:
+    def get(self, ids: Tensor) -> UInt8[Tensor, "B C H W"]:
         """The images of some ids, at least 0, on the bank's device."""
         checks.item_ids(ids)
         return self.images[(ids % len(self)).to(self.images.device, non_blocking=True)]
@@ -112,9 +112,8 @@ class ImageBank:
                 metadata, names = file.metadata() or {}, set(file.keys())
                 if (version := int(metadata.get("version", 0))) > VERSION:
                     raise ValueError(f"{path} is an image bank of version {version}, this library reads up to version {VERSION}")
-                n, *shape = file.get_slice("images").get_shape()
                 if device.type != "cpu":
-                    _check_fits(n, shape[-2], shape[-1], device)
+                    _check_fits(file.get_slice("images").get_shape(), device)
                 bank.images = file.get_tensor("images")
                 bank.groups = file.get_tensor("groups").cpu() if "groups" in names else None
                 skipped = bytes(file.get_tensor("skipped").tolist()) if version else metadata["skipped"]
@@ -183,7 +182,7 @@ def write_bank_of_shards(
 
 def _streamed_chunks(
     shards: Sequence[Shard], limit: int | None, skipped: dict[int, str], num_workers: int
-) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
+) -> Iterator[UInt8[Tensor, "b C H W"]]:
     """The images of shards in order, with a progress bar; ``skipped`` is filled."""
     items, first, read, due = islice(chain.from_iterable(shard() for shard in shards), limit), None, 0, 0
     with tqdm(total=limit, desc="images", unit="image", delay=2, leave=False) as bar, ThreadPoolExecutor(max(1, num_workers)) as threads:
@@ -216,7 +215,7 @@ def _load(item: Item) -> Tensor | str:
         return str(error)
 
 
-def _chunks(source: ImageSource, num_workers: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
+def _chunks(source: ImageSource, num_workers: int) -> Iterator[UInt8[Tensor, "b C H W"]]:
     """All images of a source in order, with a progress bar."""
     if not len(source):
         raise ValueError("source must hold at least one image, got none")
@@ -272,10 +271,11 @@ def _write(path: Path, chunks: Iterator[Tensor], n: int | None, groups: Tensor |
     return written
 
 
-def _check_fits(n: int, h: int, w: int, device: torch.device) -> None:
-    fit = int(_free_bytes(device) * (1 - LEFT_FREE)) // (3 * h * w)
+def _check_fits(shape: Sequence[int], device: torch.device) -> None:
+    n, channels, h, w = shape
+    fit = int(_free_bytes(device) * (1 - LEFT_FREE)) // (channels * h * w)
     if n > fit:
-        gigabytes = n * 3 * h * w / 1e9
+        gigabytes = n * channels * h * w / 1e9
         raise MemoryError(
             f"{n} images of {h} x {w} take {gigabytes:.3g} GB, which {device} does not have free; {fit} images would fit. "
             "A file that pmg-bank wrote is memory-mapped and needs no memory of its own"

@@ -48,7 +48,7 @@ class Concatenated:
         found = (getattr(source, "skipped", {}) for source in self.sources)
         return {first + number: text for first, faults in zip(firsts, found, strict=False) for number, text in faults.items()}
 
-    def get(self, ids: Tensor) -> UInt8[Tensor, "B 3 H W"]:
+    def get(self, ids: Tensor) -> UInt8[Tensor, "B C H W"]:
         """The images of some ids, on the CPU; an id keeps its epoch in the source that it falls to."""
         checks.item_ids(ids)
         epoch, number = ids // len(self), ids % len(self)

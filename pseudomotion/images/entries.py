@@ -26,6 +26,7 @@ def open_source(
     *,
     seed: int = 0,
     balanced: bool = False,
+    alpha: bool = False,
     device: torch.device | str = "cpu",
 ) -> ImageSource:
     """The image source that ``--images``, ``--source`` or ``--videos`` selects.
@@ -37,25 +38,28 @@ def open_source(
         size: side of the images in pixels; a single bank may have its own.
         seed: of the frames of videos.
         balanced: as for ``ImageFolder``.
+        alpha: as for ``open_entries``.
         device: where synthetic images are made.
 
     Raises:
         OSError: if there is no such file or folder.
-        ValueError: unless exactly one is given; for images of different sizes.
+        ValueError: unless exactly one is given; for images of different sizes; with ``alpha``, for sources that have none.
 
     """
     given = {"--images": images, "--source": source, "--videos": videos}
     if sum(value is not None for value in given.values()) != 1:
         raise ValueError(f"exactly one of {', '.join(given)} must say where images come from")
+    if alpha and images is None:
+        raise ValueError("--alpha needs --images: synthetic images and frames of videos have no transparent parts")
     if source is not None:
         made: ImageSource = SOURCES[source](size=size, device=device)
         return made
     if videos is not None:
         return VideoFrames(videos, size, seed=seed)
-    return open_entries(images or (), size, balanced=balanced)
+    return open_entries(images or (), size, balanced=balanced, alpha=alpha)
 
 
-def open_entries(entries: Sequence[str], size: int, *, balanced: bool = False) -> ImageSource:
+def open_entries(entries: Sequence[str], size: int, *, balanced: bool = False, alpha: bool = False) -> ImageSource:
     """The image source of one entry, or of several concatenated.
 
     Args:
@@ -63,32 +67,38 @@ def open_entries(entries: Sequence[str], size: int, *, balanced: bool = False) -
             disk; "hf:name" or "hf:name:split" for one that it loads.
         size: side of the images in pixels; a single bank may have its own.
         balanced: as for ``ImageFolder``.
+        alpha: read RGBA, as ``load_image`` does.
 
     Raises:
         OSError: if there is no such file or folder.
-        ValueError: for images of different sizes, and as the sources raise it.
+        ValueError: for images of different sizes; for a bank that holds RGBA where ``alpha`` is False, or RGB where it is True; and as the
+            sources raise it.
 
     """
-    sources = [_open(entry, size, balanced) for entry in entries]
+    sources = [_open(entry, size, balanced, alpha) for entry in entries]
     return sources[0] if len(sources) == 1 else Concatenated(sources, size)
 
 
-def _open(entry: str, size: int, balanced: bool) -> ImageSource:
+def _open(entry: str, size: int, balanced: bool, alpha: bool) -> ImageSource:
     """The image source of one entry."""
     path = Path(entry)
     if entry.startswith("hf:"):
-        return HFImages(load_dataset(entry), size)
+        return HFImages(load_dataset(entry), size, alpha=alpha)
     if (path / "dataset_info.json").is_file():
         import datasets
 
-        return HFImages(datasets.load_from_disk(entry), size)
+        return HFImages(datasets.load_from_disk(entry), size, alpha=alpha)
     if re.search(r"\.tar\b", path.name):
-        return TarImages(entry, size)
+        return TarImages(entry, size, alpha=alpha)
     if path.is_file():
-        return ImageBank.load(path)  # memory-mapped, and shared by all processes
+        bank = ImageBank.load(path)  # memory-mapped, and shared by all processes
+        if bank.images.shape[1] != (4 if alpha else 3):
+            kinds = ("RGB", "cut-outs", "--alpha") if alpha else ("RGBA", "images", "no --alpha")
+            raise ValueError("{} is a bank of {} images; for {}, make it by pmg-bank with {}".format(entry, *kinds))
+        return bank
     if not path.is_dir():
         raise FileNotFoundError(f"cannot read {entry}: there is no such file or folder")
-    return ImageFolder(path, size, balanced=balanced)
+    return ImageFolder(path, size, balanced=balanced, alpha=alpha)
 
 
 def load_dataset(entry: str, *, streaming: bool = False) -> Any:

@@ -25,20 +25,29 @@ _TURN = {
 }
 
 
-def load_image(path: str | Path, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 H W"]:
-    """An image file as RGB.
+def load_image(
+    path: str | Path, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS, alpha: bool = False
+) -> UInt8[Tensor, "C H W"]:
+    """An image file as RGB, or as RGBA.
 
-    The EXIF orientation is applied. Gray, palette, CMYK, and 16-bit images are converted; transparent ones are laid on white; an animation
-    gives its first frame.
+    The EXIF orientation is applied. Gray, palette, CMYK, and 16-bit images are converted; an animation gives its first frame. As RGB,
+    transparent images are laid on white.
 
     Args:
         path: a file of any format that Pillow decodes.
         size: ``(h, w)`` to resize to, antialiased, with a center crop to its aspect ratio; None for the image's own size.
         max_pixels: largest number of pixels to decode; a larger image is refused, as it may be a decompression bomb.
+        alpha: give RGBA, with alpha 255 where the file has none; colors are not premultiplied, but they are while they are resized. A
+            cut-out, an image with transparent pixels, is not cropped: its transparent margins are removed, and the rest is centered whole
+            in ``size``.
+
+    Returns:
+        uint8 ``(3, H, W)``, or ``(4, H, W)`` with ``alpha``.
 
     Raises:
         OSError: if there is no such file, or it cannot be opened.
-        ValueError: if the file is not an image, is broken, or has more than ``max_pixels`` pixels.
+        ValueError: if the file is not an image, is broken, or has more than ``max_pixels`` pixels; with ``alpha`` and ``size``, if all of
+            its pixels are transparent.
 
     Example:
         >>> from pseudomotion.images import load_image
@@ -47,26 +56,30 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None, *, max_pix
 
     """
     with Path(path).open("rb") as file:
-        return decode_image(file, str(path), size, max_pixels=max_pixels)
+        return decode_image(file, str(path), size, max_pixels=max_pixels, alpha=alpha)
 
 
 def decode_image(
-    file: BytesIO | BufferedReader, name: str, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS
-) -> UInt8[Tensor, "3 H W"]:
+    file: BytesIO | BufferedReader, name: str, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS, alpha: bool = False
+) -> UInt8[Tensor, "C H W"]:
     """An image in an open file or in memory, as ``load_image``; ``name`` is for error messages."""
     try:
         try:
-            image = _decode(file, size, max_pixels)
+            image = _decode(file, size, max_pixels, alpha)
         except Exception:
             file.seek(0)
             if (bare := _without_metadata(file.read())) is None:
                 raise
-            image = _decode(BytesIO(bare), size, max_pixels)
+            image = _decode(BytesIO(bare), size, max_pixels, alpha)
     except Exception as error:  # Pillow's decoders also raise SyntaxError, struct.error, EOFError, ...
         raise ValueError(f"cannot read {name}: {str(error) or type(error).__name__}") from error
-    if size is not None:
+    if size is not None and alpha and (np.asarray(image)[..., 3] < 255).any():
+        if (visible := image.getchannel("A").getbbox()) is None:
+            raise ValueError(f"cannot read {name}: all of its pixels are transparent")
+        image = _centered(image.crop(visible), size)
+    elif size is not None:
         image = ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (3, H, W)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (C, H, W)
 
 
 def image_suffixes() -> frozenset[str]:
@@ -80,7 +93,7 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in extensions.items() if kind in decoded)
 
 
-def _decode(file: BytesIO | BufferedReader, size: tuple[int, int] | None, max_pixels: int) -> Image.Image:
+def _decode(file: BytesIO | BufferedReader, size: tuple[int, int] | None, max_pixels: int, alpha: bool) -> Image.Image:
     image = _open(file)
     w, h = image.size
     if w * h > max_pixels:
@@ -94,7 +107,7 @@ def _decode(file: BytesIO | BufferedReader, size: tuple[int, int] | None, max_pi
         turn = _TURN.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         turn = None  # broken metadata never costs the picture
-    return _to_rgb(image if turn is None else image.transpose(turn))
+    return _converted(image if turn is None else image.transpose(turn), alpha)
 
 
 def _open(file: BytesIO | BufferedReader) -> ImageFile.ImageFile:
@@ -125,13 +138,25 @@ def _without_metadata(data: bytes) -> bytes | None:
     return b"".join(kept)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _converted(image: Image.Image, alpha: bool) -> Image.Image:
+    """An image as RGBA, or as RGB, laid on white."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
         values = np.asarray(image).astype(np.float64) * (255 / 65535)
-        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("a floating-point image has no defined range")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+    if not image.has_transparency_data:
+        image = image.convert("RGB")
+        return image.convert("RGBA") if alpha else image
+    layer = image.convert("RGBA")
+    return layer if alpha else Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def _centered(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGBA image, resized as a whole, between transparent margins. Pillow premultiplies colors while it resizes."""
+    h, w = size
+    scale = min(h / image.height, w / image.width)
+    sides = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    whole = Image.new("RGBA", (w, h))
+    whole.paste(image.resize(sides, Image.Resampling.BICUBIC), ((w - sides[0]) // 2, (h - sides[1]) // 2))
+    return whole

@@ -24,6 +24,7 @@ class ImageFolder(FileSource):
         limit: at most this many images per class: the first of each. The class is the name of the folder directly in ``root``.
         balanced: ``batches`` draws from all classes equally (paper, section 4), instead of taking every image once.
         max_pixels: larger images count as broken, as for ``load_image``.
+        alpha: read RGBA, as ``load_image`` does: cut-outs for ``PMG``'s ``textures``.
         strict: raise at the first broken file instead of skipping it.
 
     Attributes:
@@ -55,10 +56,12 @@ class ImageFolder(FileSource):
         limit: int | None = None,
         balanced: bool = False,
         max_pixels: int = MAX_PIXELS,
+        alpha: bool = False,
         strict: bool = False,
     ) -> None:
         self.size = checks.item_size(size)
         self.max_pixels = checks.bounded_int("max_pixels", max_pixels, 1, 2**62)
+        self.alpha = alpha
         self.root = Path(root)
         if not self.root.is_dir():
             raise NotADirectoryError(f"root must be a folder, got {self.root}")
@@ -85,9 +88,9 @@ class ImageFolder(FileSource):
         """Number of image files."""
         return len(self.paths)
 
-    def read(self, index: int, id_: int) -> UInt8[Tensor, "3 h w"]:
+    def read(self, index: int, id_: int) -> UInt8[Tensor, "C h w"]:
         """One image."""
-        return load_image(self.paths[index], self.size, max_pixels=self.max_pixels)
+        return load_image(self.paths[index], self.size, max_pixels=self.max_pixels, alpha=self.alpha)
 
 
 class ShadersFolder(ImageFolder):

@@ -23,6 +23,7 @@ class HFImages(FileSource):
         size: of the images, an int or ``(h, w)``: resized with antialiasing, center-cropped to its aspect ratio.
         column: name of the image column.
         max_pixels: larger images count as broken, as for ``load_image``.
+        alpha: read RGBA, as ``load_image`` does.
         strict: raise at the first broken image instead of skipping it.
 
     Raises:
@@ -40,12 +41,19 @@ class HFImages(FileSource):
     """
 
     def __init__(
-        self, dataset: Any, size: int | tuple[int, int], *, column: str = "image", max_pixels: int = MAX_PIXELS, strict: bool = False
+        self,
+        dataset: Any,
+        size: int | tuple[int, int],
+        *,
+        column: str = "image",
+        max_pixels: int = MAX_PIXELS,
+        alpha: bool = False,
+        strict: bool = False,
     ) -> None:
         super().__init__(strict=strict)
         self.size = checks.item_size(size)
         self.max_pixels = checks.bounded_int("max_pixels", max_pixels, 1, 2**62)
-        self.column = column
+        self.column, self.alpha = column, alpha
         self.dataset = _undecoded(dataset, column)
         if not hasattr(dataset, "__len__"):
             raise TypeError(f"dataset must be a map-style datasets.Dataset, got {type(dataset).__name__}; HFStream takes a streaming one")
@@ -56,10 +64,10 @@ class HFImages(FileSource):
         """Number of rows."""
         return len(self.dataset)
 
-    def read(self, index: int, id_: int) -> UInt8[Tensor, "3 h w"]:
+    def read(self, index: int, id_: int) -> UInt8[Tensor, "C h w"]:
         """One image."""
         value, name = self.dataset[index][self.column], f"row {index}"
-        return decode_image(BytesIO(_content(value, name)), name, self.size, max_pixels=self.max_pixels)
+        return decode_image(BytesIO(_content(value, name)), name, self.size, max_pixels=self.max_pixels, alpha=self.alpha)
 
 
 class HFStream(Stream):

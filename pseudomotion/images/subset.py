@@ -49,7 +49,7 @@ class Subset:
         """Number of images."""
         return len(self.chosen)
 
-    def get(self, ids: Tensor) -> UInt8[Tensor, "B 3 H W"]:
+    def get(self, ids: Tensor) -> UInt8[Tensor, "B C H W"]:
         """The images of some ids; an id keeps its epoch in the source, but where that has another image for every id."""
         checks.item_ids(ids)
         epoch = 0 if getattr(self.source, "endless", False) else ids // len(self)

@@ -18,6 +18,7 @@ class TarImages(FileSource):
     Args:
         shards: a file, or a pattern of braces and wildcards, as for ``Shards``.
         size: side of the images in pixels.
+        alpha: read RGBA, as ``load_image`` does.
 
     Raises:
         OSError: where there is no such file.
@@ -25,9 +26,9 @@ class TarImages(FileSource):
 
     """
 
-    def __init__(self, shards: str, size: int) -> None:
+    def __init__(self, shards: str, size: int, *, alpha: bool = False) -> None:
         super().__init__()
-        self.size = (size, size)
+        self.size, self.alpha = (size, size), alpha
         self.shards = expand_shards(shards)
         self.places: list[tuple[int, int, int, str]] = []  # shard, first byte, length, name
         for k, shard in enumerate(self.shards):
@@ -39,12 +40,12 @@ class TarImages(FileSource):
         """Number of images."""
         return len(self.places)
 
-    def read(self, index: int, id_: int) -> UInt8[Tensor, "3 h w"]:
+    def read(self, index: int, id_: int) -> UInt8[Tensor, "C h w"]:
         """One image."""
         shard, first, length, name = self.places[index]
         with open(self.shards[shard], "rb") as file:
             file.seek(first)
-            return decode_image(BytesIO(file.read(length)), f"{self.shards[shard]}/{name}", self.size)
+            return decode_image(BytesIO(file.read(length)), f"{self.shards[shard]}/{name}", self.size, alpha=self.alpha)
 
 
 def _members(shard: str) -> list[tarfile.TarInfo]:

@@ -21,19 +21,19 @@ POINTS, MESH = 12, 10  # points per axis of tracks and of the grid
 LINE = (255, 214, 10)
 
 
-def draw_flow(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
+def draw_flow(frames: Frames, plan: MotionPlan, clip: int, textures: Tensor | None = None) -> Frames:
     """The clip in gray, tinted by its flow to the next frame; the last frame by the flow from the previous one."""
     if plan.num_frames < 2:
         return frames
-    vectors = torch.cat([flow(plan)[clip], -flow(plan, backward=True)[clip, -1:]])
+    vectors = torch.cat([flow(plan, textures=textures)[clip], -flow(plan, backward=True, textures=textures)[clip, -1:]])
     colors = flow_to_rgb(vectors).permute(0, 2, 3, 1).cpu().numpy() / 255
     light = frames.mean(-1, keepdims=True) / 255
     return np.asarray(((0.25 + 0.75 * light) * colors * 255).round(), dtype=np.uint8)
 
 
-def draw_tracks(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
+def draw_tracks(frames: Frames, plan: MotionPlan, clip: int, textures: Tensor | None = None) -> Frames:
     """The clip with tracked points, each in its own color, and lines through their last few positions."""
-    places, visible = tracks(plan, _lattice(plan.frame_size, POINTS))
+    places, visible = tracks(plan, _lattice(plan.frame_size, POINTS), textures=textures)
     _, h, w, _ = frames.shape
     colors = [_hue(n / POINTS**2) for n in range(POINTS**2)]
     radius = max(min(h, w) / 80, 1.5)
@@ -52,10 +52,10 @@ def draw_tracks(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
     return np.stack([_overlay(frame, lines(t), dots(t)) for t, frame in enumerate(frames)])
 
 
-def draw_grid(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
+def draw_grid(frames: Frames, plan: MotionPlan, clip: int, textures: Tensor | None = None) -> Frames:
     """The clip with a square grid that is placed on the first frame and moves with the image."""
     points = _lattice(plan.frame_size, MESH)
-    places, visible = tracks(plan, points)
+    places, visible = tracks(plan, points, textures=textures)
     pairs = [(n, n + 1) for n in range(MESH**2) if (n + 1) % MESH] + [(n, n + MESH) for n in range(MESH**2 - MESH)]
     edge = (points[1] - points[0]).norm() + (points[MESH] - points[0]).norm()
 
@@ -69,9 +69,9 @@ def draw_grid(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
     return np.stack([_overlay(frame, lines(t), ()) for t, frame in enumerate(frames)])
 
 
-def draw_instances(frames: Frames, plan: MotionPlan, clip: int) -> Frames:
+def draw_instances(frames: Frames, plan: MotionPlan, clip: int, textures: Tensor | None = None) -> Frames:
     """The clip in gray, each object tinted in its own color and the back left gray."""
-    shown = instances(plan)[clip].cpu().numpy()  # (T, h, w)
+    shown = instances(plan, textures=textures)[clip].cpu().numpy()  # (T, h, w)
     # Steps of the golden ratio: neighbors in depth get hues far apart.
     colors = np.array([(255, 255, 255), *(_hue(0.618 * k % 1) for k in range(1, int(shown.max()) + 1))]) / 255
     light = frames.mean(-1, keepdims=True) / 255

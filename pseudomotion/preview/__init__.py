@@ -45,16 +45,24 @@ def _parser() -> command.Parser:
     )
     parser.add_argument(
         "--transforms",
-        default=",".join(names.TRANSFORMS),
         metavar="NAMES",
-        help=f"comma-separated; not from the paper: {', '.join(names.EXTRA_TRANSFORMS)} (default: the paper's: %(default)s)",
+        help=f"comma-separated; not from the paper: {', '.join(names.EXTRA_TRANSFORMS)} (default: the paper's: "
+        f"{','.join(names.TRANSFORMS)}; with --textures without cutmix)",
     )
     parser.add_argument(
         "--objects",
         nargs="?",
         const="mixed",
         choices=names.OBJECTS,
-        help="objects that move over the clips: mixed outlines, or those of a published generator (not from the paper)",
+        help="objects that move over the clips: mixed outlines, those of a published generator, or cutouts of --textures (not from the "
+        "paper)",
+    )
+    parser.add_argument(
+        "--textures",
+        nargs="+",
+        metavar="SOURCE",
+        help="what objects show: a folder of images, a bank of pmg-bank, or a synthetic source; cutouts need images with alpha, such as "
+        "PNG files (default: the built-in picture at night)",
     )
     parser.add_argument(
         "--exposure",

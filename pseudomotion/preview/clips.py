@@ -15,11 +15,14 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from tqdm import tqdm
 
+from pseudomotion import command
+from pseudomotion.dataset import needs_partners
 from pseudomotion.files import MADE_BY, check_input, check_output, whole_file
-from pseudomotion.images import builtin_picture, load_image
+from pseudomotion.images import builtin_picture, load_image, load_textures
 from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.labels.overlay import SHOWS
 from pseudomotion.pmg import PMG, RESAMPLINGS
+from pseudomotion.transforms import TRANSFORMS
 from pseudomotion.video import write_video
 from pseudomotion.video.write import LARGEST_SIDE
 
@@ -28,6 +31,7 @@ __all__ = ["preview"]
 GAP = 6
 LABEL = 20
 COLUMNS = 4
+TEXTURES = 64  # at most
 BACKGROUND, INK = (24, 24, 27), (228, 228, 231)
 
 # The longest side that a format can hold, and the largest area that Pillow opens again.
@@ -66,9 +70,8 @@ def preview(options: argparse.Namespace) -> None:
         if options.source:
             raise ValueError(f"--source makes the images, so there is nothing to do with {options.image}: leave out one of them")
     out = _check_output(options)
-    names = [name.strip() for name in options.transforms.split(",") if name.strip()]
-    if not names:
-        raise ValueError("--transforms names no transform")
+    command.check_textures(options.objects, options.textures)
+    names = _transforms(options)
     resamplings = RESAMPLINGS if options.resampling == "both" else (options.resampling,)
     generators = [_generator(name, resampling, options) for name in names for resampling in resamplings]
     count = len(generators) * options.samples
@@ -78,7 +81,10 @@ def preview(options: argparse.Namespace) -> None:
         columns = len(resamplings) * options.samples if options.samples > 1 else min(COLUMNS, count)
         rows = -(-count // columns)
     _check_size(out, rows, columns, options)
-    tiles = _make_tiles(_images(options), generators, len(resamplings), options)
+    textures = None
+    if options.textures is not None:
+        textures = load_textures(options.textures, options.size, limit=TEXTURES, alpha=options.objects == "cutouts")
+    tiles = _make_tiles(_images(options), textures, generators, len(resamplings), options)
     if suffix == ".png":
         _save(out, [_sheet(tiles, labels=options.labels)], pnginfo=_png_info())
         return
@@ -87,6 +93,16 @@ def preview(options: argparse.Namespace) -> None:
         write_video(out, frames, fps=options.fps, comment=MADE_BY)
     else:
         _animate(out, frames, options.fps)
+
+
+def _transforms(options: argparse.Namespace) -> list[str]:
+    """The names of the transforms. Cutmix shows images in layers of its own, so it cannot be beside textures."""
+    if options.transforms is None:
+        return [name for name in TRANSFORMS if name != "cutmix" or options.textures is None]
+    names = [name.strip() for name in options.transforms.split(",") if name.strip()]
+    if not names:
+        raise ValueError("--transforms names no transform")
+    return names
 
 
 def _check_output(options: argparse.Namespace) -> Path:
@@ -138,7 +154,11 @@ def _images(options: argparse.Namespace) -> UInt8[Tensor, "samples 3 H W"]:
 
 
 def _make_tiles(
-    images: UInt8[Tensor, "samples 3 H W"], generators: Sequence[PMG], resamplings: int, options: argparse.Namespace
+    images: UInt8[Tensor, "samples 3 H W"],
+    textures: UInt8[Tensor, "M C H W"] | None,
+    generators: Sequence[PMG],
+    resamplings: int,
+    options: argparse.Namespace,
 ) -> list[Tile]:
     """A clip of every transform, sample and resampling, in the order they are shown; generators of a transform stand beside each other."""
     tiles = []
@@ -146,19 +166,25 @@ def _make_tiles(
         for first in range(0, len(generators), resamplings):
             for sample in range(options.samples):
                 for pmg in generators[first : first + resamplings]:
-                    tiles.append(Tile(_label(pmg, sample, options), _clip(pmg, images[sample], sample, options.show)))
+                    tiles.append(Tile(_label(pmg, sample, options), _clip(pmg, images[sample], sample, options.show, textures)))
                     bar.update()
     return tiles
 
 
-def _clip(pmg: PMG, image: UInt8[Tensor, "3 H W"], sample: int, show: str | None = None) -> UInt8[np.ndarray, "T h w 3"]:
+def _clip(
+    pmg: PMG,
+    image: UInt8[Tensor, "3 H W"],
+    sample: int,
+    show: str | None = None,
+    textures: UInt8[Tensor, "M C H W"] | None = None,
+) -> UInt8[np.ndarray, "T h w 3"]:
     """One clip. What shows a second image shows the built-in picture at night, which is easy to tell from most images."""
-    partners = pmg.transforms[0].num_layers > 0 or pmg.objects is not None
+    partners = needs_partners(pmg, textures)
     images = torch.stack([image, builtin_picture(*image.shape[-2:], night=True)]) if partners else image[None]
     ids = torch.arange(len(images)) + len(images) * sample
-    plan = pmg.plan(images.shape, ids=ids)
-    frames = pmg.render(images, plan)[0].permute(1, 2, 3, 0).numpy()
-    return SHOWS[show](frames, plan, 0) if show else frames
+    plan = pmg.plan(images.shape, ids=ids, textures=None if textures is None else textures.shape)
+    frames = pmg.render(images, plan, textures=textures)[0].permute(1, 2, 3, 0).numpy()
+    return SHOWS[show](frames, plan, 0, textures) if show else frames
 
 
 def _label(pmg: PMG, sample: int, options: argparse.Namespace) -> str:

@@ -7,7 +7,7 @@ alone, or contradict each other, are refused here; what needs a file or a model 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pseudomotion import names
+from pseudomotion import command, names
 from pseudomotion.train.engine.options import Options, interval, option
 
 MODELS = ("micro", "mini", "tiny", "small", "base", "large", "huge")  # sizes; a test compares them with those of the models
@@ -159,7 +159,8 @@ class MotionOptions(Options):
     )
     textures: list[str] | None = option(
         None,
-        help="what objects show: as --images, but no streams, or a synthetic source; none for the images themselves",
+        help="what objects show: as --images, but no streams, or a synthetic source; cutouts need images with alpha, such as PNG files; "
+        "none for the images themselves",
         metavar="SOURCE",
     )
     num_textures: int = option(256, help="images that objects show parts of, chosen by --seed, at most", metavar="N", least=1)
@@ -170,8 +171,7 @@ class MotionOptions(Options):
     def __post_init__(self) -> None:
         """Check what belongs together."""
         super().__post_init__()
-        if self.textures is not None and self.objects is None:
-            raise ValueError("--textures are what objects show; they need --objects")
+        command.check_textures(self.objects, self.textures)
         if self.objects is not None and "cutmix" in self.transforms:
             raise ValueError("--objects cannot be combined with --transforms cutmix, which paints objects of its own")
 

@@ -151,7 +151,7 @@ class MaskedModeling(Task):
 
 def _clips(
     options: PretrainOptions, config: VideoMAEConfig, device: torch.device
-) -> tuple[ItemSource[Any], MakeClips, UInt8[Tensor, "N 3 H W"] | None]:
+) -> tuple[ItemSource[Any], MakeClips, UInt8[Tensor, "N C H W"] | None]:
     """What to read, how clips are made of it, and what objects show in them."""
     size, frames, seed = config.image_size, config.num_frames, options.seed
     if options.clips == "perlin":

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from pseudomotion import PMG, MotionPlan
 from pseudomotion.draws import Draws
-from pseudomotion.images import ImageBank
-from pseudomotion.images.entries import is_stream, open_entries, open_shards, open_source
+from pseudomotion.images import ImageBank, load_textures
+from pseudomotion.images.entries import is_stream, open_shards, open_source
 from pseudomotion.images.streamed import StreamedImages
 from pseudomotion.images.subset import Subset as Subset
-from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.render import Prepared
 from pseudomotion.source import ImageSource, ItemSource
 from pseudomotion.train.engine.options import flag
@@ -56,7 +55,7 @@ def _open_streams(options: PretrainOptions, size: int) -> StreamedImages:
     return StreamedImages(open_shards(options.images or (), size), options.seed, threads=options.num_workers)
 
 
-def open_textures(options: PretrainOptions, images: ImageSource, size: int, device: torch.device) -> UInt8[Tensor, "N 3 H W"] | None:
+def open_textures(options: PretrainOptions, images: ImageSource, size: int, device: torch.device) -> UInt8[Tensor, "N C H W"] | None:
     """What objects show: some images, chosen by the seed, the same for all clips of a run, so that a clip does not depend on its batch.
 
     Args:
@@ -75,8 +74,15 @@ def open_textures(options: PretrainOptions, images: ImageSource, size: int, devi
     if options.objects is None:
         return None
     if options.textures is not None:
-        synthetic = SOURCES.get(options.textures[0]) if len(options.textures) == 1 else None
-        images = open_entries(options.textures, size) if synthetic is None else synthetic(size=size, device=device)
+        return load_textures(
+            options.textures,
+            size,
+            limit=options.num_textures,
+            seed=options.seed,
+            alpha=options.objects == "cutouts",
+            device=device,
+            num_workers=options.num_workers,
+        )
     if isinstance(images, StreamedImages):  # one lane, so that only its shards are read
         return images.get(torch.arange(options.num_textures) * images.lanes).to(device)
     chosen = Subset(images, min(options.num_textures, len(images)), options.seed)

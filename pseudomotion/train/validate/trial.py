@@ -140,7 +140,8 @@ def pretrain_encoder(data: Data, arm: str, seed: int, steps: int, encoder: Path,
             channels = -3 if asked.clips == "pmg" else -4  # of images (B, 3, H, W), with partners (B, 2, 3, H, W); of clips (B, 3, T, h, w)
             make_clips: pretrain.MakeClips = task.make_clips
             task.make_clips = lambda items, motion, textures: make_clips(to_gray(items, channels), motion, textures)
-            task.textures = None if task.textures is None else to_gray(task.textures, -3)
+            if (shown := task.textures) is not None:
+                task.textures = torch.cat([to_gray(shown[:, :3], 1), shown[:, 3:]], 1)  # alpha stays
         model = train(task, asked, "pretrain", accelerator)
         ids = torch.arange(SHOWN_CLIPS)
         clips = task.inputs(task.source.get(ids), ids, accelerator.device).pixels  # (B, T, 3, h, w)
