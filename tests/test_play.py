@@ -13,6 +13,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import torch
+from pictures import save_cutout
 from PIL import Image, ImageSequence
 
 from pseudomotion import play
@@ -54,12 +55,15 @@ def frames_of(file):
         {"transform": "shake", "ranges": {"fast": [0.03, 0.05]}},
         {"objects": "mixed", "image": "upload", "partner": "picture"},
         {"objects": "yu2024", "object_ranges": {"count": [3, 4], "bend": [0.1, 0.3], "feather": [3, 5]}},
+        {"objects": "cutouts", "partner": "cutout"},
+        {"objects": "cutouts", "partner": "cutout", "mix": "videomix", "image": "upload"},
     ],
     ids=str,
 )
 def test_the_code_makes_the_clip_that_is_shown(values, picture_file, monkeypatch):
-    uploads = {"upload": Picture(picture_file.read_bytes(), picture_file.name)}
-    shown = show(State.parse(SMALL | values), uploads)
+    save_cutout(picture_file.parent / "cutout.png", 7)
+    files = {"upload": picture_file, "cutout": picture_file.parent / "cutout.png"}
+    shown = show(State.parse(SMALL | values), {key: Picture(path.read_bytes(), path.name) for key, path in files.items()})
     assert np.array_equal(run(shown.code, picture_file.parent, monkeypatch), shown.frames)
     assert "3 frames of 64x64" in shown.plan
 
@@ -76,6 +80,17 @@ def test_large_pictures_are_reduced_and_the_code_says_so(picture_file, monkeypat
 def test_the_second_picture_shows(values):
     night, noise = (show(State.parse(SMALL | values | {"partner": name}), {}).frames for name in ("night", "noise"))
     assert (night != noise).any()
+
+
+def test_cut_outs_are_those_of_the_second_picture(picture_file):
+    save_cutout(picture_file.parent / "cutout.png", 7)
+    files = {"upload": picture_file, "cutout": picture_file.parent / "cutout.png"}
+    uploads = {key: Picture(path.read_bytes(), path.name) for key, path in files.items()}
+    for partner, message in (("night", "choose one with transparent parts"), ("upload", "picture.png has none")):
+        with pytest.raises(ValueError, match=message):
+            show(State.parse(SMALL | {"objects": "cutouts", "partner": partner}), uploads)
+    drawn = show(State.parse(SMALL | {"objects": "cutouts", "partner": "cutout", "show": "instances"}), uploads).frames
+    assert (np.ptp(drawn, axis=-1) > 40).mean() > 0.05
 
 
 def test_every_range_has_a_slider_with_its_default_on_it_and_its_unit_beside_it():

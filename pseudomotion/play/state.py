@@ -24,7 +24,7 @@ from pseudomotion.images.synthetic import SOURCES
 from pseudomotion.labels.overlay import SHOWS
 from pseudomotion.mix import Mixup, VideoMix
 from pseudomotion.objects import PRESETS, Objects
-from pseudomotion.plan import PADDING_MODES, MotionPlan
+from pseudomotion.plan import PADDING_MODES
 from pseudomotion.pmg import PMG, RESAMPLINGS
 from pseudomotion.transforms import ALL_TRANSFORMS, Transform
 from pseudomotion.video import write_video
@@ -38,6 +38,7 @@ FPS = 12
 GAP = 4
 MOST_PIXELS = 50_000_000  # of an upload
 LARGEST_SIDE = 1024  # of an upload as it is used: larger ones are reduced, so that a change shows at once
+CUTOUT = (256, 256)  # size of a cut-out
 MIXES = {"none": None, "mixup": Mixup(), "videomix": VideoMix()}
 # The ranges of objects that the page offers, with the ends of their sliders.
 OBJECT_SLIDERS = {
@@ -80,10 +81,22 @@ class Picture:
         """The picture in a size, or in its own."""
         return _decoded(self, size or self.reduced)
 
+    def cutout(self) -> UInt8[Tensor, "4 h w"]:
+        """The picture with its alpha.
+
+        Raises:
+            ValueError: if no pixel is transparent.
+
+        """
+        found = _decoded(self, CUTOUT, alpha=True)
+        if (found[3] == 255).all():
+            raise ValueError(f"cutouts need a second picture with transparent parts; {self.name} has none")
+        return found
+
 
 @lru_cache(maxsize=16)  # of at most 3 MB each
-def _decoded(picture: Picture, size: tuple[int, int] | None) -> UInt8[Tensor, "3 H W"]:
-    return decode_image(io.BytesIO(picture.content), picture.name, size, max_pixels=MOST_PIXELS)
+def _decoded(picture: Picture, size: tuple[int, int] | None, *, alpha: bool = False) -> UInt8[Tensor, "C H W"]:
+    return decode_image(io.BytesIO(picture.content), picture.name, size, max_pixels=MOST_PIXELS, alpha=alpha)
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ class State:
         crop: smallest and largest area of the first view; [1, 1]: no crop.
         mix: a name in ``MIXES``.
         exposure: motion blur, as a share of the frame interval; 0: none.
-        objects: "none" or a name in ``PRESETS``.
+        objects: "none" or a name in ``PRESETS``; "cutouts" are cut out of ``partner`` by its alpha.
         object_ranges: values of ``Objects``' fields in ``OBJECT_SLIDERS``, likewise.
         show: "none" or a label to draw.
         frames: number of frames.
@@ -172,8 +185,8 @@ class State:
 
     @property
     def has_partner(self) -> bool:
-        """Whether the clip shows the second picture."""
-        return self.mix != "none" or self.objects != "none" or ALL_TRANSFORMS[self.transform].num_layers > 0
+        """Whether the clip shows the second picture, other than as a cut-out."""
+        return self.mix != "none" or self.objects not in ("none", "cutouts") or ALL_TRANSFORMS[self.transform].num_layers > 0
 
     def generators(self) -> list[PMG]:
         """One, or two to be shown side by side."""
@@ -213,14 +226,17 @@ def show(state: State, uploads: Mapping[str, Picture]) -> Shown:
     """
     ids = range(state.id, state.id + (EIGHT if state.eight else 1))
     generators = state.generators()
+    textures = _uploaded(state.partner, uploads).cutout()[None] if state.objects == "cutouts" else None
+    shape = None if textures is None else textures.shape
     clips, words = [], ""
     for pmg in generators:
         for number in ids:
             image = _image(state.image, number, uploads)
             partner = _partner(state.partner, number, uploads, image)[None] if state.has_partner else None
-            plan = pmg.plan((1, *image.shape), ids=torch.tensor([number]), partner_images=partner is not None)
-            clip = pmg.render(image[None], plan, partner_images=partner)[0]
-            clips.append(_labeled(clip.permute(1, 2, 3, 0).numpy(), plan, state.show))
+            plan = pmg.plan((1, *image.shape), ids=torch.tensor([number]), partner_images=partner is not None, textures=shape)
+            clip = pmg.render(image[None], plan, partner_images=partner, textures=textures)[0]
+            frames = clip.permute(1, 2, 3, 0).numpy()
+            clips.append(frames if state.show == "none" else SHOWS[state.show](frames, plan, 0, textures))
             words = words or plan.describe(0)
     return Shown(_side_by_side(clips, len(generators)), words, _code(state, generators[0], uploads))
 
@@ -330,13 +346,11 @@ def _builtin(height: int, width: int, *, night: bool = False) -> UInt8[Tensor, "
 
 
 def _uploaded(name: str, uploads: Mapping[str, Picture]) -> Picture:
+    if name in ("night", "picture", *SOURCES):
+        raise ValueError("cutouts are cut out of the second picture: choose one with transparent parts, such as a PNG file")
     if name not in uploads:
         raise ValueError("this image is no longer here; choose it again")
     return uploads[name]
-
-
-def _labeled(frames: Frames, plan: MotionPlan, label: str) -> Frames:
-    return frames if label == "none" else SHOWS[label](frames, plan, 0)
 
 
 def _side_by_side(clips: Sequence[Frames], rows: int) -> Frames:
@@ -365,6 +379,9 @@ def _code(state: State, pmg: PMG, uploads: Mapping[str, Picture]) -> str:
     if state.has_partner:
         lines.append(f"partner = {_partner_code(state.partner, uploads)}")
         given = ", partner_images=partner[None]"
+    if state.objects == "cutouts":
+        lines.append(f"cutout = load_image({uploads[state.partner].name!r}, {CUTOUT}, alpha=True)")
+        given += ", textures=cutout[None]"
     if state.objects != "none":
         preset = {"mixed": "Objects()"}.get(state.objects, f"Objects.{state.objects}()")
         changed = _changed(state.object_ranges, PRESETS[state.objects](), OBJECT_SLIDERS)
