@@ -104,8 +104,8 @@ operation = Operation
 class Function:
     """A function to be compiled."""
 
-    def __init__(self, function: Callable[..., Any], inline: bool = False) -> None:
-        self.function, self.inline, self.__doc__, self.__name__ = function, inline, function.__doc__, function.__name__
+    def __init__(self, function: Callable[..., Any], attribute: str = "") -> None:
+        self.function, self.attribute, self.__doc__, self.__name__ = function, attribute, function.__doc__, function.__name__
         signature = inspect.signature(function)
         self.parameters = {
             name: Int if parameter.annotation is parameter.empty else parameter.annotation
@@ -122,8 +122,8 @@ class Function:
             return module.globals[self.__name__]
         emitted = ir.Function(module, ir.FunctionType(self.returned, self.parameters.values()), self.__name__)
         emitted.linkage = linkage
-        if self.inline:
-            emitted.attributes.add("alwaysinline")
+        if self.attribute:
+            emitted.attributes.add(self.attribute)
         tree = ast.parse(textwrap.dedent(inspect.getsource(self.function))).body[0]
         assert isinstance(tree, ast.FunctionDef)
         _Body(self, emitted).fill(tree.body)
@@ -135,7 +135,12 @@ compiled = Function
 
 def inlined(function: Callable[..., Any]) -> Function:
     """Decorator: a function that is inlined into its callers."""
-    return Function(function, inline=True)
+    return Function(function, "alwaysinline")
+
+
+def apart(function: Callable[..., Any]) -> Function:
+    """Decorator: a function that is not inlined, so that its loops have all registers to themselves."""
+    return Function(function, "noinline")
 
 
 BINARY: dict[type, tuple[Callable[..., Any], str, str]] = {  # as Python computes constants; for integers; for floats

@@ -8,8 +8,8 @@ import math
 from pseudomotion.geometry import HORIZON
 from pseudomotion.render.cpu import table as T
 from pseudomotion.render.cpu import vector as V
-from pseudomotion.render.cpu.compiler import LANES, Bit, Double, Floats, Int, compiled, inlined
-from pseudomotion.render.cpu.locate import along_row, locate
+from pseudomotion.render.cpu.compiler import LANES, Bit, Double, Floats, Int, apart, compiled, inlined
+from pseudomotion.render.cpu.locate import along_row, locate, locate_layer
 from pseudomotion.render.cpu.rows import copy_row, gather, gather_over, gather_twice, mix_row, paint_cut, recolor_row, sample_row
 from pseudomotion.render.cpu.sources import clear_border, close_row, prepare
 from pseudomotion.render.cpu.vector import PIXEL
@@ -42,7 +42,7 @@ def _paint_layer(call, target, x0, x1, y, m, surface, base, spare, second, spots
     """Paint pixels x0 to x1 of row y of a layer over those at ``target``."""
     share, colored, source = V.real(m, T.SHARE), V.whole(m, T.FLAGS) & T.COLORED, _source(call, m, 0)
     cut, plane = V.long(call, T.ALPHA), V.long(call, T.ROW_BYTES) // 4
-    locate(call, x0, x1, y, m, source, surface, spots, scratch)
+    locate_layer(call, x0, x1, y, m, source, surface, spots, scratch)
     target += x0 * PIXEL
     if share == 0 and not colored and not cut:
         gather_over(target, x1 - x0, spots, plane, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
@@ -50,7 +50,7 @@ def _paint_layer(call, target, x0, x1, y, m, surface, base, spare, second, spots
     gather(spare, x1 - x0, spots, plane, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
     if share > 0:
         source = _source(call, m, 1)
-        locate(call, x0, x1, y, m, source, surface, spots, scratch)
+        locate_layer(call, x0, x1, y, m, source, surface, spots, scratch)
         gather(second, x1 - x0, spots, plane, base + V.whole(source, T.PLACE) * PIXEL, V.whole(source, T.PITCH))
         mix_row(spare, second, x1 - x0, share)
     if colored:
@@ -143,7 +143,7 @@ def _paint_row(call, clip, y, t, chain, own, spare, second, spots, scratch) -> I
         before, previous, flags = chain + ((t - 1) % buffers) * frame_bytes, V.long(call, T.PREVIOUS), V.whole(m, T.FLAGS)
         if layered and not flags & (T.COPY + T.COLORED):
             copied = 1
-            locate(call, 0, w, y, m, previous, 0, spots, scratch)
+            locate(call, 0, w, y, m, previous, spots, scratch)
             gather_twice(target, own, w, spots, V.long(call, T.ROW_BYTES) // 4, before, V.whole(previous, T.PITCH))
         else:
             sample_row(call, target, 0, w, y, m, previous, before, spots, scratch)
@@ -216,7 +216,7 @@ def _write_some(call, target, source, count, plane):
         _write_pixels(target, source, count, plane, channels, finish, T.FLOAT32, 4, 0)
 
 
-@compiled
+@apart
 def _write_row(call, clip, y, t, source, spare):
     """A finished row to its places in the clips, converted."""
     w, plane = V.long(call, T.W), V.long(call, T.CHANNEL_STRIDE)

@@ -11,6 +11,7 @@ from pseudomotion.render.cpu.compiler import LANES, Double, Float, Floats, Int, 
 from pseudomotion.render.cpu.coverage import box_coverage, coverage
 from pseudomotion.render.cpu.vector import PIXEL
 
+BOX, ANY = 1, 2  # outlines
 PLACE = 8  # bytes: places in working frames are noted as multiples of this, so that int32 suffice
 
 
@@ -125,8 +126,8 @@ def _bend_along(scratch, s: Floats) -> (Floats, Floats):
 
 
 @inlined
-def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, bent, folds, boxed):
-    """As ``locate``, without what is not needed: whether places are mapped affinely, bent, folded and covered by a box are constants."""
+def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, bent, folds, covered):
+    """As ``locate``, without what is not needed: whether places are mapped affinely, bent, folded and covered are constants."""
     pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
     black = V.long(call, T.PADDING) == T.ZEROS
     low, high_u, high_v = 1 - Int(black), V.whole(source, T.WIDTH) + black, V.whole(source, T.HEIGHT) + black
@@ -157,9 +158,9 @@ def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, 
             else:
                 far_x, far_y = _bend_anywhere(controls, side, scratch, s, _lattice(v, cells_y, start_y, side))
                 u, v = u + far_x, v + far_y
-        if boxed:
+        if covered == BOX:
             V.store(box_coverage(surface, u, v) * opacity, spots + 3 * plane)
-        elif surface:
+        elif covered:
             V.store(coverage(surface, u, v) * opacity, spots + 3 * plane)
         u, v = V.fma(u, scales, shift_u), V.fma(v, scales, shift_v)
         if folds:
@@ -168,23 +169,9 @@ def _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, affine, 
         spots += 4 * LANES
 
 
-@compiled
-def locate(call, x0, x1, y, m, source, surface, spots, scratch):
-    """Note where pixels x0 to x1 of row y of a frame read in a working frame, and how much a layer's outline covers them.
-
-    Args:
-        call: sizes and addresses, as ``table`` lays them out.
-        x0: the first pixel.
-        x1: after the last.
-        y: the row.
-        m: row of the table of the frame that is made.
-        source: row of the table of what is read.
-        surface: row of the table of the layer; 0 for a back, which covers all.
-        spots: a row of memory for what is noted. Its quarters are the places of the pixels above and left of the points, how far the points
-            lie right of them, and below them, and how much the layer covers.
-        scratch: more memory.
-
-    """
+@inlined
+def _locate(call, x0, x1, y, m, source, surface, spots, scratch, layer):
+    """As ``locate``, of a layer or a back: a constant."""
     pitch, left, top = V.whole(source, T.PITCH), V.whole(source, T.LEFT), V.whole(source, T.TOP)
     black = V.long(call, T.PADDING) == T.ZEROS
     low, high_u, high_v = 1 - Int(black), V.whole(source, T.WIDTH) + black, V.whole(source, T.HEIGHT) + black
@@ -192,16 +179,16 @@ def locate(call, x0, x1, y, m, source, surface, spots, scratch):
     shift = 0.5 * scale - 0.5
     flags, folds = V.whole(m, T.FLAGS), V.long(call, T.PADDING) == T.REFLECTION
     if folds:
-        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, flags & T.BENT, 1, 0)
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, flags & T.BENT, 1, layer * ANY)
     elif flags & T.BENT:
-        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, 1, 0, 0)
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, flags & T.AFFINE, 1, 0, layer * ANY)
     elif not flags & T.AFFINE:
-        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 0, 0, 0, 0)
-    elif surface:
+        _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 0, 0, 0, layer * ANY)
+    elif layer:
         if V.whole(surface, T.SHAPE) == outline.BOX:
-            _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 1, 0, 0, 1)
+            _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 1, 0, 0, BOX)
         else:
-            _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 1, 0, 0, 0)
+            _locate_points(call, x0, x1, y, m, source, surface, spots, scratch, 1, 0, 0, ANY)
     else:
         a, d = Float(V.real(m, T.MATRIX) * scale), Float(V.real(m, T.MATRIX + 3) * scale)
         c = Float(along_row(m, 0, y) * scale + shift + (1 - left))
@@ -210,3 +197,28 @@ def locate(call, x0, x1, y, m, source, surface, spots, scratch):
             xs = V.ramp() + x
             _note(spots, V.long(call, T.ROW_BYTES) // 4, pitch, V.fma(xs, a, c), V.fma(xs, d, f), low, high_u, high_v)
             spots += 4 * LANES
+
+
+@compiled
+def locate(call, x0, x1, y, m, source, spots, scratch):
+    """Note where pixels x0 to x1 of row y of a frame read in a working frame.
+
+    Args:
+        call: sizes and addresses, as ``table`` lays them out.
+        x0: the first pixel.
+        x1: after the last.
+        y: the row.
+        m: row of the table of the frame that is made.
+        source: row of the table of what is read.
+        spots: a row of memory for what is noted. Its quarters are the places of the pixels above and left of the points, how far the points
+            lie right of them, and below them, and how much a layer covers.
+        scratch: more memory.
+
+    """
+    _locate(call, x0, x1, y, m, source, 0, spots, scratch, 0)
+
+
+@compiled
+def locate_layer(call, x0, x1, y, m, source, surface, spots, scratch):
+    """As ``locate``, and note how much a layer's outline covers; ``surface`` is the layer's row of the table."""
+    _locate(call, x0, x1, y, m, source, surface, spots, scratch, 1)

@@ -5,7 +5,7 @@
 
 from pseudomotion.render.cpu import table as T
 from pseudomotion.render.cpu import vector as V
-from pseudomotion.render.cpu.compiler import Float, Floats, Int, compiled, inlined
+from pseudomotion.render.cpu.compiler import Float, Floats, Int, apart, compiled, inlined
 from pseudomotion.render.cpu.locate import PLACE, along_row, locate
 from pseudomotion.render.cpu.vector import PIXEL
 from pseudomotion.render.reference import TRANSPARENT
@@ -23,7 +23,7 @@ def _bilinear(spots, plane, frame, pitch) -> Floats:
     return V.lerp(V.lefts(*mixed), V.rights(*mixed), V.load_spread(across))
 
 
-@compiled
+@apart
 def gather(target, count, spots, plane, frame, pitch):
     """Bilinear samples of a working frame at points that ``locate`` has noted.
 
@@ -33,7 +33,7 @@ def gather(target, count, spots, plane, frame, pitch):
         V.store(_bilinear(spots + 4 * x, plane, frame, pitch), target + x * PIXEL)
 
 
-@compiled
+@apart
 def gather_twice(target, again, count, spots, plane, frame, pitch):
     """As ``gather``, to two places: nearly as fast as to one, for loads take most of the time."""
     for x in range(0, count, 4):
@@ -42,14 +42,12 @@ def gather_twice(target, again, count, spots, plane, frame, pitch):
         V.store(pixels, again + x * PIXEL)
 
 
-@compiled
+@apart
 def gather_over(target, count, spots, plane, frame, pitch):
     """As ``gather``, painted over what is there as much as is covered."""
     for x in range(0, count, 4):
-        covered, place = spots + 3 * plane + 4 * x, target + x * PIXEL
-        if V.any_of_four(covered):
-            above = _bilinear(spots + 4 * x, plane, frame, pitch)
-            V.store(V.lerp(V.load(place), above, V.load_spread(covered)), place)
+        covered, place = V.load_spread(spots + 3 * plane + 4 * x), target + x * PIXEL
+        V.store(V.lerp(V.load(place), _bilinear(spots + 4 * x, plane, frame, pitch), covered), place)
 
 
 @inlined
@@ -73,7 +71,7 @@ def sample_row(call, target, x0, x1, y, m, source, frame, spots, scratch):
     if V.whole(m, T.FLAGS) & T.COPY:
         _copy(call, target, x0, x1, y, m, source, frame)
     else:
-        locate(call, x0, x1, y, m, source, 0, spots, scratch)
+        locate(call, x0, x1, y, m, source, spots, scratch)
         gather(target, x1 - x0, spots, V.long(call, T.ROW_BYTES) // 4, frame, V.whole(source, T.PITCH))
 
 
