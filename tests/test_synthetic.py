@@ -1,5 +1,6 @@
 """Synthetic images: the same id is the same image, and every generator follows its formula, computed here by plain numpy."""
 
+import io
 import math
 import tarfile
 from functools import partial
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from pseudomotion.draws import Draws
 from pseudomotion.images import ImageFolder, Shards, VideoFrames, builtin_picture
@@ -219,6 +221,16 @@ def test_search_is_bounded_and_says_so():
         FractalDB(1, seed=3, max_tries=1)
     with pytest.raises(RuntimeError, match="of 50 categories in max_tries = 300 random systems"):
         FractalDB(50, seed=3, max_tries=300)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_search_shows_its_progress_on_a_terminal(monkeypatch, terminal):
+    shown = io.StringIO()
+    shown.isatty = lambda: terminal
+    monkeypatch.setattr(ifs, "tqdm", lambda **options: tqdm(**(options | {"file": shown, "delay": 0, "mininterval": 0, "miniters": 1})))
+    ifs.search(6, 1, 2000)
+    assert ("searching fractals: 100%" in shown.getvalue()) == terminal
+    assert bool(shown.getvalue()) == terminal
 
 
 def test_packaged_fractals_are_what_the_search_finds():
