@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing import resource_tracker
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pseudomotion import checks
 from pseudomotion.draws import Draws
+from pseudomotion.shared_buffers import PackedBatch, SharedBuffers
 
 Batch = TypeVar("Batch")
 BatchOut = TypeVar("BatchOut", covariant=True)
@@ -294,8 +295,11 @@ def _read_in_workers(
         reading: Any = iter(loader)
     workers = set(reading._workers)
     _workers.update(workers)
+    buffers = {}  # kept, so that each is mapped once
     try:
-        yield from reading
+        for packed in reading:
+            buffers[packed.buffer.data_ptr()] = packed.buffer
+            yield packed.unpack()
     finally:
         reading._shutdown_workers()  # each ends once it has read its current batch
         for worker in workers:
@@ -364,16 +368,17 @@ def order(source: ItemSource[Batch], epoch: int, seed: int) -> Int64[Tensor, " n
     return ids  # an item that is drawn again gets another id
 
 
-class _Reading(Dataset[tuple[Batch, Tensor, dict[int, str]]], Generic[Batch]):
+class _Reading(Dataset[PackedBatch]):
     """Batches of a source, for the workers of a ``DataLoader``, with the errors that each worker found so far."""
 
-    def __init__(self, source: ItemSource[Batch], batches_of_ids: Sequence[Tensor]) -> None:
+    def __init__(self, source: ItemSource[Any], batches_of_ids: Sequence[Tensor]) -> None:
         self.source = source
         self.batches_of_ids = batches_of_ids
+        self.buffers = SharedBuffers()
 
     def __len__(self) -> int:
         return len(self.batches_of_ids)
 
-    def __getitem__(self, position: int) -> tuple[Batch, Tensor, dict[int, str]]:
+    def __getitem__(self, position: int) -> PackedBatch:
         ids = self.batches_of_ids[position]
-        return self.source.get(ids), ids, dict(getattr(self.source, "skipped", {}))
+        return self.buffers.pack((self.source.get(ids), ids, dict(getattr(self.source, "skipped", {}))))

@@ -25,7 +25,7 @@ PROJECT = ROOT.parent
 
 # Each file imports only from its own rank and lower ones. What is not listed is the edge: it imports inward, and nothing imports it.
 RANKS = [
-    ["checks", "geometry", "names", "outline", "spline", "untraced"],
+    ["checks", "geometry", "names", "outline", "shared_buffers", "spline", "untraced"],
     ["color", "draws", "versions"],
     ["motion"],
     ["passes", "transforms"],
