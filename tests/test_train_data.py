@@ -329,6 +329,14 @@ def test_an_epoch_of_mosi_shows_every_image_once(folder):
     assert torch.equal(source.get(torch.tensor([n + 3]))[0][0], clips[2])
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_broken_images_are_named_where_mosi_reads_them(folder, num_workers):
+    (folder / "a.png").write_bytes(b"broken")
+    clips = MoSIClips(ImageFolder(folder, 16), num_frames=2, size=8, seed=0)
+    with pytest.warns(UserWarning, match=r"skipped 1 broken files:\n.*a\.png"):
+        list(read_batches(clips, [torch.arange(len(clips))], num_workers))
+
+
 @pytest.mark.parametrize("clips", ["pmg", "videos", "pmg-aug", "perlin", "mosi"])
 @pytest.mark.parametrize("mix", ["none", "mixup", "videomix"])
 def test_every_kind_of_clips_gives_a_loss(folder, videos, clips, mix):

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -11,26 +12,31 @@ from pseudomotion.train.options import EvaluateOptions, FinetuneOptions, Pretrai
 from pseudomotion.train.validate.options import ValidateOptions
 
 
-def pretrain() -> int:
-    """``pmg-pretrain``."""
-    return _run("pretrain", PretrainOptions, "Pre-train VideoMAE with masked modeling, with no video data at all.")
+def _load(prog: str, module: str) -> Any:
+    with command.loading(prog):
+        try:
+            return import_module(f"pseudomotion.train.{module}")
+        except ImportError as error:
+            raise ImportError(f"{error}; {command.install('train')}") from error
 
 
-def finetune() -> int:
-    """``pmg-finetune``."""
-    return _run("finetune", FinetuneOptions, "Fine-tune VideoMAE to classify videos.")
+def _run(name: str, config: type[Any], about: str, *, module: str = "") -> int:
+    prog = f"pmg-{name}"
+    warnings.formatwarning = lambda message, *_, **__: f"{prog}: {message}\n"  # without the line of code that warned
+
+    def main() -> None:
+        options = parse(config, prog, about)
+        _load(prog, module or name).run(options)
+
+    return command.run(prog, main)
 
 
-def evaluate() -> int:
-    """``pmg-evaluate``."""
-    return _run("evaluate", EvaluateOptions, "Test a fine-tuned VideoMAE on several clips and crops of every video.")
-
-
-def validate() -> int:
-    """``pmg-validate``."""
-    return _run(
-        "validate", ValidateOptions, "Compare ways to pre-train by what the encoder then knows of motion.", module="validate.command"
-    )
+# What ``pmg-pretrain`` and the others call.
+pretrain = partial(_run, "pretrain", PretrainOptions, "Pre-train VideoMAE with masked modeling, with no video data at all.")
+finetune = partial(_run, "finetune", FinetuneOptions, "Fine-tune VideoMAE to classify videos.")
+evaluate = partial(_run, "evaluate", EvaluateOptions, "Test a fine-tuned VideoMAE on several clips and crops of every video.")
+_about_validate = "Compare ways to pre-train by what the encoder then knows of motion."
+validate = partial(_run, "validate", ValidateOptions, _about_validate, module="validate.command")
 
 
 def convert(arguments: Sequence[str] | None = None) -> int:
@@ -49,22 +55,3 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     options = parser.parse_args(arguments)
     return command.run("pmg-convert", lambda: _load("pmg-convert", "videomae.pretrained").convert(options))
-
-
-def _run(name: str, config: type[Any], about: str, *, module: str = "") -> int:
-    prog = f"pmg-{name}"
-    warnings.formatwarning = lambda message, *_, **__: f"{prog}: {message}\n"  # without the line of code that warned
-
-    def main() -> None:
-        options = parse(config, prog, about)
-        _load(prog, module or name).run(options)
-
-    return command.run(prog, main)
-
-
-def _load(prog: str, module: str) -> Any:
-    with command.loading(prog):
-        try:
-            return import_module(f"pseudomotion.train.{module}")
-        except ImportError as error:
-            raise ImportError(f"{error}; {command.install('train')}") from error

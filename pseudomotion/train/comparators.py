@@ -1,7 +1,5 @@
 """What the paper compares pseudo-motion with (its Table 10): MoSI, which tells the speed of a sliding window, and video Perlin noise."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
@@ -11,7 +9,6 @@ from pseudomotion.baselines import MoSI, PerlinVideo
 from pseudomotion.images.streamed import ENDLESS
 from pseudomotion.source import ImageSource
 from pseudomotion.train.engine.loop import Task
-from pseudomotion.train.engine.optimize import parameter_groups
 from pseudomotion.train.engine.stream import to_device
 from pseudomotion.train.options import PretrainOptions
 from pseudomotion.train.videomae.classifier import ClassifierLoss
@@ -31,9 +28,9 @@ class MoSIClips:
     def __init__(self, images: ImageSource, num_frames: int, size: int, seed: int) -> None:
         self.images, self.num_frames, self.size, self.seed = images, num_frames, size, seed
         self.groups: Tensor | None = getattr(images, "groups", None)
+        self.skipped: dict[int, str] = getattr(images, "skipped", {})
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.images)
 
     def get(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,10 +63,6 @@ class SpeedClassification(Task):
 
     save = staticmethod(save_for_hub)
 
-    def groups(self) -> list[dict[str, Any]]:
-        """All weights at one learning rate."""
-        return parameter_groups(self.model, self.weight_decay)
-
     def inputs(self, items: tuple[Tensor, Tensor], ids: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Normalized clips ``(B, T, C, H, W)`` and labels ``(B,)``, on the device."""
         clips, labels = (to_device(part, device) for part in items)
@@ -86,7 +79,6 @@ class PerlinClips:
         self.limit = limit or len(self.clips)
 
     def __len__(self) -> int:
-        """Number of different clips."""
         return self.limit
 
     def get(self, ids: Tensor) -> Tensor:

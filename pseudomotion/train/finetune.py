@@ -44,7 +44,7 @@ def run(options: FinetuneOptions) -> None:
 def make_task(options: FinetuneOptions) -> "Classification":
     """What the options ask to train; an error for files that are not there, and for lists or options that do not fit together."""
     videos, validation = read_list(options.train), read_list(options.val)
-    names = None if options.classes is None else read_class_names(options.classes)
+    names = options.classes and [line.strip() for line in read_lines(Path(options.classes)) if line.strip()]
     num_classes = len(names) if names else 1 + max(label for _, label in videos)
     for list_file, entries in ((options.train, videos), (options.val, validation)):
         labels = [label for _, label in entries]
@@ -142,11 +142,6 @@ def best_score(out: Path) -> float | None:
     """Top-1 accuracy of the best model of a run, in percent; None where there is none yet."""
     path = out / BEST / SCORES
     return float(json.loads(path.read_text())["val_top1"]) if path.is_file() else None
-
-
-def read_class_names(path: str | Path) -> list[str]:
-    """The names of the classes in a text file, one a line; empty lines do not count."""
-    return [line.strip() for line in read_lines(Path(path)) if line.strip()]
 
 
 def _mix(options: FinetuneOptions) -> Mix | None:

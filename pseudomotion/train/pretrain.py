@@ -23,7 +23,6 @@ from pseudomotion.mix import Mix
 from pseudomotion.source import ImageSource, ItemSource
 from pseudomotion.train.comparators import PerlinClips, SpeedClassification
 from pseudomotion.train.engine.loop import Task, make_accelerator, train
-from pseudomotion.train.engine.optimize import parameter_groups
 from pseudomotion.train.engine.stream import to_device
 from pseudomotion.train.options import PretrainOptions as PretrainOptions
 from pseudomotion.train.sources import MultiScaleClips, Planned, Subset, WithPartners, WithPlans, open_images, open_textures
@@ -67,7 +66,7 @@ def make_task(options: PretrainOptions, device: torch.device) -> Task:
     config = model_config(options.model or "base", patch_size=options.patch_size, **sizes)
     task: Task
     if options.clips == "mosi":
-        task = SpeedClassification(_images(options, config, device), config, options)
+        task = SpeedClassification(open_images(options, _image_size(options, config), device), config, options)
     else:
         model = pretraining_model(config) if options.init is None else pretrained_autoencoder(options.init, **sizes)
         task = MaskedModeling(model, *_clips(options, model.config, device), options)
@@ -111,7 +110,7 @@ class MaskedModeling(Task):
         options: PretrainOptions,
     ) -> None:
         self.model, self.objective, self.source, self.make_clips, self.textures = model, MaskedLoss(model), source, make_clips, textures
-        self.options, self.evaluate_every = options, options.picture_every
+        self.options, self.evaluate_every, self.weight_decay = options, options.picture_every, options.weight_decay
         self._shown = torch.arange(SHOWN_CLIPS, device="cpu")
         # Read before training, for a stream would be read from its beginning again later.
         self._shown_items = source.get(self._shown) if len(source) >= ENDLESS else None
@@ -121,10 +120,6 @@ class MaskedModeling(Task):
         self.flops = training_flops(config, visible.shape[1])
 
     save = staticmethod(save_for_hub)
-
-    def groups(self) -> list[dict[str, Any]]:
-        """All weights at one learning rate."""
-        return parameter_groups(self.model, self.options.weight_decay)
 
     def inputs(self, items: Tensor | Planned, ids: Tensor, device: torch.device) -> MaskedClips:
         """Clips and masks, on the device."""
@@ -159,8 +154,9 @@ def _clips(
     mix = {"none": None, "mixup": Mixup(options.mix_alpha), "videomix": VideoMix(options.mix_alpha)}[options.mix]
     if options.clips == "pmg":
         pmg = _pmg(options, config, mix, mean=IMAGENET_MEAN, std=IMAGENET_STD, dtype=torch.float32, data_format="BTCHW")
-        images = _images(options, config, device)
-        textures = open_textures(options, images, _image_size(options, config), device)
+        image_size = _image_size(options, config)
+        images = open_images(options, image_size, device)
+        textures = open_textures(options, images, image_size, device)
         if options.partners == "batch" or (mix is None and all(transform.num_layers == 0 for transform in pmg.transforms)):
             planned = WithPlans(images, pmg, device, textures)
             return planned, lambda items, plan, textures: pmg.render(items, plan, textures=textures), textures
@@ -188,10 +184,6 @@ def _pmg(options: PretrainOptions, config: VideoMAEConfig, mix: Mix | None, **ou
         seed=options.seed,
         **output,
     )
-
-
-def _images(options: PretrainOptions, config: VideoMAEConfig, device: torch.device) -> ImageSource:
-    return open_images(options, _image_size(options, config), device)
 
 
 def _image_size(options: PretrainOptions, config: VideoMAEConfig) -> int:

@@ -56,20 +56,9 @@ def _open_streams(options: PretrainOptions, size: int) -> StreamedImages:
 
 
 def open_textures(options: PretrainOptions, images: ImageSource, size: int, device: torch.device) -> UInt8[Tensor, "N C H W"] | None:
-    """What objects show: some images, chosen by the seed, the same for all clips of a run, so that a clip does not depend on its batch.
+    """What objects show, on the device: ``num_textures`` images, chosen by the seed, the same for all clips of a run; None without objects.
 
-    Args:
-        options: ``objects``, ``textures``, ``num_textures`` and ``seed`` count.
-        images: what the textures are chosen from if the options name no source. Of streams, the first ones are taken.
-        size: side of the textures in pixels, where the options name a source.
-        device: where they are kept.
-
-    Returns:
-        The textures; None without objects.
-
-    Raises:
-        OSError, ValueError: as ``open_images``.
-
+    They are ``textures``, of ``size`` pixels, or else some of ``images``, of streams the first ones. Errors are those of ``open_images``.
     """
     if options.objects is None:
         return None
@@ -101,7 +90,6 @@ class WithPartners:
         self.skipped: dict[int, str] = getattr(source, "skipped", {})
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.source)
 
     def get(self, ids: Tensor) -> UInt8[Tensor, "B 2 3 H W"]:
@@ -139,7 +127,6 @@ class WithPlans:
         self.skipped: dict[int, str] = getattr(images, "skipped", {})
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.images)
 
     def get(self, ids: Tensor) -> Planned:

@@ -10,6 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from pseudomotion.images.streamed import ENDLESS
 from pseudomotion.source import ItemSource, read_batches
 from pseudomotion.train.engine import checkpoints
 from pseudomotion.train.engine.log import METRICS, Log, check_trackers, plot, read_metrics
-from pseudomotion.train.engine.optimize import make_optimizer, make_schedule
+from pseudomotion.train.engine.optimize import make_optimizer, make_schedule, parameter_groups
 from pseudomotion.train.engine.options import CONFIG, interval, to_yaml
 from pseudomotion.train.engine.stream import Parts, Steps, read_ahead
 from pseudomotion.train.engine.watch import Watch
@@ -45,6 +46,7 @@ class Task(ABC):
         model: what is saved.
         objective: what is trained: a module that holds ``model``, takes what ``inputs`` returns, and returns the mean loss alone.
         source: what to read, by id.
+        weight_decay: of all weights but biases, norms and the mask token.
         evaluate_every: steps from one ``evaluate`` to the next; there is one at the end, too.
         plotted: names of the numbers whose curves are drawn into ``loss.png``.
         reads_files: whether worker processes may read the source, and gain by it; not so where its items lie in memory, or on a GPU.
@@ -55,14 +57,15 @@ class Task(ABC):
     model: PreTrainedModel
     objective: nn.Module
     source: ItemSource[Any]
+    weight_decay: float = 0.0
     evaluate_every: int = sys.maxsize
     plotted: Sequence[str] = ("loss",)
     reads_files: bool = True
     flops: float | None = None
 
-    @abstractmethod
     def groups(self) -> list[dict[str, Any]]:
-        """Groups of the model's parameters, each with its "lr_scale" and "weight_decay"."""
+        """Groups of the model's parameters, each with its "lr_scale" and "weight_decay"; here with one learning rate."""
+        return parameter_groups(self.model, self.weight_decay)
 
     @abstractmethod
     def inputs(self, items: Any, ids: Tensor, device: torch.device) -> Sequence[Tensor]:
@@ -143,9 +146,6 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
     if main:
         warn_of_hours(task.flops and task.flops * (total - first) * options.batch_size, device, accelerator.num_processes)
 
-    def open_log() -> Log:
-        return _open_log(out, options, section, accelerator, first)
-
     def take_checkpoint(done: int) -> None:
         watch.settle()
         numbers = {"step": done, "items": items, "row": watch.sums}
@@ -154,6 +154,7 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
         writer.write(checkpoints.snapshot(task.model, optimizer, average, numbers))
 
     sums = tuple(state.get("row", (0, 0.0)))
+    open_log = partial(_open_log, out, options, section, accelerator, first)
     watch = Watch(accelerator, steps, first, total, log_every=options.log_every, flops=task.flops, open_log=open_log, sums=sums)
     with checkpoints.Writer(out / CHECKPOINTS, options.keep) as writer, watch:
         saved = drawn = time.monotonic()
@@ -188,8 +189,10 @@ def train(task: Task, options: Any, section: str, accelerator: Accelerator) -> P
                 accelerator.wait_for_everyone()  # a launcher kills the others when one ends
                 raise Stopped(watch.stopped, done)
             if done % task.evaluate_every == 0 or done == total:
-                with watch.pause():
-                    watch.note(done, _evaluate(task, accelerator, out, done))
+                with watch.pause(), torch.no_grad():
+                    task.objective.eval()
+                    watch.note(done, task.evaluate(accelerator, out, done))
+                    task.objective.train()
             if main and (done == total or now - drawn >= CURVES_EVERY):
                 watch.settle()
                 plot(read_metrics(out), out / CURVES, task.plotted)
@@ -225,13 +228,7 @@ def warn_of_hours(flops: float | None, device: torch.device, processes: int) -> 
 
 
 def check_folder(out: Path, *, resume: bool) -> None:
-    """Check that a run may write to a folder.
-
-    Raises:
-        ValueError: where it holds files of a name that the run would write, and no run is resumed.
-        OSError: where there is a file of its name.
-
-    """
+    """Check that a run may write to a folder: a ``ValueError`` where it holds a run that is not resumed, an ``OSError`` for a file."""
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"out = {out} must be a folder, there is a file of this name")
     if resume or not out.is_dir():
@@ -315,11 +312,3 @@ def _step_seed(seed: int, step: int, accelerator: Accelerator) -> int:
     """Of dropout and the like: a function of seed, step and process, so that there is no state to save."""
     number = torch.tensor([step * accelerator.num_processes + accelerator.process_index], device="cpu")
     return int(Draws(seed, number).partner_ids("step")[0])
-
-
-def _evaluate(task: Task, accelerator: Accelerator, out: Path, step: int) -> dict[str, float]:
-    task.objective.eval()
-    with torch.no_grad():
-        numbers = task.evaluate(accelerator, out, step)
-    task.objective.train()
-    return numbers

@@ -23,6 +23,7 @@ from pseudomotion import command
 Config = TypeVar("Config")
 
 CONFIG = "config.yaml"  # the options of a run, in its folder
+METAVARS = {int: "N", float: "X"}
 BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "least": ("at least", operator.ge),
     "most": ("at most", operator.le),
@@ -39,7 +40,7 @@ def option(
     Args:
         default: its value where none is given; without it, the option must be given. A list is copied.
         help: what it does.
-        metavar: what stands for its value in the help.
+        metavar: what stands for its value in the help; N for integers and X for other numbers where it is not given.
         choices: the allowed values; those of a ``Literal`` annotation need not be repeated.
         bounds: of ``BOUNDS``, for a number and for every number of a list; and ``length``, of a list.
 
@@ -156,7 +157,7 @@ class _Parser(command.Parser):
         hints = typing.get_type_hints(config)
         bases = [base for base in config.__bases__ if dataclasses.is_dataclass(base)] or [config]
         for base in bases:
-            group = self.add_argument_group(getattr(base, "group", getattr(base, "_argument_group_name", None)))
+            group = self.add_argument_group(getattr(base, "group", None))
             for field in sorted(
                 dataclasses.fields(base), key=lambda field: _default(field) is not dataclasses.MISSING
             ):  # the required first
@@ -189,7 +190,7 @@ class _Parser(command.Parser):
                 what = "an integer" if kind is int else "a number"
                 raise argparse.ArgumentTypeError(f"must be {what}{' or none' if optional else ''}, got {word!r}") from None
 
-        metavar = field.metadata.get("metavar") or ("|".join(choices) if choices else field.name.upper())
+        metavar = field.metadata["metavar"] or "|".join(choices) or METAVARS.get(kind, field.name.upper())
         settings: dict[str, Any] = {"nargs": "+"} if many else {}
         if field.name == self.positional:
             group.add_argument(field.name, nargs="?", type=value, metavar=metavar, help=text)

@@ -47,7 +47,6 @@ class Parts(Sequence[Tensor]):
     world_size: int = 1
 
     def __len__(self) -> int:
-        """Number of parts."""
         return (self.last - self.first) * self.accumulate
 
     def __getitem__(self, position: int) -> Int64[Tensor, " part"]:  # type: ignore[override]

@@ -70,7 +70,7 @@ class ValidateOptions(Options):
         help=f'ways to pre-train, compared with the first: {", ".join(ARMS)}; or your own, as "NAME: options of pmg-pretrain"',
         metavar="ARM",
     )
-    seeds: int = option(2, help="trials of every arm; images, labeled clips, weights and order vary with the seed", metavar="N", least=1)
+    seeds: int = option(2, help="trials of every arm; images, labeled clips, weights and order vary with the seed", least=1)
     probe: list[str] = option(
         list(STAGES),
         help="what encoders are measured by: fine-tuning, on all labeled clips; low-shot, on --shots of each class; linear, a linear probe "
@@ -82,23 +82,20 @@ class ValidateOptions(Options):
     film: str | None = option(
         None, help="regular expression: what tells a video's film in its name; none: each video is one", metavar="REGEX"
     )
-    stride: int = option(2, help="of real videos: frames from one frame of a clip to the next", metavar="N", least=1)
+    stride: int = option(2, help="of real videos: frames from one frame of a clip to the next", least=1)
     gray: bool = option(False, help="make all clips gray, which small models learn faster")
     model: str = option("micro", help=f"size of the model: {', '.join(MODELS)}", choices=MODELS, metavar="SIZE")
-    images: int = option(600, help="images to pre-train on; of videos, a frame of each", metavar="N", least=2)
-    train_clips: int = option(2400, help="clips of the motion probe to train on", metavar="N", least=12)
-    test_clips: int = option(600, help="clips of the motion probe to test on", metavar="N", least=12)
-    shots: int = option(20, help="clips per class in low-shot training", metavar="N", least=1)
-    batch_size: int = option(32, help="clips of a step", metavar="N", least=2)
-    steps: list[int] = option(
-        list(DEFAULT_STEPS), help=f"of pre-training, and of the probes {', '.join(STAGES)}", metavar="N", length=4, least=1
-    )
+    images: int = option(600, help="images to pre-train on; of videos, a frame of each", least=2)
+    train_clips: int = option(2400, help="clips of the motion probe to train on", least=12)
+    test_clips: int = option(600, help="clips of the motion probe to test on", least=12)
+    shots: int = option(20, help="clips per class in low-shot training", least=1)
+    batch_size: int = option(32, help="clips of a step", least=2)
+    steps: list[int] = option(list(DEFAULT_STEPS), help=f"of pre-training, and of the probes {', '.join(STAGES)}", length=4, least=1)
     budget: str | None = option(None, help="time for all trials, such as 8m, to which --steps are scaled", metavar="TIME")
     base_lr: float = option(0.016, help="peak learning rate of all stages, for 256 clips a step", metavar="RATE")
     cpu: bool = option(False, help="train on the CPU even if there is a GPU")
 
     def __post_init__(self) -> None:
-        """Check the values."""
         super().__post_init__()
         if bad := [arm for arm in self.arms if arm not in ARMS and ":" not in arm]:
             raise ValueError(f'arms must be of {", ".join(ARMS)}, or "NAME: options", got {", ".join(bad)}')

@@ -7,7 +7,7 @@ of image training, where the crop comes first, since the operations cost less on
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -169,22 +169,16 @@ class MixupOrCutMix(Mix):
     cutmix: VideoMix = field(default_factory=lambda: VideoMix(1.0))
     switch: float = 0.5
 
-    def make_params(self, draws: Draws) -> dict[str, np.ndarray]:
-        """Draw the numbers of every clip."""
-        mixup, cutmix = self.mixup.make_params(draws), self.cutmix.make_params(draws)
+    def make_params(self, draws: Draws) -> dict[str, Any]:
+        """Draw the numbers of every clip, for both ways."""
         (chance,) = draws.numbers("mixup or cutmix", 1)
-        named = {f"mixup {name}": value for name, value in mixup.items()} | {f"cutmix {name}": value for name, value in cutmix.items()}
-        return {"cutmix": chance < self.switch, **named}
+        return {"switched": chance < self.switch, "mixup": self.mixup.make_params(draws), "cutmix": self.cutmix.make_params(draws)}
 
-    def make_plan(self, params: dict[str, np.ndarray], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
+    def make_plan(self, params: dict[str, Any], partner: Int64[Tensor, " b"], num_frames: int, frame_size: tuple[int, int]) -> Blend:
         """The blend of the one or the other."""
-        cutmix, mixup = (
-            mix.make_plan(
-                {key.removeprefix(name): value for key, value in params.items() if key.startswith(name)}, partner, num_frames, frame_size
-            )
-            for mix, name in ((self.cutmix, "cutmix "), (self.mixup, "mixup "))
-        )
-        chosen = torch.from_numpy(params["cutmix"])
+        mixup = self.mixup.make_plan(params["mixup"], partner, num_frames, frame_size)
+        cutmix = self.cutmix.make_plan(params["cutmix"], partner, num_frames, frame_size)
+        chosen = torch.from_numpy(params["switched"])
         return Blend(
             partner,
             torch.where(chosen, cutmix.weight, mixup.weight),

@@ -61,7 +61,6 @@ class Sampling:
     stride: int = 4
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         checks.positive_int("num_frames", self.num_frames, checks.MOST_FRAMES)
         checks.one_of("kind", self.kind, SAMPLINGS)
         checks.positive_int("stride", self.stride, checks.MOST_FRAMES)
@@ -129,7 +128,6 @@ class LabelledVideos(FileReader):
         self.labels = torch.tensor([label for _, label in listed], device="cpu")
 
     def __len__(self) -> int:
-        """Number of videos."""
         return len(self.paths)
 
     @abstractmethod

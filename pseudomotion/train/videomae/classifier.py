@@ -45,7 +45,6 @@ class DropoutLinear(nn.Linear):
         self.p = p
 
     def forward(self, input: Tensor) -> Tensor:
-        """Output of the layer."""
         return super().forward(F.dropout(input, self.p, self.training))
 
 
