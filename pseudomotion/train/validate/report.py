@@ -27,21 +27,26 @@ def make_table(found: Row) -> str:
     ``found`` is what stands in ``validate.json``. Arms are paired by the seeds that both have, and by test clip. An arm without an answer
     yet has a dash.
     """
+    head, *rows = [f"| {' | '.join(cells)} |" for cells in _cells(found)]
+    return "\n".join([head, f"|{'---|' * (2 + len(found['films']))}", *rows, "", _caption(found)])
+
+
+def _cells(found: Row) -> list[list[str]]:
+    """The rows of the table, the head first."""
     arms = _by_arm(found)
     first, *_ = arms
-    questions = list(found["films"])
-    lines = [f"| pre-training | masked loss | {' | '.join(questions)} |", f"|{'---|' * (2 + len(questions))}"]
+    rows = [["pre-training", "masked loss", *found["films"]]]
     for arm, trials in arms.items():
-        cells = []
-        for question in questions:
+        cells = [arm, _fall(trials)]
+        for question in found["films"]:
             right = _right(trials, question)
             cell = f"{100 * np.mean(list(right.values())):.1f}" if right else "-"
             if compared := compare(found, arm, first, question) if arm != first else None:
                 difference, low, high = (100 * value for value in compared)
                 cell += f" ({difference:+.1f} [{low:+.1f}, {high:+.1f}])"
             cells.append(cell)
-        lines.append(f"| {arm} | {_fall(trials)} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _caption(found)])
+        rows.append(cells)
+    return rows
 
 
 def compare(found: Row, arm: str, other: str, question: str) -> tuple[float, float, float] | None:
@@ -70,19 +75,14 @@ def paired_interval(right: Bool[np.ndarray, "s n"], base: Bool[np.ndarray, "s n"
 
 def make_page(path: Path, found: Row) -> None:
     """Write the report: one HTML file, which needs nothing else, with the pictures of clips in ``examples`` beside it."""
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in make_table(found).splitlines()
-        if line.startswith("|") and not line.startswith("|---")
-    ]
     examples = [
         f"<figure>{_image(picture.read_bytes())}<figcaption>{html.escape(picture.stem)}</figcaption></figure>"
         for picture in sorted((path.parent / "examples").glob("*-0.png"))
     ]
-    arms = [
-        [arm, "none" if trials[0]["options"] is None else " ".join(trials[0]["options"]) or "(the options that all share)", len(trials)]
-        for arm, trials in _by_arm(found).items()
-    ]
+    arms: list[Sequence[object]] = [("arm", "options of pmg-pretrain", "trials")]
+    for arm, trials in _by_arm(found).items():
+        words = trials[0]["options"]
+        arms.append((arm, "none" if words is None else " ".join(words) or "(the options that all share)", len(trials)))
     values = {**found["settings"], "steps": ", ".join(map(str, found["steps"])), **found["machine"], **found["versions"]}
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>pmg-validate</title><style>",
@@ -92,15 +92,15 @@ def make_page(path: Path, found: Row) -> None:
         "</style></head><body><h1>pmg-validate</h1>",
         f"<!-- {html.escape(found['made_by'])} -->",
         "<h2>Test accuracy</h2>",
-        _html_table(rows[0], rows[1:]),
+        _html_table(_cells(found)),
         f"<p>{html.escape(_caption(found))}</p>",
         _image(_draw(found)),
         "<h2>Arms</h2>",
-        _html_table(["arm", "options of pmg-pretrain", "trials"], arms),
+        _html_table(arms),
         "<h2>Clips that were pre-trained on</h2>" if examples else "",
         *examples,
         "<h2>Settings</h2>",
-        _html_table(["name", "value"], [[name, value] for name, value in values.items()]),
+        _html_table([("name", "value"), *values.items()]),
         "</body></html>",
     ]
     with whole_file(path) as file:
@@ -177,9 +177,8 @@ def _image(png: bytes) -> str:
     return f"<img alt='' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
 
 
-def _html_table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    lines = [
-        f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in row)}</tr>"
-        for tag, row in [("th", head), *(("td", row) for row in rows)]
-    ]
-    return f"<table>{''.join(lines)}</table>"
+def _html_table(rows: Sequence[Sequence[object]]) -> str:
+    """A table whose first row is its head."""
+    tags = ["th", *["td"] * (len(rows) - 1)]
+    cells = ("".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row) for tag, row in zip(tags, rows, strict=True))
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
