@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import shutil
 import tarfile
 
 import cv2
@@ -330,9 +331,10 @@ def test_an_epoch_of_mosi_shows_every_image_once(folder):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_broken_images_are_named_where_mosi_reads_them(folder, num_workers):
-    (folder / "a.png").write_bytes(b"broken")
-    clips = MoSIClips(ImageFolder(folder, 16), num_frames=2, size=8, seed=0)
+def test_broken_images_are_named_where_mosi_reads_them(folder, tmp_path, num_workers):
+    own = shutil.copytree(folder, tmp_path / "own")
+    (own / "a.png").write_bytes(b"broken")
+    clips = MoSIClips(ImageFolder(own, 16), num_frames=2, size=8, seed=0)
     with pytest.warns(UserWarning, match=r"skipped 1 broken files:\n.*a\.png"):
         list(read_batches(clips, [torch.arange(len(clips))], num_workers))
 
