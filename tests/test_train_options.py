@@ -202,7 +202,7 @@ def test_the_help_is_short_where_it_can_be(capsys):
     lines = [" ".join(line.split()) for line in text.splitlines()]
     for line in ("--out OUT folder (required)", "--resume go on", "--rate X in 100 % (default: 0.5)", "--steps N steps"):
         assert line in lines
-    for line in ("--names NAMES ... names (default: a b)", "--kind x|y kind (default: x)", "--limit LIMIT limit (default: 2.0)"):
+    for line in ("--names NAMES ... names (default: a b)", "--kind x|y kind (default: x)", "--limit X limit (default: 2.0)"):
         assert line in lines
 
 
