@@ -87,8 +87,9 @@ def make_windows(
     chosen = [(path, label, test) for part, test in ((training, False), (testing, True)) for path, label in part.items()]
     clips, motion, numbers = [], [], []
     for number, (path, _, _) in enumerate(chosen):
-        frames = _middle(videos[path])
-        total = frames.shape[1]
+        total, h, w = videos[path].shape[1:]
+        side = min(h, w)
+        frames = videos[path][:, :, (h - side) // 2 :, (w - side) // 2 :][..., :side, :side]
         step = min(stride, (total - 1) // (num_frames - 1))
         if not step:
             continue
@@ -211,10 +212,3 @@ def _right(tokens: Float64[np.ndarray, "n d"], truth: np.ndarray, test: Bool[np.
     """Which test clips a linear probe, trained on the others, has right."""
     labels = truth.astype(np.int64)
     return linear_probe(tokens[~test], labels[~test], tokens[test]).argmax(1) == labels[test]
-
-
-def _middle(frames: UInt8[Tensor, "3 t H W"]) -> UInt8[Tensor, "3 t side side"]:
-    """The middle square of frames."""
-    h, w = frames.shape[2:]
-    side = min(h, w)
-    return frames[:, :, (h - side) // 2 : (h - side) // 2 + side, (w - side) // 2 : (w - side) // 2 + side]

@@ -5,7 +5,6 @@ of image training, where the crop comes first, since the operations cost less on
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -93,10 +92,9 @@ def resize(clip: UInt8[Tensor, "3 T H W"], size: tuple[int, int]) -> UInt8[Tenso
 
 def crop_box(draws: Draws, frame_size: tuple[int, int], area: tuple[float, float], aspect: tuple[float, float]) -> Box:
     """The box to cut out of frames ``(h, w)``: the first of ten draws that fits; else the largest of an allowed aspect, in the middle."""
+    if box := _drawn_box(draws, "crop", frame_size, area, aspect):
+        return box
     h, w = frame_size
-    for box in _boxes(draws, "crop", frame_size, area, aspect):
-        if 0 < box.height <= h and 0 < box.width <= w:
-            return box
     width, height = min(w, round(h * aspect[1])), min(h, round(w / aspect[0]))
     return Box((h - height) // 2, (w - width) // 2, height, width)
 
@@ -117,16 +115,11 @@ class RandomErasing:
         """The box of every clip; None for clips left alone, also where none of ten draws leaves room beside the box."""
         (chance,) = draws.uniform("erasing", 1)
         return [
-            self._box(draws.select(torch.tensor([k], device="cpu")), frame_size) if number < self.p else None
+            _drawn_box(draws.select(torch.tensor([k], device="cpu")), "erasing box", frame_size, self.area, self.aspect, beside=1)
+            if number < self.p
+            else None
             for k, number in enumerate(chance.tolist())
         ]
-
-    def _box(self, draws: Draws, frame_size: tuple[int, int]) -> Box | None:
-        h, w = frame_size
-        for box in _boxes(draws, "erasing box", frame_size, self.area, self.aspect):
-            if 0 < box.height < h and 0 < box.width < w:
-                return box
-        return None
 
     def __call__(self, clips: Float32[Tensor, "B T C h w"], draws: Draws) -> Float32[Tensor, "B T C h w"]:
         """The clips with boxes of noise, a new tensor (``clips`` itself where there is none)."""
@@ -144,10 +137,10 @@ class RandomErasing:
         return erased
 
 
-def _boxes(
-    draws: Draws, purpose: str, frame_size: tuple[int, int], area: tuple[float, float], aspect: tuple[float, float]
-) -> Iterator[Box]:
-    """Boxes of drawn area and aspect, anywhere in frames ``(h, w)``, some of them larger than these."""
+def _drawn_box(
+    draws: Draws, purpose: str, frame_size: tuple[int, int], area: tuple[float, float], aspect: tuple[float, float], *, beside: int = 0
+) -> Box | None:
+    """The first of ten boxes of drawn area and aspect that leaves ``beside`` rows and columns of frames ``(h, w)``, anywhere in them."""
     h, w = frame_size
     numbers = [float(number) for number in draws.uniform(purpose, 4 * TRIES)]
     for k in range(0, len(numbers), 4):
@@ -155,7 +148,9 @@ def _boxes(
         pixels = h * w * (area[0] + (area[1] - area[0]) * share)
         ratio = math.exp(math.log(aspect[0]) + math.log(aspect[1] / aspect[0]) * shape)
         height, width = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
-        yield Box(int(y * (h - height + 1)), int(x * (w - width + 1)), height, width)
+        if 0 < height <= h - beside and 0 < width <= w - beside:
+            return Box(int(y * (h - height + 1)), int(x * (w - width + 1)), height, width)
+    return None
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ GREY = (128, 128, 128)
 class Operation(NamedTuple):
     """What is done to an RGB frame: ``argument`` makes of a strength in [0, 1] and a sign, -1 or 1, what ``apply`` takes."""
 
-    argument: Callable[[float, int], float]
     apply: Callable[[Image.Image, float], Image.Image]
+    argument: Callable[[float, int], float] = lambda strength, sign: 0.0
 
 
 def _moved(frame: Image.Image, x_of_y: float, x: float, y_of_x: float, y: float) -> Image.Image:
@@ -37,34 +37,29 @@ def _solarize_add(frame: Image.Image, added: float) -> Image.Image:
 
 def _enhancing(enhance: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
     """A factor from 0.1 to 1.9: below 1 takes away, above 1 adds."""
-    return Operation(lambda strength, sign: max(0.1, 1 + sign * 0.9 * strength), lambda frame, factor: enhance(frame).enhance(factor))
+    return Operation(lambda frame, factor: enhance(frame).enhance(factor), lambda strength, sign: max(0.1, 1 + sign * 0.9 * strength))
 
 
-def _no_argument(strength: float, sign: int) -> float:
-    return 0.0
+def _rotated(frame: Image.Image, degrees: float) -> Image.Image:
+    return frame.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=GREY)  # anticlockwise
 
 
 OPERATIONS = {
-    "auto_contrast": Operation(_no_argument, lambda frame, _: ImageOps.autocontrast(frame)),
-    "equalize": Operation(_no_argument, lambda frame, _: ImageOps.equalize(frame)),
-    "invert": Operation(_no_argument, lambda frame, _: ImageOps.invert(frame)),
-    "rotate": Operation(  # degrees, anticlockwise
-        lambda strength, sign: sign * 30 * strength,
-        lambda frame, degrees: frame.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=GREY),
-    ),
-    "posterize": Operation(lambda strength, sign: max(1, 4 - int(4 * strength)), lambda frame, bits: ImageOps.posterize(frame, int(bits))),
-    "solarize": Operation(
-        lambda strength, sign: 256 - int(256 * strength), lambda frame, threshold: ImageOps.solarize(frame, int(threshold))
-    ),
-    "solarize_add": Operation(lambda strength, sign: int(110 * strength), _solarize_add),
+    "auto_contrast": Operation(lambda frame, _: ImageOps.autocontrast(frame)),
+    "equalize": Operation(lambda frame, _: ImageOps.equalize(frame)),
+    "invert": Operation(lambda frame, _: ImageOps.invert(frame)),
+    "rotate": Operation(_rotated, lambda strength, sign: sign * 30 * strength),
+    "posterize": Operation(lambda frame, bits: ImageOps.posterize(frame, int(bits)), lambda strength, sign: max(1, 4 - int(4 * strength))),
+    "solarize": Operation(lambda frame, least: ImageOps.solarize(frame, int(least)), lambda strength, sign: 256 - int(256 * strength)),
+    "solarize_add": Operation(_solarize_add, lambda strength, sign: int(110 * strength)),
     "color": _enhancing(ImageEnhance.Color),
     "contrast": _enhancing(ImageEnhance.Contrast),
     "brightness": _enhancing(ImageEnhance.Brightness),
     "sharpness": _enhancing(ImageEnhance.Sharpness),
-    "shear_x": Operation(lambda strength, sign: sign * 0.3 * strength, lambda frame, k: _moved(frame, k, 0, 0, 0)),
-    "shear_y": Operation(lambda strength, sign: sign * 0.3 * strength, lambda frame, k: _moved(frame, 0, 0, k, 0)),
-    "translate_x": Operation(lambda strength, sign: sign * 0.45 * strength, lambda frame, k: _moved(frame, 0, k * frame.width, 0, 0)),
-    "translate_y": Operation(lambda strength, sign: sign * 0.45 * strength, lambda frame, k: _moved(frame, 0, 0, 0, k * frame.height)),
+    "shear_x": Operation(lambda frame, k: _moved(frame, k, 0, 0, 0), lambda strength, sign: sign * 0.3 * strength),
+    "shear_y": Operation(lambda frame, k: _moved(frame, 0, 0, k, 0), lambda strength, sign: sign * 0.3 * strength),
+    "translate_x": Operation(lambda frame, k: _moved(frame, 0, k * frame.width, 0, 0), lambda strength, sign: sign * 0.45 * strength),
+    "translate_y": Operation(lambda frame, k: _moved(frame, 0, 0, 0, k * frame.height), lambda strength, sign: sign * 0.45 * strength),
 }
 
 
