@@ -287,7 +287,7 @@ def _rows_read(m, y0, y1, w, h) -> (Int, Int):
 def _ready(call, clip, stage, y0, y1, queue) -> Bit:
     """Whether all has been made that rows y0 to y1 of a stage need."""
     pieces, t, rows = V.long(call, T.PIECES), stage - 1, V.long(call, T.PIECE_ROWS)
-    counts = queue + 8
+    counts = queue + 8 * (V.long(call, T.NUM_FRAMES) + 1)
     if V.get_shared(counts + 8 * max(0, stage - 2)) < pieces:  # also nothing reads any more what will be written over
         return False
     if t == 0:
@@ -308,11 +308,12 @@ def _ready(call, clip, stage, y0, y1, queue) -> Bit:
 
 
 @compiled
-def work_on_clip(call, clip, arena, rows, sums, queue, piece) -> Int:
+def work_on_clip(call, clip, arena, rows, sums, queue, piece, end) -> Int:
     """Do pieces of work on a clip, which threads share among them, until none is left.
 
-    Stage 0 prepares the sources, stage t + 1 makes frame t, of its sub-frames where there are some; a stage is cut into pieces, which are
-    taken in order. Whatever is not a number is passed as an address.
+    Stage 0 prepares the sources, stage t + 1 makes frame t, of its sub-frames where there are some; a stage is cut into pieces. Half of the
+    threads take them from the top and half from the bottom, so that a thread mostly reads what it wrote itself. Whatever is not a number
+    is passed as an address.
 
     Args:
         call: sizes and addresses, as ``table`` lays them out.
@@ -320,24 +321,29 @@ def work_on_clip(call, clip, arena, rows, sums, queue, piece) -> Int:
         arena: the clip's memory, shared by the threads.
         rows: this thread's memory for rows of frames.
         sums: this thread's memory for a row of an image.
-        queue: the next piece, how many pieces of every stage are done, and which of them; zeros at first.
+        queue: how many pieces of every stage are taken (from the bottom in the upper 32 bits) and how many done, and which; zeros at first.
         piece: to begin with; -1: take the next.
+        end: 0: take pieces from the top; 1: from the bottom.
 
     Returns:
         -1 where no piece is left; else a piece that must wait for other threads, to be passed again.
 
     """
     pieces, height, h = V.long(call, T.PIECES), V.long(call, T.PIECE_ROWS), V.long(call, T.H)
-    counts = queue + 8
+    counts = queue + 8 * (V.long(call, T.NUM_FRAMES) + 1)
     done = counts + 8 * (V.long(call, T.NUM_FRAMES) + 1)
     clips = V.long(call, T.CLIPS)
     row = clips + clip * (4 * T.CLIP)
-    while True:
+    stage = max(piece, 0) // pieces
+    while stage <= V.long(call, T.NUM_FRAMES) // V.long(call, T.SUBFRAMES):
         if piece < 0:
-            piece = V.add_shared(queue, 1)
-        stage, part = piece // pieces, piece % pieces
-        if stage > V.long(call, T.NUM_FRAMES) // V.long(call, T.SUBFRAMES):
-            return -1
+            taken = V.add_shared(queue + 8 * stage, (1 << 32) if end else 1)
+            above, below = taken & ((1 << 32) - 1), taken >> 32
+            if above + below >= pieces:
+                stage += 1
+                continue
+            piece = stage * pieces + (pieces - 1 - below if end else above)
+        part = piece % pieces
         if stage == 0:
             for chain in range(2 if V.whole(row, T.LAST) > 0 else 1):
                 shown = clips + V.whole(row, T.PARTNER) * (4 * T.CLIP) if chain else row
@@ -361,3 +367,4 @@ def work_on_clip(call, clip, arena, rows, sums, queue, piece) -> Int:
         V.add_shared(done + 8 * piece, 1)
         V.add_shared(counts + 8 * stage, 1)
         piece = -1
+    return -1

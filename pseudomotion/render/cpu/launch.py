@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ _SOURCES = [Path(str(module.__file__)) for module in (kernels, rows, coverage, l
 _pack, _work_on_clip = machine.load([pack.pack, kernels.work_on_clip], _SOURCES)
 
 SPARE = 2**28  # bytes of freed clips that are kept for reuse
-PIECE = 16  # rows per work item where threads share a clip
+PIECES, LEAST = 4, 8  # where threads share a clip: work items of a frame per thread, and the fewest rows of one
 SHARED = 2**16  # pixels per clip from which threads share clips
 STREAMED = 2**23  # bytes of float32 clips from which they are written past the cache; fewer may still be there when they are read
 PAUSE = 5e-5  # seconds that a thread sleeps while no work item is ready
@@ -276,17 +276,20 @@ def _lay_out(call: _Call, facts: _Facts, rows: int) -> tuple[Numbers, int]:
     return numbers, BEFORE + chain_bytes * (1 + facts.mixed)
 
 
+def _queue(call: Numbers) -> Numbers:
+    """An empty queue of a clip's work items: what of every stage is taken, and done, and which items are done."""
+    return np.zeros((int(call[layout.NUM_FRAMES]) + 1) * (2 + int(call[layout.PIECES])), np.int64)
+
+
 def _run(call: _Call, facts: _Facts, count: int) -> None:
     """Render the first ``count`` clips, one thread per clip. The remainder of ``count`` divided by the threads is shared by all threads."""
-    h, num_frames = int(call.numbers[layout.H]), int(call.numbers[layout.NUM_FRAMES])
-    threads = torch.get_num_threads()
+    h, threads = int(call.numbers[layout.H]), torch.get_num_threads()
     small = int(call.numbers[[layout.NUM_FRAMES, layout.H, layout.W]].prod()) < SHARED
     shared = [] if small else list(range(count - count % threads, count))
     alone = iter(range(count - len(shared)))  # each item is taken by one thread only
     lone_call, lone_bytes = _lay_out(call, facts, h)
-    team_call, team_bytes = _lay_out(call, facts, PIECE)
-    pieces = (num_frames + 1) * int(team_call[layout.PIECES])
-    teams = [(clip, _Memory(team_bytes), np.zeros(2 + num_frames + pieces, np.int64)) for clip in shared]
+    team_call, team_bytes = _lay_out(call, facts, max(LEAST, -(-h // (PIECES * threads))))
+    teams = [(clip, _Memory(team_bytes), _queue(team_call)) for clip in shared]
     longest = int(call.numbers[[layout.IMAGE_W, layout.TEXTURE_W]].max())
     stopped = threading.Event()
     turns = itertools.count()
@@ -294,23 +297,25 @@ def _run(call: _Call, facts: _Facts, count: int) -> None:
     def work() -> None:
         rows, sums = _Memory(6 * int(team_call[layout.ROW_BYTES])), _Memory(4 * longest)
 
-        def make(call: Numbers, clip: int, arena: _Memory, queue: Numbers) -> None:
+        def make(call: Numbers, clip: int, arena: _Memory, queue: Numbers, end: int = 0) -> None:
             """Process work items of a clip until none is left."""
             piece = -1
             while not stopped.is_set():
-                piece = _work_on_clip(call.ctypes.data, clip, arena.address + BEFORE, rows.address, sums.address, queue.ctypes.data, piece)
+                piece = _work_on_clip(
+                    call.ctypes.data, clip, arena.address + BEFORE, rows.address, sums.address, queue.ctypes.data, piece, end
+                )
                 if piece < 0:
                     break
                 time.sleep(PAUSE)
 
         if count > len(shared):
-            arena, queue = _Memory(lone_bytes), np.empty(2 + 2 * num_frames + 1, np.int64)
+            arena, queue = _Memory(lone_bytes), _queue(lone_call)
             for clip in alone:
                 queue[:] = 0
                 make(lone_call, clip, arena, queue)
         first = next(turns)
         for k in range(len(teams)):
-            make(team_call, *teams[(first + k) % len(teams)])
+            make(team_call, *teams[(first + k) % len(teams)], first % 2)
 
     _together(work, threads if shared else min(threads, count), stopped)
 
@@ -356,7 +361,8 @@ def _together(work: Callable[[], None], threads: int, stopped: threading.Event) 
         guarded()
     finally:
         begun = [helper for helper in helpers if not helper.cancel()]  # the others found nothing left to do
-        wait(begun)
+        for helper in begun:
+            helper.exception()  # when it has ended
     for helper in begun:
         helper.result()
     return None
