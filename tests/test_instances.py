@@ -11,7 +11,7 @@ from shapes import shaped_plan
 from test_labels import with_videomix
 
 from pseudomotion import PMG, Objects
-from pseudomotion.labels import boxes, depth_order, flow, instances, occlusion, patch_correspondence, tracks, warp_labels
+from pseudomotion.labels import boxes, depth_order, flow, instances, occlusion, patch_correspondence, surfaces, tracks, warp_labels
 from pseudomotion.render import render
 
 
@@ -102,6 +102,35 @@ def test_maps_of_strongly_bent_objects_are_the_oracles():
                 beyond += ((off >= 0) & ~((u >= x0) & (u < x1) & (v >= y0) & (v < y1))).sum()
         assert (near | (shown[i, t] == expected)).all()
     assert beyond > 100
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_labels_computed_where_it_counts_are_those_of_all_points(monkeypatch, behind):
+    """As on a GPU, which computes every surface at all points; also where a part of an object is behind the horizon."""
+    plan = with_videomix(plan_of(9, kinds=("box", "ellipse", "octagon")))
+    if behind:
+        tilt = torch.eye(3).repeat(6, 3, 4, 1, 1)
+        tilt[:, :, :, 2, 0], tilt[:, :, :, 2, 1] = torch.linspace(-0.05, 0.05, 18).view(6, 3, 1), 0.02
+        motion = plan.layers.motion
+        motion = dataclasses.replace(
+            motion, homography=motion.homography @ tilt, bend=motion.bend * (torch.arange(3) > 1).view(3, 1, 1, 1, 1)
+        )
+        plan = dataclasses.replace(plan, layers=dataclasses.replace(plan.layers, motion=motion))
+
+    def labels():
+        return [
+            flow(plan),
+            occlusion(plan, backward=True),
+            instances(plan),
+            *boxes(plan),
+            *patch_correspondence(plan, 32, patch=8, tubelet=1),
+        ]
+
+    chosen = labels()
+    monkeypatch.setattr(surfaces, "SELECTING", ())
+    for some, every in zip(chosen, labels(), strict=True):
+        torch.testing.assert_close(some, every, rtol=1e-9, atol=1e-9, equal_nan=True)
+    assert all((chosen[2] == k).double().mean() > 0.01 for k in range(4))
 
 
 def test_boxes_are_counted():

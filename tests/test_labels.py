@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from painter import Painter
 
 from pseudomotion import PMG, TRANSFORMS
-from pseudomotion.labels import LABELS, displacement_stats, flow, occlusion, tracks
+from pseudomotion.labels import LABELS, displacement_stats, flow, occlusion, patch_correspondence, tracks
 from pseudomotion.plan import Blend
 
 NAMES = list(TRANSFORMS)
@@ -197,6 +197,9 @@ def test_what_left_a_recursive_clip_is_lost():
         found, visible = tracks(resampled, point)
         torch.testing.assert_close(found[0, 3], point, atol=1e-4, rtol=0)
         assert visible[0, :, 0].tolist() == expected
+        share = patch_correspondence(resampled, patch=4, tubelet=1, anchor=0).visible.view(4, 8, 8)
+        assert (share[3].min() == 1) == expected[3]  # the corners of frame 3 were outside in between
+        assert share[1].min() < 1
 
 
 def test_default_points_are_patch_centers():

@@ -103,10 +103,7 @@ def occlusion(
     pairs = _pairs(surfaces, anchor, backward)
     lost = torch.empty(len(plan), len(pairs), *surfaces.size, dtype=torch.bool, device=x.device)
     for k, (origin, target) in enumerate(pairs):
-        shown = surfaces.top(origin, x, y)
-        dx, dy, in_front = surfaces.displace(shown, origin, target, x, y)
-        u, v = x + dx, y + dy
-        lost[:, k : k + 1] = ~(surfaces.in_frame(u, v) & in_front & (surfaces.top(target, u, v) == shown))
+        lost[:, k : k + 1] = ~surfaces.lead(origin, target, x, y)[-1]
     return lost
 
 

@@ -90,10 +90,11 @@ def _votes(surfaces: Surfaces, frame: int, other: int, patch: int) -> Float32[Te
     """Count, for each of n patches, the pixels that come from each patch of another frame; the last column counts invisible pixels."""
     h, w = surfaces.size
     rows, columns = h // patch, w // patch
-    frames = slice(min(frame, other), max(frame, other) + 1)
-    u, v, visible = (place[:, 0 if other <= frame else -1] for place in surfaces.follow(frame, frames, *surfaces.pixels()))
+    x, y = surfaces.pixels()
+    u, v, shown, visible = surfaces.lead(slice(frame, frame + 1), slice(other, other + 1), x, y)
+    visible = visible & surfaces.stays(frame, other, shown, x, y)
     column, row = (((place + 0.5) / patch).floor().long() for place in (u, v))
-    origin = torch.where(visible, row * columns + column, rows * columns)  # (B, h, w)
+    origin = torch.where(visible, row * columns + column, rows * columns)  # (B, 1, h, w)
     origin = origin.reshape(-1, rows, patch, columns, patch).transpose(2, 3)  # (B, rows, columns, patch, patch)
     origin = origin.reshape(-1, rows * columns, patch * patch)  # (B, n, patch**2)
     counts = torch.zeros(len(origin), rows * columns, rows * columns + 1, dtype=torch.float32, device=origin.device)

@@ -25,6 +25,7 @@ from pseudomotion.render.output import to_unit
 Clips = Int64[Tensor, " b"] | slice  # positions of clips in the batch
 
 EVERYONE = slice(None)
+SELECTING = ("cpu",)  # devices that compute at the points that count alone; on a GPU, their number would have to be waited for
 Results = TypeVar("Results", bound=tuple[Tensor, ...])
 
 
@@ -231,9 +232,8 @@ class Surfaces:
         covered = within(x, y, self.window[clips, surface, None]) & spread(self.present[clips, surface, frames], places)
         if surface % self.stacked == 0:
             return covered
-        bends = self.bends[surface] if group.bent else None
-        if bends is not None and x.device.type == "cpu" and covered.shape[1] == 1:
-            return self._covers_bent(group, bends, frames, x, y, covered)
+        if x.device.type in SELECTING and covered.shape[1] == 1:
+            return self._covers_nearby(group, frames, x, y, covered)
         u, v, in_front = self.at_image(surface, frames, x, y, clips, bent=group.bent)
         return covered & self._shows(group, u, v, clips) & in_front
 
@@ -245,21 +245,31 @@ class Surfaces:
         texture = self.image[clips, group.surface]
         return inside & (_interpolated(self.alpha, spread(texture[:, None], u.ndim - 2), u, v) >= 0.5)
 
-    def _covers_bent(self, group: Group, bends: Bends, frame: slice, x: Tensor, y: Tensor, covered: Tensor) -> Bool[Tensor, "b 1 *places"]:
-        """``covers`` of a surface that bends, in one frame: the bend is evaluated where it could reach the surface's box."""
-        surface, positions = group.surface, self._positions(group.clips)
-        u, v, in_front = self.at_image(surface, frame, x, y, positions, bent=False)
-        box = self.box[positions, surface]
-        far = spline.reach(bends.bend[positions, frame.start], box) + 1e-6  # (b, 2); for rounding
-        near = covered & within(u, v, (box + torch.cat([-far, far], -1))[:, None]) & in_front
+    def _covers_nearby(self, group: Group, frame: slice, x: Tensor, y: Tensor, covered: Tensor) -> Bool[Tensor, "b 1 *places"]:
+        """``covers`` in one frame, evaluated at the points that the surface could reach."""
 
-        def contained(x: Tensor, y: Tensor, clips: Tensor) -> tuple[Tensor, ...]:
-            u, v, in_front = bends.select(clips).to_image(frame, x, y)
+        def shows(x: Tensor, y: Tensor, clips: Tensor) -> tuple[Tensor, ...]:
+            u, v, in_front = self.at_image(group.surface, frame, x, y, clips, bent=group.bent)
             return (self._shows(group, u, v, clips) & in_front,)
 
+        positions = self._positions(group.clips)
+        near = covered & self._near(group, frame, x, y)
         found = torch.zeros(len(self.box), *near.shape[1:], dtype=torch.bool)
-        fill((found,), positions, near, x, y, contained)
+        fill((found,), positions, near, x, y, shows)
         return found[positions]
+
+    def _near(self, group: Group, frame: slice, x: Tensor, y: Tensor) -> Bool[Tensor, "b 1 *places"]:
+        """Where in a frame a surface could show: around the corners of its box, or as far from the box as its bend reaches."""
+        surface, clips = group.surface, group.clips
+        box = self.box[clips, surface, None]  # (b, 1, 4)
+        if group.bent and (bends := self.bends[surface]) is not None:
+            u, v, in_front = self.at_image(surface, frame, x, y, clips, bent=False)
+            far = spline.reach(bends.bend[clips, frame.start], box[:, 0])[:, None] + 1e-6  # for rounding
+            return within(u, v, box + torch.cat([-far, far], -1)) & in_front
+        u, v, w = linear(self.to_frame[clips, surface, frame], box[..., [0, 2, 0, 2]], box[..., [1, 1, 3, 3]])
+        corners = torch.stack([u, v], -1) / torch.where(w > HORIZON, w, torch.nan)[..., None]  # (b, 1, 4, 2): NaN behind the horizon
+        low, high = corners.amin(2) - 1e-6, corners.amax(2) + 1e-6
+        return within(x, y, torch.cat([low.nan_to_num(-torch.inf), high.nan_to_num(torch.inf)], -1))
 
     def top(self, frames: slice, x: Tensor, y: Tensor) -> Int64[Tensor, "B K *places"]:
         """Index of the surface that is visible at points of the frames."""
@@ -286,17 +296,35 @@ class Surfaces:
         back = [] if self.bent[0] is None else [(0, self.bent[0], True)]
         for surface, clips, bent in [*back, *(group[:3] for group in self.layered)]:
             chosen, their_x, their_y = shown[clips] == surface, _of(x, clips), _of(y, clips)
-            move = partial(self.move, surface, origin, target)
-            if bent and x.device.type == "cpu":
+            move = partial(self.move, surface, origin, target, bent=bent)
+            if x.device.type in SELECTING:
                 fill(moved, self._positions(clips), chosen, their_x, their_y, move)
                 continue
-            for whole, part in zip(moved, move(their_x, their_y, clips, bent=bent), strict=True):
+            for whole, part in zip(moved, move(their_x, their_y, clips), strict=True):
                 whole[clips] = torch.where(chosen, part, whole[clips])
         return moved
 
     def _positions(self, clips: Clips) -> Int64[Tensor, " b"]:
         """Positions of clips in the batch, as a tensor."""
         return torch.arange(len(self.box), device=self.box.device)[clips]
+
+    def lead(self, origin: slice, target: slice, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Int64[Tensor, "B 1 *places"], Tensor]:
+        """Where points of one frame are in another, the surface that shows them, and whether it shows in the other frame too."""
+        shown = self.top(origin, x, y)
+        dx, dy, in_front = self.displace(shown, origin, target, x, y)
+        u, v = x + dx, y + dy
+        return u, v, shown, self.in_frame(u, v) & in_front & (self.top(target, u, v) == shown)
+
+    def stays(self, frame: int, other: int, shown: Tensor, x: Tensor, y: Tensor) -> Bool[Tensor, "B 1 *places"]:
+        """Whether points of a frame, on surfaces ``shown``, stay in all frames up to another, or read the image and so need not."""
+        kept = torch.ones_like(shown, dtype=torch.bool)
+        backs = range(0, len(self), self.stacked) if self.reads_previous else ()  # layers read the image
+        for t in range(min(frame, other) + 1, max(frame, other)):
+            for back in backs:
+                dx, dy, in_front = self.move(back, slice(frame, frame + 1), slice(t, t + 1), x, y)
+                inside = self.in_frame(x + dx, y + dy) & in_front
+                kept &= inside | (shown != back) | ~spread(self.recursive[:, back, None], inside.ndim - 2)
+        return kept
 
     def follow(self, frame: int, frames: slice, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "B K *places"]]:
         """Coordinates in ``frames`` of points given in ``frame``, and whether they are visible there.
