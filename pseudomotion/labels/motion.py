@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
 from pseudomotion import checks
+from pseudomotion.labels import visibility
 from pseudomotion.labels.surfaces import Surfaces
 from pseudomotion.plan import MotionPlan
 
@@ -58,7 +59,7 @@ def flow(
     pairs = _pairs(surfaces, anchor, backward)
     vectors = torch.empty(len(plan), len(pairs), 2, *surfaces.size, dtype=torch.float32, device=x.device)
     for k, (origin, target) in enumerate(pairs):  # one frame at a time, to stay in the cache
-        moved = surfaces.displace(surfaces.top(origin, x, y), origin, target, x, y)
+        moved = surfaces.displace(visibility.top(surfaces, origin, x, y), origin, target, x, y)
         vectors[:, k, :1], vectors[:, k, 1:] = moved.dx, moved.dy
     return vectors
 
@@ -103,7 +104,7 @@ def occlusion(
     pairs = _pairs(surfaces, anchor, backward)
     lost = torch.empty(len(plan), len(pairs), *surfaces.size, dtype=torch.bool, device=x.device)
     for k, (origin, target) in enumerate(pairs):
-        lost[:, k : k + 1] = ~surfaces.lead(origin, target, x, y)[-1]
+        lost[:, k : k + 1] = ~visibility.lead(surfaces, origin, target, x, y)[-1]
     return lost
 
 
@@ -141,7 +142,7 @@ def tracks(
     surfaces = Surfaces.of(plan, textures=textures)
     points = patch_centers(surfaces.size) if points is None else check_points("points", points, len(plan))
     x, y = points.to(surfaces.box).expand(len(plan), -1, 2)[:, None].unbind(-1)
-    u, v, visible = surfaces.follow(frame_number("frame", frame, plan.num_frames), slice(0, plan.num_frames), x, y)
+    u, v, visible = visibility.follow(surfaces, frame_number("frame", frame, plan.num_frames), slice(0, plan.num_frames), x, y)
     return torch.stack([u, v], -1).float(), visible  # (B, T, N, 2) and (B, T, N)
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
+from pseudomotion.labels import visibility
 from pseudomotion.labels.surfaces import Surfaces
 from pseudomotion.plan import MotionPlan
 
@@ -48,7 +49,7 @@ def instances(plan: MotionPlan, size: int | tuple[int, int] | None = None, *, te
     x, y = surfaces.pixels()
     shown = torch.empty(len(plan), plan.num_frames, *surfaces.size, dtype=torch.int64, device=surfaces.box.device)
     for t in range(plan.num_frames):  # one frame at a time, to stay in the cache
-        shown[:, t : t + 1] = surfaces.top(slice(t, t + 1), x, y)
+        shown[:, t : t + 1] = visibility.top(surfaces, slice(t, t + 1), x, y)
     return shown
 
 
@@ -85,12 +86,12 @@ def boxes(plan: MotionPlan, size: int | tuple[int, int] | None = None, *, textur
     share = torch.zeros(b, t, layers, dtype=torch.float32, device=device)
     for frame in range(t):
         here = slice(frame, frame + 1)
-        shown = surfaces.top(here, x, y)[:, 0]
+        shown = visibility.top(surfaces, here, x, y)[:, 0]
         for group in surfaces.layered:
             if group.surface > layers:
                 continue
             layer = group.surface - 1
-            covered = surfaces.covers(group, here, x, y)[:, 0]  # (b, h, w)
+            covered = visibility.covers(surfaces, group, here, x, y)[:, 0]  # (b, h, w)
             seen = shown[group.clips] == group.surface
             visible[group.clips, frame, layer], amodal[group.clips, frame, layer] = _box(seen), _box(covered)
             share[group.clips, frame, layer] = seen.sum((1, 2)) / covered.sum((1, 2)).clamp(min=1)

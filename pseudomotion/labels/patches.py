@@ -7,6 +7,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from pseudomotion import checks
+from pseudomotion.labels import visibility
 from pseudomotion.labels.motion import frame_number
 from pseudomotion.labels.surfaces import Surfaces
 from pseudomotion.plan import MotionPlan
@@ -91,8 +92,8 @@ def _votes(surfaces: Surfaces, frame: int, other: int, patch: int) -> Float32[Te
     h, w = surfaces.size
     rows, columns = h // patch, w // patch
     x, y = surfaces.pixels()
-    u, v, shown, visible = surfaces.lead(slice(frame, frame + 1), slice(other, other + 1), x, y)
-    visible = visible & surfaces.stays(frame, other, shown, x, y)
+    u, v, shown, visible = visibility.lead(surfaces, slice(frame, frame + 1), slice(other, other + 1), x, y)
+    visible = visible & visibility.stays(surfaces, frame, other, shown, x, y)
     column, row = (((place + 0.5) / patch).floor().long() for place in (u, v))
     origin = torch.where(visible, row * columns + column, rows * columns)  # (B, 1, h, w)
     origin = origin.reshape(-1, rows, patch, columns, patch).transpose(2, 3)  # (B, rows, columns, patch, patch)

@@ -1,4 +1,4 @@
-"""The back and layers of every clip as moving surfaces: which one is visible at a point, and where points on it go.
+"""The back and layers of every clip as moving surfaces: what there is, and where points on it go. ``visibility`` says which one shows.
 
 Points are passed as ``x`` and ``y`` that broadcast against ``(B, K, *places)``. All pixels of a frame are thus ``x`` of shape (1, 1, 1, w)
 and ``y`` of shape (1, 1, h, 1), without a list of points. Frames are passed as slices, because indexing with them never synchronizes with
@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from pseudomotion import checks, geometry, outline, spline
+from pseudomotion import checks, geometry, outline
 from pseudomotion.geometry import HORIZON
-from pseudomotion.labels.bending import Bends, Points, fill, linear, spread
+from pseudomotion.labels.bending import Bends, Points, fill, linear
 from pseudomotion.passes import Pass
 from pseudomotion.plan import Blend, MotionPlan
 from pseudomotion.render.output import to_unit
@@ -25,7 +25,7 @@ from pseudomotion.render.output import to_unit
 Clips = Int64[Tensor, " b"] | slice  # positions of clips in the batch
 
 EVERYONE = slice(None)
-SELECTING = ("cpu",)  # devices that compute at the points that count alone; on a GPU, their number would have to be waited for
+SELECTING = ("cpu",)  # devices that compute at selected points alone; on a GPU, their number would have to be waited for
 Results = TypeVar("Results", bound=tuple[Tensor, ...])
 
 
@@ -153,6 +153,11 @@ class Surfaces:
         return self.to_frame.shape[2]
 
     @property
+    def selects(self) -> bool:
+        """Whether to compute at the points that count alone."""
+        return self.box.device.type in SELECTING
+
+    @property
     def of_images(self) -> range:
         """The surfaces that show images of the batch: all, or the backs alone if layers show textures."""
         return range(0, len(self), self.stacked if self.textured else 1)
@@ -182,7 +187,9 @@ class Surfaces:
         """
         if clips is None:
             moved = self.move(surface, origin, target, x, y, EVERYONE, bent=False)
-            return self._with_bent(surface, moved, lambda clips: self.move(surface, origin, target, _of(x, clips), _of(y, clips), clips))
+            return self._with_bent(
+                surface, moved, lambda clips: self.move(surface, origin, target, of_clips(x, clips), of_clips(y, clips), clips)
+            )
         if bent and (bends := self.bends[surface]) is not None:
             to_x, to_y, in_front = bends.select(clips).move(origin, target, x, y)
             return Moved(to_x - x, to_y - y, in_front)
@@ -199,13 +206,26 @@ class Surfaces:
         """Image coordinates of frame pixels on one surface, and whether they are in front of the horizon. Args as ``move``."""
         if clips is None:
             found = self.at_image(surface, frames, x, y, EVERYONE, bent=False)
-            return self._with_bent(surface, found, lambda clips: self.at_image(surface, frames, _of(x, clips), _of(y, clips), clips))
+            return self._with_bent(
+                surface, found, lambda clips: self.at_image(surface, frames, of_clips(x, clips), of_clips(y, clips), clips)
+            )
         if bent and (bends := self.bends[surface]) is not None:
             return bends.select(clips).to_image(frames, x, y)
         u, v, w = linear(self.to_image[clips, surface, frames], x, y)
         in_front = w > HORIZON
         w = w.clamp_(min=HORIZON)
         return u.div_(w), v.div_(w), in_front
+
+    def at_frame(self, surface: int, x: Tensor, y: Tensor) -> Points:
+        """Frame coordinates, in every frame, of pixels of a surface's image, and whether they are in front of the horizon."""
+        u, v, w = linear(self.to_frame[:, surface], x, y)
+        in_front = w > HORIZON
+        w = w.clamp_(min=HORIZON)
+        found = u.div_(w), v.div_(w), in_front
+        if (bends := self.bends[surface]) is None:
+            return found
+        every = slice(None)
+        return self._with_bent(surface, found, lambda clips: bends.select(clips).from_image(every, of_clips(x, clips), of_clips(y, clips)))
 
     def _with_bent(self, surface: int, rigid: Results, bent: Callable[[Clips], tuple[Tensor, ...]]) -> Results:
         """Results for all clips, replaced by those of ``bent`` where the surface bends."""
@@ -214,74 +234,6 @@ class Surfaces:
             for whole, part in zip(rigid, bent(clips), strict=True):
                 whole[clips] = part
         return rigid
-
-    def contains(self, surface: int, u: Tensor, v: Tensor, clips: Clips = EVERYONE, shapes: tuple[int, ...] | None = None) -> Tensor:
-        """Whether image coordinates lie inside a surface's outline. ``shapes``: codes that occur; None: any."""
-        if shapes is None:
-            shapes = tuple({shape for group in self.layered if group.surface == surface for shape in group.shapes})
-        if surface % self.stacked == 0 or not set(shapes) - {outline.BOX}:
-            return within(u, v, self.box[clips, surface, None])
-        places = max(u.ndim, v.ndim) - 2
-        row, box = (part[clips, surface, None].reshape(-1, 1, *[1] * places, part.shape[-1]) for part in (self.outline, self.box))
-        return outline.inside(row, box, u, v, shapes)
-
-    def covers(self, group: Group, frames: slice, x: Tensor, y: Tensor) -> Bool[Tensor, "b K *places"]:
-        """Whether a surface covers points of the frames; surfaces in front of it may hide it."""
-        surface, clips = group.surface, group.clips
-        places = max(x.ndim, y.ndim) - 2
-        covered = within(x, y, self.window[clips, surface, None]) & spread(self.present[clips, surface, frames], places)
-        if surface % self.stacked == 0:
-            return covered
-        if x.device.type in SELECTING and covered.shape[1] == 1:
-            return self._covers_nearby(group, frames, x, y, covered)
-        u, v, in_front = self.at_image(surface, frames, x, y, clips, bent=group.bent)
-        return covered & self._shows(group, u, v, clips) & in_front
-
-    def _shows(self, group: Group, u: Tensor, v: Tensor, clips: Clips) -> Bool[Tensor, "b K *places"]:
-        """Whether a layer shows at image coordinates: inside its outline, where its texture is at least half opaque."""
-        inside = self.contains(group.surface, u, v, clips, group.shapes)
-        if self.alpha is None:
-            return inside
-        texture = self.image[clips, group.surface]
-        return inside & (_interpolated(self.alpha, spread(texture[:, None], u.ndim - 2), u, v) >= 0.5)
-
-    def _covers_nearby(self, group: Group, frame: slice, x: Tensor, y: Tensor, covered: Tensor) -> Bool[Tensor, "b 1 *places"]:
-        """``covers`` in one frame, evaluated at the points that the surface could reach."""
-
-        def shows(x: Tensor, y: Tensor, clips: Tensor) -> tuple[Tensor, ...]:
-            u, v, in_front = self.at_image(group.surface, frame, x, y, clips, bent=group.bent)
-            return (self._shows(group, u, v, clips) & in_front,)
-
-        positions = self._positions(group.clips)
-        near = covered & self._near(group, frame, x, y)
-        found = torch.zeros(len(self.box), *near.shape[1:], dtype=torch.bool)
-        fill((found,), positions, near, x, y, shows)
-        return found[positions]
-
-    def _near(self, group: Group, frame: slice, x: Tensor, y: Tensor) -> Bool[Tensor, "b 1 *places"]:
-        """Where in a frame a surface could show: around the corners of its box, or as far from the box as its bend reaches."""
-        surface, clips = group.surface, group.clips
-        box = self.box[clips, surface, None]  # (b, 1, 4)
-        if group.bent and (bends := self.bends[surface]) is not None:
-            u, v, in_front = self.at_image(surface, frame, x, y, clips, bent=False)
-            far = spline.reach(bends.bend[clips, frame.start], box[:, 0])[:, None] + 1e-6  # for rounding
-            return within(u, v, box + torch.cat([-far, far], -1)) & in_front
-        u, v, w = linear(self.to_frame[clips, surface, frame], box[..., [0, 2, 0, 2]], box[..., [1, 1, 3, 3]])
-        corners = torch.stack([u, v], -1) / torch.where(w > HORIZON, w, torch.nan)[..., None]  # (b, 1, 4, 2): NaN behind the horizon
-        low, high = corners.amin(2) - 1e-6, corners.amax(2) + 1e-6
-        return within(x, y, torch.cat([low.nan_to_num(-torch.inf), high.nan_to_num(torch.inf)], -1))
-
-    def top(self, frames: slice, x: Tensor, y: Tensor) -> Int64[Tensor, "B K *places"]:
-        """Index of the surface that is visible at points of the frames."""
-        places = [max(sides) for sides in zip(x.shape[2:], y.shape[2:], strict=True)]
-        shape = (len(self.box), len(range(*frames.indices(self.num_frames))), *places)
-        if len(self) == 1:
-            return torch.zeros((), dtype=torch.int64, device=x.device).expand(shape)
-        shown = torch.zeros(shape, dtype=torch.int64, device=x.device)
-        for group in self.layered:
-            covered = self.covers(group, frames, _of(x, group.clips), _of(y, group.clips))
-            shown[group.clips] = torch.where(covered, group.surface, shown[group.clips])
-        return shown
 
     def in_frame(self, x: Tensor, y: Tensor) -> Bool[Tensor, "*b"]:
         """Whether points lie in the frame."""
@@ -295,83 +247,23 @@ class Surfaces:
         moved = self.move(0, origin, target, x, y, EVERYONE, bent=False)
         back = [] if self.bent[0] is None else [(0, self.bent[0], True)]
         for surface, clips, bent in [*back, *(group[:3] for group in self.layered)]:
-            chosen, their_x, their_y = shown[clips] == surface, _of(x, clips), _of(y, clips)
+            chosen, their_x, their_y = shown[clips] == surface, of_clips(x, clips), of_clips(y, clips)
             move = partial(self.move, surface, origin, target, bent=bent)
-            if x.device.type in SELECTING:
-                fill(moved, self._positions(clips), chosen, their_x, their_y, move)
+            if self.selects:
+                fill(moved, self.positions(clips), chosen, their_x, their_y, move)
                 continue
             for whole, part in zip(moved, move(their_x, their_y, clips), strict=True):
                 whole[clips] = torch.where(chosen, part, whole[clips])
         return moved
 
-    def _positions(self, clips: Clips) -> Int64[Tensor, " b"]:
+    def positions(self, clips: Clips) -> Int64[Tensor, " b"]:
         """Positions of clips in the batch, as a tensor."""
         return torch.arange(len(self.box), device=self.box.device)[clips]
 
-    def lead(self, origin: slice, target: slice, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Int64[Tensor, "B 1 *places"], Tensor]:
-        """Where points of one frame are in another, the surface that shows them, and whether it shows in the other frame too."""
-        shown = self.top(origin, x, y)
-        dx, dy, in_front = self.displace(shown, origin, target, x, y)
-        u, v = x + dx, y + dy
-        return u, v, shown, self.in_frame(u, v) & in_front & (self.top(target, u, v) == shown)
 
-    def stays(self, frame: int, other: int, shown: Tensor, x: Tensor, y: Tensor) -> Bool[Tensor, "B 1 *places"]:
-        """Whether points of a frame, on surfaces ``shown``, stay in all frames up to another, or read the image and so need not."""
-        kept = torch.ones_like(shown, dtype=torch.bool)
-        backs = range(0, len(self), self.stacked) if self.reads_previous else ()  # layers read the image
-        for t in range(min(frame, other) + 1, max(frame, other)):
-            for back in backs:
-                dx, dy, in_front = self.move(back, slice(frame, frame + 1), slice(t, t + 1), x, y)
-                inside = self.in_frame(x + dx, y + dy) & in_front
-                kept &= inside | (shown != back) | ~spread(self.recursive[:, back, None], inside.ndim - 2)
-        return kept
-
-    def follow(self, frame: int, frames: slice, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "B K *places"]]:
-        """Coordinates in ``frames`` of points given in ``frame``, and whether they are visible there.
-
-        ``frames`` must contain ``frame``, because in a clip that reads its previous frame, points that leave the frame in between are lost.
-        """
-        origin = slice(frame, frame + 1)
-        shown = self.top(origin, x, y)
-        dx, dy, in_front = self.displace(shown, origin, frames, x, y)
-        u, v = x + dx, y + dy
-        inside = self.in_frame(u, v) & in_front
-        here = frame - frames.indices(self.num_frames)[0]
-        unbroken = torch.cat([_never_false(inside[:, : here + 1].flip(1)).flip(1), _never_false(inside[:, here:])[:, 1:]], 1)
-        recursive = self.recursive.gather(1, shown.flatten(1)).reshape(shown.shape)
-        visible = torch.where(recursive, unbroken, inside) & (self.top(frames, u, v) == shown)
-        return u, v, visible
-
-    def from_image(self, surface: int, x: Tensor, y: Tensor) -> Points:
-        """Frame coordinates, in every frame, of pixels of a surface's image, and whether they are visible there."""
-        u, v, w = linear(self.to_frame[:, surface], x, y)
-        in_front = w > HORIZON
-        w = w.clamp_(min=HORIZON)
-        found = u.div_(w), v.div_(w), in_front
-        if (bends := self.bends[surface]) is not None:
-            every = slice(None)
-            found = self._with_bent(surface, found, lambda clips: bends.select(clips).from_image(every, _of(x, clips), _of(y, clips)))
-        u, v, in_front = found
-        inside = self.in_frame(u, v) & in_front
-        inside = torch.where(spread(self.recursive[:, surface, None], x.ndim - 2), _never_false(inside), inside)
-        return u, v, inside & self.contains(surface, x, y) & (self.top(slice(None), u, v) == surface)
-
-
-def _never_false(flags: Bool[Tensor, "B K *places"]) -> Bool[Tensor, "B K *places"]:
-    """True before the first False along the frames."""
-    return flags.int().cummin(1).values.bool()
-
-
-def _of(coordinate: Tensor, clips: Clips) -> Tensor:
+def of_clips(coordinate: Tensor, clips: Clips) -> Tensor:
     """Coordinates of some clips; coordinates shared by all clips stay unchanged."""
     return coordinate if len(coordinate) == 1 else coordinate[clips]
-
-
-def within(x: Tensor, y: Tensor, box: Float64[Tensor, "B K 4"]) -> Bool[Tensor, "..."]:
-    """Whether points lie inside boxes ``(x0, y0, x1, y1)``."""
-    places = max(x.ndim, y.ndim) - 2
-    x0, y0, x1, y1 = (spread(edge, places) for edge in box.unbind(-1))
-    return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
 
 
 def _alpha(plan: MotionPlan, textures: Tensor) -> Float64[Tensor, "M H W"] | None:
@@ -383,19 +275,6 @@ def _alpha(plan: MotionPlan, textures: Tensor) -> Float64[Tensor, "M H W"] | Non
             f"got shape {tuple(textures.shape)}"
         )
     return to_unit(textures[:, 3:])[:, 0].to(plan.device, torch.float64) if textures.shape[1] == 4 else None
-
-
-def _interpolated(rasters: Float64[Tensor, "M H W"], which: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Rasters at points, bilinearly, 0 outside: as renderers read textures at their own scale."""
-    h, w = rasters.shape[1:]
-    x0, y0 = x.floor(), y.floor()
-    total = torch.zeros_like(x)
-    for column, share_x in ((x0, x0 + 1 - x), (x0 + 1, x - x0)):
-        for row, share_y in ((y0, y0 + 1 - y), (y0 + 1, y - y0)):
-            there = (column >= 0) & (column < w) & (row >= 0) & (row < h)
-            index = (which * h + row.clamp(0, h - 1).long()) * w + column.clamp(0, w - 1).long()
-            total += torch.where(there, rasters.take(index) * share_x * share_y, 0.0)
-    return total
 
 
 def _groups(surface: int, passes: tuple[Pass, ...]) -> Iterator[Group]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
+from pseudomotion.labels import visibility
 from pseudomotion.labels.motion import check_points
 from pseudomotion.labels.surfaces import Surfaces
 from pseudomotion.plan import MotionPlan
@@ -122,7 +123,7 @@ def _warp_points(surfaces: Surfaces, points: Float64[Tensor, "B N 2"]) -> tuple[
     places, flags = [], []
     for surface in surfaces.of_images:
         x, y = points[surfaces.image[:, surface], None].unbind(-1)
-        u, v, visible = surfaces.from_image(surface, x, y)
+        u, v, visible = visibility.from_image(surfaces, surface, x, y)
         places.append(torch.stack([u, v], -1).float())
         flags.append(visible)
     return torch.cat(places, 2), torch.cat(flags, 2)
@@ -134,12 +135,12 @@ def _warp_boxes(surfaces: Surfaces, boxes: Float64[Tensor, "B N 4"]) -> tuple[Fl
     probe_y, probe_x = torch.cartesian_prod(probe, probe).unbind(-1)
     for surface in surfaces.of_images:
         x0, y0, x1, y1 = boxes[surfaces.image[:, surface], None, :, None].unbind(-1)
-        _, _, visible = surfaces.from_image(surface, x0 + (x1 - x0) * probe_x, y0 + (y1 - y0) * probe_y)
+        _, _, visible = visibility.from_image(surfaces, surface, x0 + (x1 - x0) * probe_x, y0 + (y1 - y0) * probe_y)
         shares.append(visible.float().mean(-1))
 
         left, top, right, bottom = surfaces.box[:, surface, None, None, None].unbind(-1)
         x, y = _corners(x0, y0, x1, y1) if surfaces.bends[surface] is None else _edges(x0, y0, x1, y1)
-        u, v, _ = surfaces.from_image(surface, x.maximum(left).minimum(right), y.maximum(top).minimum(bottom))
+        u, v, _ = visibility.from_image(surfaces, surface, x.maximum(left).minimum(right), y.maximum(top).minimum(bottom))
         window_x0, window_y0, window_x1, window_y1 = surfaces.window[:, surface, None, None].unbind(-1)
         edges = [u.amin(-1), v.amin(-1), u.amax(-1), v.amax(-1)]
         lowest, highest = [window_x0, window_y0] * 2, [window_x1, window_y1] * 2
@@ -165,11 +166,11 @@ def _warp_raster(surfaces: Surfaces, raster: Shaped[Tensor, "B C H W"], fill: fl
     sample = _nearest if nearest else _bilinear
     for t in range(surfaces.num_frames):
         frame = slice(t, t + 1)
-        shown = surfaces.top(frame, x, y)
+        shown = visibility.top(surfaces, frame, x, y)
         painted = _painted(surfaces, t, shown)
         for surface in surfaces.of_images:
             u, v, in_front = surfaces.at_image(surface, frame, x, y)
-            seen = (shown == surface) & surfaces.contains(surface, u, v) & in_front & painted
+            seen = (shown == surface) & visibility.contains(surfaces, surface, u, v) & in_front & painted
             values = sample(raster[surfaces.image[:, surface]], u[:, 0], v[:, 0])
             out[:, :, t] = torch.where(seen, values, out[:, :, t])
     return out
