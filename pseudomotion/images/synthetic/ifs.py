@@ -125,11 +125,11 @@ def play(ifs: IFS, points: int, device: torch.device, orbits: int = ORBITS) -> t
     y = torch.zeros_like(x)
     xs, ys = (torch.empty(len(ifs), rounds, orbits, dtype=torch.float32, device=device) for _ in range(2))
     numbers = uniform(_CHAOS, torch.arange(SETTLE + rounds, device="cpu"), "chaos game", orbits, device)
+    which = torch.zeros(len(numbers), *x.shape, dtype=torch.uint8, device=device)  # the map that every orbit takes in every step
+    for k in range(MAPS[1] - 1):  # faster than torch.searchsorted, for so few
+        which += numbers[:, None] >= steps[:, k : k + 1]
     for step in range(SETTLE + rounds):
-        which = torch.zeros_like(x, dtype=torch.uint8)
-        for k in range(MAPS[1] - 1):  # faster than torch.searchsorted, for so few
-            which += numbers[step] >= steps[:, k : k + 1]
-        a, b, c, d, e, f = coefficients.index_select(1, (first + which).flatten()).view(6, *x.shape)
+        a, b, c, d, e, f = coefficients.index_select(1, (first + which[step]).flatten()).view(6, *x.shape)
         x, y = a * x + b * y + e, c * x + d * y + f
         if step >= SETTLE:
             xs[:, step - SETTLE], ys[:, step - SETTLE] = x, y
