@@ -26,16 +26,25 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.words: list[str] = []
         self.add_argument("--version", action="version", version=f"{self.prog} {__version__}", help="print the version and exit")
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
         sys.exit(end(f"{self.prog}: {self.hinted(message)} (--help lists the arguments)", 2))
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and remember the words for messages."""
+        self.words = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
     def hinted(self, message: str) -> str:
-        """An error message; if it is of an unknown option, with the one that may have been meant."""
+        """An error message with what may have been meant: another option, or a word that an option before it took as its own."""
         from difflib import get_close_matches
 
+        if "are required" in message:
+            greedy = [name for action in self._actions if action.nargs == "+" for name in action.option_strings if name in self.words]
+            return f"{message}; write it before {greedy[-1]}, which takes all words that follow" if greedy else message
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         close = get_close_matches(unknown[1], self._option_string_actions, 1) if unknown else []
         return f"{message}; did you mean {close[0]}?" if close else message

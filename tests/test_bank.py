@@ -278,7 +278,7 @@ def test_a_missing_output_is_named(options, capsys):
     with pytest.raises(SystemExit) as stop:
         main(options)
     assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith("pmg-bank: the following arguments are required: OUT (--help")
+    assert capsys.readouterr().err.startswith("pmg-bank: the following arguments are required: OUT")
 
 
 @pytest.mark.parametrize("options", [["--image-size", "0"], ["--num-workers", "-1"], ["--limit", "0"]])

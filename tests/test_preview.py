@@ -181,6 +181,16 @@ def test_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, cap
     assert [p.name for p in tmp_path.iterdir()] == ["broken.png"]
 
 
+def test_an_output_that_an_option_took_is_missed_with_its_place(capsys):
+    with pytest.raises(SystemExit):
+        main(["--objects", "cutouts", "--textures", "cutouts", "out.mp4"])
+    line = "pmg-preview: the following arguments are required: OUT; write it before --textures, which takes all words that follow"
+    assert capsys.readouterr().err.startswith(line)
+    with pytest.raises(SystemExit):
+        main(["--objects"])
+    assert "write it before" not in capsys.readouterr().err
+
+
 def test_a_forgotten_output_is_named(tmp_path, capsys):
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(b"any")
