@@ -10,6 +10,7 @@ import torch
 
 from pseudomotion import PMG
 from pseudomotion.video import write_video
+from pseudomotion.video.write import encode_video
 
 
 def ramp(t, h=48, w=64):
@@ -149,3 +150,16 @@ def test_a_comment_and_a_colon(tmp_path, monkeypatch):
     write_video("10:30.mp4", ramp(2), fps=10, comment="made here")
     with av.open(str(tmp_path / "10:30.mp4")) as container:
         assert container.metadata["comment"] == "made here"
+
+
+def test_the_same_frames_give_the_same_bytes():
+    """Whatever lay in the encoder's memory before, and however the frames lie in theirs."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (56, 56, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    frames = np.stack([np.roll(picture, 2 * t, 1) for t in range(14)])
+    strided = np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    files = set()
+    for k in range(16):
+        _ = [rng.integers(0, 256, size, dtype=np.uint8) for size in rng.integers(1000, 10**5, 3)]  # other contents of freed memory
+        files.add(encode_video(strided if k % 4 == 0 else frames, fps=10))
+    assert len(files) == 1
