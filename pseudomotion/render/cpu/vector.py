@@ -260,14 +260,6 @@ def choose(b, test, yes: Floats, no: Floats):
 
 
 @operation
-def any_of_four(b, address: Int):
-    """Whether one of four floats is above zero."""
-    few = _load(b, address, ir.VectorType(Float, 4), 4)
-    above = b.fcmp_ordered(">", few, ir.Constant(few.type, [0.0] * 4))
-    return b.icmp_signed("!=", b.bitcast(above, ir.IntType(4)), ir.IntType(4)(0))
-
-
-@operation
 def ramp(b):
     """0, 1, 2 and so on."""
     return ir.Constant(Floats, [float(k) for k in range(LANES)])
