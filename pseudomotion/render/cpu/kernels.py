@@ -15,7 +15,7 @@ from pseudomotion.render.cpu.sources import clear_border, close_row, prepare
 from pseudomotion.render.cpu.vector import PIXEL
 
 ROUNDING = 1 / 16  # pixels by which the ends of a layer, where nearly nothing of it is seen, may be off
-PATIENCE = 1_000  # looks at what another thread has still to do, before the caller is asked to wait
+PATIENCE = 20_000  # looks at what another thread has still to do, before the caller is asked to wait
 
 
 @inlined
