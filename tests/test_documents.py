@@ -64,7 +64,7 @@ CALLS = {path.stem: [call for block in shell_blocks(path) if "complete -" not in
 def test_lines_are_found():
     """No line that starts one of our commands is overlooked by the expressions above."""
     for path in DOCUMENTS:
-        lines = re.findall(r"^(?:    |\$ )[^#\n]*?pmg-[a-z]+ ", path.read_text(), re.M)
+        lines = re.findall(r"^(?:    |\$ )[^#\n]*?pmg-(?!aug )[a-z]+ ", path.read_text(), re.M)
         assert len(CALLS[path.stem]) >= len(lines), path.name
     assert {"README", "training", "distributed", "reproduce", "export", "validation"} <= {name for name, found in CALLS.items() if found}
     assert [words[-2:] for _, words in CALLS["export"] if "--part" in words] == [["--part", "7/64"]]
