@@ -123,7 +123,12 @@ def test_real_videos(moving, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "read_frames", lambda path, pick: pytest.fail(f"{path} was read once more"))
     lists = ["--train", str(moving / "train.csv"), "--test", str(moving / "test.csv"), "--film", r"film\d"]
     small = ["--seeds", "1", "--steps", "2", "1", "1", "1", "--batch-size", "2", "--shots", "1", "--images", "4", "--cpu", "--gray"]
-    arms = ["--arms", "objects", "videos", "pmg-aug", "zoom-affine-noise"]
+    for k in range(2):
+        cut = np.dstack([_picture(24), np.full((24, 24), 255, np.uint8)]) * (np.hypot(*np.mgrid[-12:12, -12:12]) < 10)[..., None]
+        cut[..., k] //= 2  # colored
+        Image.fromarray(cut).save(tmp_path / f"{k}.png")
+    cutouts = f"cutouts: --objects cutouts --textures {tmp_path} --num-textures 2"
+    arms = ["--arms", "objects", "videos", "pmg-aug", "zoom-affine-noise", cutouts]
     main(["--out", str(tmp_path / "run"), *arms, *lists, *small, "--probe", "linear", "direction"])
     assert read == {f"film{k}_a.mp4": 1 for k in range(8)}
     for picture in (tmp_path / "run" / "examples").iterdir():
